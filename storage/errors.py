@@ -1,0 +1,48 @@
+"""What can go wrong with bytes at rest; each docstring is what the user reads."""
+
+from __future__ import annotations
+
+
+class StorageError(Exception):
+    """The store could not do what was asked."""
+
+
+class ChunkNotFoundError(StorageError):
+    """No chunk with that CID is held here."""
+
+    def __init__(self, cid: str) -> None:
+        super().__init__(f"chunk {cid} is not held here")
+        self.cid = cid
+
+
+class CorruptChunkError(StorageError):
+    """The bytes of a chunk do not match its CID."""
+
+    def __init__(self, cid: str) -> None:
+        super().__init__(f"the bytes of chunk {cid} do not match its CID")
+        self.cid = cid
+
+
+class QuotaError(StorageError):
+    """The bytes asked for do not fit into what this node lends."""
+
+    def __init__(self, needed: int, free: int) -> None:
+        super().__init__(f"{needed:,} bytes are needed and {free:,} are free in the quota")
+        self.needed = needed
+        self.free = free
+
+
+class CidError(StorageError, ValueError):
+    """The text or bytes are not a CID that this node understands."""
+
+
+class ManifestError(StorageError, ValueError):
+    """A manifest is malformed, too large, or names something outside its folder."""
+
+
+class CanonicalError(StorageError, ValueError):
+    """The bytes are not the one canonical encoding of a value."""
+
+
+class LogError(StorageError):
+    """A log or store on disk is damaged beyond its torn tail, or of an unknown version."""
