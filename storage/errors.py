@@ -46,3 +46,29 @@ class CanonicalError(StorageError, ValueError):
 
 class LogError(StorageError):
     """A log or store on disk is damaged beyond its torn tail, or of an unknown version."""
+
+
+class ChunkTooLargeError(StorageError):
+    """A chunk is larger than any store accepts."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(f"a chunk of {size:,} bytes where at most {limit:,} are accepted")
+        self.size = size
+        self.limit = limit
+
+
+class DiskFullError(QuotaError):
+    """The disk is full, although the quota is not."""
+
+    def __init__(self, needed: int, free: int) -> None:
+        super().__init__(needed, free)
+        self.args = (f"the disk is full: {needed:,} bytes are needed and {free:,} are free",)
+
+
+class StoreLockedError(StorageError):
+    """Another process has the store open."""
+
+    def __init__(self, folder: str, pid: str) -> None:
+        super().__init__(f"{folder} is in use by process {pid}")
+        self.folder = folder
+        self.pid = pid

@@ -1,0 +1,1 @@
+"""Consensus (placeholder replaced below)."""

@@ -1,0 +1,211 @@
+"""Which chunk lies where: an SQLite table from CID to place, made anew from the segments whenever it is lost.
+
+A place is one integer, `segment << 32 | offset of the record`.
+Rows are added only after their bytes are durable, so the index never knows more than the disk holds; it may know less
+after a crash, and then `scanned` says from where on the segments must be read again.
+One connection writes, under a lock; readers take a connection from a pool, and in WAL mode never wait for the writer.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from storage.cid import Cid
+from storage.errors import DiskFullError, StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+PAGE_ROWS = 1_000
+_OFFSET_BITS = 32
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS chunks (place INTEGER PRIMARY KEY, cid BLOB NOT NULL UNIQUE, length INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS segments (segment INTEGER PRIMARY KEY, scanned INTEGER NOT NULL);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a chunk's record begins.
+
+    Attributes:
+        segment: The number of the file.
+        offset: Of the record's header in it, bytes.
+        length: Of the chunk itself, bytes.
+    """
+
+    segment: int
+    offset: int
+    length: int
+
+
+class ChunkIndex:
+    """The index of one store; thread safe."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._write_lock = threading.Lock()
+        self._idle: list[sqlite3.Connection] = []
+        self._closed = False
+        self._writer = self._connect()
+        try:
+            self._writer.executescript(_SCHEMA)
+        except sqlite3.Error:
+            self._writer.close()
+            raise
+
+    def find(self, cid: Cid) -> Place | None:
+        """Where the chunk lies, or None."""
+        with self._reader() as reader:
+            row = reader.execute(
+                "SELECT place, length FROM chunks WHERE cid = ?", (cid,)
+            ).fetchone()
+        return None if row is None else _place(*row)
+
+    def missing(self, cids: Iterable[Cid]) -> list[Cid]:
+        """Those that have no row, each once, in their order."""
+        with self._reader() as reader:
+            return [
+                cid
+                for cid in dict.fromkeys(cids)
+                if not reader.execute("SELECT 1 FROM chunks WHERE cid = ?", (cid,)).fetchone()
+            ]
+
+    def add(self, rows: Iterable[tuple[Cid, Place]], scanned: dict[int, int]) -> None:
+        """Add chunks, and how far each segment is now known, in one transaction.
+
+        Raises:
+            DiskFullError: No room for the index.
+        """
+        with self._transaction() as writer:
+            writer.executemany(
+                "INSERT OR IGNORE INTO chunks (cid, place, length) VALUES (?, ?, ?)",
+                (
+                    (cid, place.segment << _OFFSET_BITS | place.offset, place.length)
+                    for cid, place in rows
+                ),
+            )
+            writer.executemany("INSERT OR REPLACE INTO segments VALUES (?, ?)", scanned.items())
+
+    def remove(self, cid: Cid, place: Place) -> bool:
+        """Forget a chunk that is damaged at this place; false if it was forgotten before."""
+        with self._transaction() as writer:
+            cursor = writer.execute(
+                "DELETE FROM chunks WHERE cid = ? AND place = ?",
+                (cid, place.segment << _OFFSET_BITS | place.offset),
+            )
+            return cursor.rowcount > 0
+
+    def remove_from(self, segment: int, offset: int, overhead: int) -> None:
+        """Forget what would end beyond `offset` of a segment, and know the segment up to there only."""
+        first = segment << _OFFSET_BITS
+        with self._transaction() as writer:
+            writer.execute(
+                "DELETE FROM chunks WHERE place >= ? AND place < ? AND place - ? + length + ? > ?",
+                (first, (segment + 1) << _OFFSET_BITS, first, overhead, offset),
+            )
+            writer.execute("INSERT OR REPLACE INTO segments VALUES (?, ?)", (segment, offset))
+
+    def forget_segment(self, segment: int) -> None:
+        """Forget a segment whose file is gone."""
+        with self._transaction() as writer:
+            writer.execute(
+                "DELETE FROM chunks WHERE place >= ? AND place < ?",
+                (segment << _OFFSET_BITS, (segment + 1) << _OFFSET_BITS),
+            )
+            writer.execute("DELETE FROM segments WHERE segment = ?", (segment,))
+
+    def scanned(self) -> dict[int, int]:
+        """How many bytes of each segment the index knows."""
+        with self._reader() as reader:
+            return dict(reader.execute("SELECT segment, scanned FROM segments"))
+
+    def totals(self) -> tuple[int, int]:
+        """How many chunks there are, and their bytes."""
+        with self._reader() as reader:
+            count, size = reader.execute("SELECT count(*), total(length) FROM chunks").fetchone()
+        return count, int(size)
+
+    def rows(self) -> Iterator[tuple[Cid, Place]]:
+        """Every chunk in the order of the disk; a bounded part is in memory at a time."""
+        after = -1
+        while True:
+            with self._reader() as reader:
+                page = reader.execute(
+                    "SELECT place, cid, length FROM chunks WHERE place > ? ORDER BY place LIMIT ?",
+                    (after, PAGE_ROWS),
+                ).fetchall()
+            for place, cid, length in page:
+                yield Cid(cid), _place(place, length)
+            if len(page) < PAGE_ROWS:
+                return
+            after = page[-1][0]
+
+    def close(self) -> None:
+        """Close every connection."""
+        with self._write_lock, self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+            for connection in idle:
+                connection.close()
+            self._writer.close()
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._path, timeout=60, isolation_level=None, check_same_thread=False
+        )
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return connection
+
+    @contextmanager
+    def _reader(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            if self._closed:
+                message = "the store is closed"
+                raise StorageError(message)
+            connection = self._idle.pop() if self._idle else None
+        if connection is None:
+            connection = self._connect()
+        try:
+            yield connection
+        finally:
+            with self._lock:
+                if self._closed:
+                    connection.close()
+                else:
+                    self._idle.append(connection)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._write_lock:
+            if self._closed:
+                message = "the store is closed"
+                raise StorageError(message)
+            try:
+                self._writer.execute("BEGIN IMMEDIATE")
+                yield self._writer
+                self._writer.execute("COMMIT")
+            except BaseException as error:
+                with suppress(sqlite3.Error):
+                    self._writer.execute("ROLLBACK")
+                if (
+                    isinstance(error, sqlite3.OperationalError)
+                    and error.sqlite_errorcode == sqlite3.SQLITE_FULL
+                ):
+                    raise DiskFullError(1, 0) from error
+                raise
+
+
+def _place(place: int, length: int) -> Place:
+    return Place(place >> _OFFSET_BITS, place & (1 << _OFFSET_BITS) - 1, length)

@@ -1,0 +1,297 @@
+"""The bytes of chunks in append-only files of 64 MiB, `00000001.seg` and on.
+
+    segment = record*        record = header || CID (36) || chunk        (header as in `storage.records`)
+
+A record that was torn by a crash is cut from the last file; one damaged in the middle is stepped over by looking for
+the next header whose CRC holds.
+Not thread safe but for `read`: the store calls `append` under its lock and `sync` under another.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import re
+import zlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from storage import records
+from storage.chunks import MAX_CHUNK_BYTES
+from storage.cid import CID_BYTES, Cid
+from storage.errors import DiskFullError, StorageError
+from storage.index import Place
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+SEGMENT_BYTES = 64 * 2**20
+PREFIX_BYTES = records.HEADER.size + CID_BYTES
+MAX_GUESSES = 4_096
+"""How many places that look like a record are tried after a damaged one."""
+_RECORDS_PER_WRITE = 256
+_CID_START = re.compile(rb"\x01[\x55\x70\x71]\x12\x20")
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+@dataclass(slots=True)
+class Packed:
+    """A chunk ready to be written: `prefix` is its record's header and its CID."""
+
+    cid: Cid
+    prefix: bytes
+    data: bytes | memoryview
+
+
+@dataclass(slots=True)
+class Found:
+    """What reading a segment again found.
+
+    Attributes:
+        rows: Good records.
+        end: Where the last of them ends, bytes.
+    """
+
+    rows: list[tuple[Cid, Place]] = field(default_factory=list)
+    end: int = 0
+
+
+class DamagedRecordError(StorageError):
+    """The bytes at a place are not the record that was written there."""
+
+
+def pack(cid: Cid, data: bytes | memoryview) -> Packed:
+    """Compute a chunk's record header, without copying the chunk."""
+    length = CID_BYTES + len(data)
+    crc = zlib.crc32(data, zlib.crc32(cid, zlib.crc32(length.to_bytes(4, "little"))))
+    return Packed(cid, records.HEADER.pack(length, crc) + cid, data)
+
+
+class SegmentLog:
+    """The segment files of one folder.
+
+    Attributes:
+        size: Bytes in all segments.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._sizes = {int(path.stem): path.stat().st_size for path in folder.glob("*.seg")}
+        self.size = sum(self._sizes.values())
+        self._open: dict[int, int] = {}
+
+    def sizes(self) -> dict[int, int]:
+        """Bytes in each segment."""
+        return dict(self._sizes)
+
+    def append(self, chunks: Sequence[Packed]) -> list[Place]:
+        """Write records one after the other; they are durable after `sync`.
+
+        Returns:
+            Where each of them lies.
+
+        Raises:
+            DiskFullError: No room; nothing was written.
+            StorageError: The disk failed; nothing was written, or the error says that the log must be opened again.
+        """
+        last = max(self._sizes, default=0)
+        before = self._sizes.get(last, 0)
+        places: list[Place] = []
+        try:
+            for segment, offset, group in self._plan(chunks):
+                self._write(segment, offset, group)
+                for chunk in group:
+                    places.append(Place(segment, offset, len(chunk.data)))
+                    offset += PREFIX_BYTES + len(chunk.data)
+                self.size += offset - self._sizes[segment]
+                self._sizes[segment] = offset
+        except OSError as error:
+            self._roll_back(last, before)
+            if error.errno in _FULL:
+                needed = sum(PREFIX_BYTES + len(chunk.data) for chunk in chunks)
+                raise DiskFullError(needed, self._disk_free()) from error
+            message = f"the disk refused to write: {error}"
+            raise StorageError(message) from error
+        return places
+
+    def sync(self, ends: dict[int, int]) -> None:
+        """Make everything written before the call durable, and close the files that are full.
+
+        Args:
+            ends: Segments that hold unsynced bytes, as `sizes` gave them under the lock of `append`.
+
+        Raises:
+            OSError: The disk failed; what it kept is unknown.
+        """
+        last = max(ends, default=0)
+        for segment in sorted(ends):
+            descriptor = self._open.get(segment)
+            if descriptor is None:
+                continue
+            os.fdatasync(descriptor)
+            if segment < last:
+                del self._open[segment]
+                os.close(descriptor)
+
+    def read(self, cid: Cid, place: Place) -> bytes:
+        """The chunk at a place; any thread may call this at any time.
+
+        Raises:
+            DamagedRecordError: Other bytes are there, or none.
+            OSError: The file could not be opened for a reason that may pass.
+        """
+        wanted = PREFIX_BYTES + place.length
+        try:
+            descriptor = os.open(self._path(place.segment), os.O_RDONLY)
+            try:
+                record = os.pread(descriptor, wanted, place.offset)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            if error.errno in {errno.ENOENT, errno.EIO}:
+                message = f"segment {place.segment}: {error}"
+                raise DamagedRecordError(message) from error
+            raise
+        if (
+            len(record) != wanted
+            or pack(cid, memoryview(record)[PREFIX_BYTES:]).prefix != record[:PREFIX_BYTES]
+        ):
+            message = f"segment {place.segment}, offset {place.offset}"
+            raise DamagedRecordError(message)
+        return record[PREFIX_BYTES:]
+
+    def recover(self, segment: int, start: int) -> Found:
+        """Read a segment from `start` again; cut a torn tail from it if it is the last."""
+        found = Found(end=start)
+        size = self._sizes[segment]
+        if start < size:
+            with self._path(segment).open("rb") as file:
+                with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+                    for cid, offset, length in _good_records(view, start):
+                        found.rows.append((cid, Place(segment, offset, length)))
+                        found.end = offset + PREFIX_BYTES + length
+            if found.end < size and segment == max(self._sizes):
+                os.truncate(self._path(segment), found.end)
+                self.size -= size - found.end
+                self._sizes[segment] = found.end
+        return found
+
+    def close(self) -> None:
+        """Close the files; what was not synced may be lost."""
+        for descriptor in self._open.values():
+            os.close(descriptor)
+        self._open.clear()
+
+    def _plan(self, chunks: Iterable[Packed]) -> Iterator[tuple[int, int, list[Packed]]]:
+        segment = max(self._sizes, default=0)
+        offset = self._sizes.get(segment, SEGMENT_BYTES)
+        group: list[Packed] = []
+        size = 0
+        for chunk in chunks:
+            length = PREFIX_BYTES + len(chunk.data)
+            if (offset + size + length > SEGMENT_BYTES) or len(group) == _RECORDS_PER_WRITE:
+                if group:
+                    yield segment, offset, group
+                offset += size
+                group, size = [], 0
+                if offset + length > SEGMENT_BYTES:
+                    segment, offset = self._create(segment + 1), 0
+            group.append(chunk)
+            size += length
+        if group:
+            yield segment, offset, group
+
+    def _create(self, segment: int) -> int:
+        self._open[segment] = os.open(
+            self._path(segment), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600
+        )
+        self._sizes[segment] = 0
+        sync_folder(self._folder)
+        return segment
+
+    def _write(self, segment: int, offset: int, group: list[Packed]) -> None:
+        if segment not in self._open:
+            self._open[segment] = os.open(self._path(segment), os.O_WRONLY)
+        buffers: list[bytes | memoryview] = []
+        for chunk in group:
+            buffers += (chunk.prefix, chunk.data)
+        left = sum(len(buffer) for buffer in buffers)
+        while True:
+            written = os.pwritev(self._open[segment], buffers, offset)
+            left -= written
+            if left == 0:
+                return
+            offset += written
+            while buffers and written >= len(buffers[0]):
+                written -= len(buffers.pop(0))
+            if written:
+                buffers[0] = memoryview(buffers[0])[written:]
+
+    def _roll_back(self, last: int, size: int) -> None:
+        try:
+            for segment in [number for number in self._sizes if number > last]:
+                os.close(self._open.pop(segment))
+                self._path(segment).unlink()
+                self.size -= self._sizes.pop(segment)
+            if last:
+                os.truncate(self._path(last), size)
+                self.size -= self._sizes[last] - size
+                self._sizes[last] = size
+        except OSError as error:
+            message = f"the disk failed while a write was taken back; open the store again: {error}"
+            raise StorageError(message) from error
+
+    def _disk_free(self) -> int:
+        stat = os.statvfs(self._folder)
+        return stat.f_bavail * stat.f_frsize
+
+    def _path(self, segment: int) -> Path:
+        return self._folder / f"{segment:08}.seg"
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _good_records(view: mmap.mmap, start: int) -> Iterator[tuple[Cid, int, int]]:
+    """(CID, offset of the header, length of the chunk) of each good record, stepping over damaged ones."""
+    at: int | None = start
+    guesses = MAX_GUESSES
+    while at is not None:
+        record = _record_at(view, at)
+        if record is None:
+            at, guesses = _next_record(view, at + 1, guesses)
+        else:
+            yield record
+            at += PREFIX_BYTES + record[2]
+
+
+def _record_at(view: mmap.mmap, at: int) -> tuple[Cid, int, int] | None:
+    if at + PREFIX_BYTES > len(view):
+        return None
+    length, crc = records.HEADER.unpack_from(view, at)
+    body_at = at + records.HEADER.size
+    if not CID_BYTES <= length <= CID_BYTES + MAX_CHUNK_BYTES or body_at + length > len(view):
+        return None
+    with memoryview(view) as whole, whole[body_at : body_at + length] as body:
+        if zlib.crc32(body, zlib.crc32(length.to_bytes(4, "little"))) != crc:
+            return None
+        return Cid(bytes(body[:CID_BYTES])), at, length - CID_BYTES
+
+
+def _next_record(view: mmap.mmap, start: int, guesses: int) -> tuple[int | None, int]:
+    for match in _CID_START.finditer(view, start + records.HEADER.size):
+        if guesses == 0:
+            break
+        guesses -= 1
+        at = match.start() - records.HEADER.size
+        if _record_at(view, at) is not None:
+            return at, guesses
+    return None, guesses

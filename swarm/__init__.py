@@ -1,0 +1,1 @@
+"""A node of the swarm: composes storage, protocols, ledger and training into one process."""

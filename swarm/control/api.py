@@ -1,0 +1,141 @@
+"""What the control API asks of a node; `swarm.node` implements it.
+
+Every answer is made of dicts, lists, str, int, float, bool and None, ready for JSON.
+CIDs are text, accounts and peers are peer ids, money is an int in units of 10^-9 token.
+Methods raise `swarm.errors.SwarmError` and its kinds; a `storage.errors` exception is translated
+by the control app (quota: refused; a malformed CID: usage; a chunk or root nobody has: not found).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+Json: TypeAlias = dict[str, Any]
+Progress: TypeAlias = Callable[[str, int, int], None]
+"""Called as (stage, done, total); cheap, from the task of the operation, never from another thread."""
+
+
+class NodeApi(Protocol):
+    """One running node as its own user sees it."""
+
+    def status(self) -> Json:
+        """The node now.
+
+        Returns:
+            `peer`, `account`, `network`, `chain_id`, `height`, `epoch`, `view`, `peers`, `addresses`,
+            `problems` (a list of sentences), `finality_ms` (`p50`, `p99`), `storage` (`lent`, `used`,
+            `free`), `balance`, `earned`, `stake`, `roles`, `device`, `task` (None, or `name`, `round`,
+            `rounds`, `phase`, `blocks_left`, `loss`, `version`, `activity`), `version`, `uptime_s`,
+            `temporary`, `pid`, `home`, `bytes_in`, `bytes_out`.
+        """
+
+    async def peers(self) -> list[Json]:
+        """Connected peers: `peer`, `address`, `version`, `head`, `member`, `roles`, `seconds`."""
+
+    async def blocks(self, start: int | None, limit: int) -> list[Json]:
+        """Finalized blocks from the newest down.
+
+        Args:
+            start: The highest height to list; None is the head.
+            limit: How many, 1 to 1,000.
+
+        Returns:
+            One a block: `height`, `id`, `view`, `epoch`, `leader`, `time_ms`, `transactions`,
+            `state_root`, `bytes`.
+        """
+
+    async def block(self, height: int) -> Json:
+        """One finalized block, with `txs`: `id`, `from`, `type`, `fee`, `ok`, `error` each.
+
+        Raises:
+            NotFoundError: Above the head, or not held here.
+        """
+
+    async def balance(self, account: str | None) -> Json:
+        """What an account owns: `account`, `balance`, `stake`, `earned`.
+
+        Args:
+            account: A peer id; None is this node's.
+
+        Raises:
+            UsageError: Not a peer id.
+        """
+
+    async def send(self, to: str, amount: int, *, wait: bool = True) -> Json:
+        """Pay an account.
+
+        Args:
+            to: Its peer id.
+            amount: In units of 10^-9 token, above zero.
+            wait: Return when the transaction is final, not when it is handed in.
+
+        Returns:
+            `tx`, and `height` (None without `wait`).
+        """
+
+    async def publish(self, path: Path, name: str | None, progress: Progress) -> Json:
+        """Store a file or folder and announce it.
+
+        Returns:
+            `cid`, `size`, `chunks`, `new_bytes`; with a name also `name` and `version`.
+        """
+
+    async def get(self, cid: str, path: Path, progress: Progress) -> Json:
+        """Fetch a root to a path: `cid`, `path`, `bytes`."""
+
+    async def fetch(
+        self, name: str, version: int | None, path: Path | None, progress: Progress
+    ) -> Json:
+        """Fetch what a name points to, with the ledger's proof.
+
+        Returns:
+            `name`, `version`, `cid`, `path`, `height`, `proof`.
+        """
+
+    async def post_task(self, spec_text: str, folder: Path, progress: Progress) -> Json:
+        """Post a training task.
+
+        Args:
+            spec_text: The TOML text of the task.
+            folder: What relative paths in it are relative to.
+            progress: Told while data is published.
+
+        Returns:
+            `task`, `name`, `base`.
+
+        Raises:
+            UsageError: A field is missing or malformed; the message names it.
+        """
+
+    async def tasks(self) -> list[Json]:
+        """Tasks on the ledger: at least `task`, `name`, `round`, `rounds`, `phase`, `version`, `loss`."""
+
+    async def scoreboard(self, task: str) -> Json:
+        """Who contributed what.
+
+        Args:
+            task: A task's id or its name.
+
+        Returns:
+            `task`, `name`, `rounds`: `round`, `version`, `base_loss`, `loss`, and `submissions`:
+            `worker`, `root`, `score`, `accepted`, `reason`, `paid` each.
+        """
+
+    async def sample(
+        self,
+        name: str,
+        version: int | None,
+        prompt: str | None,
+        path: Path | None,
+        length: int,
+        seed: int,
+    ) -> Json:
+        """Use a checkpoint: `text` of a language model, or the `path` of a PNG grid of a GAN."""
+
+    async def evaluate(self, name: str, version: int | None) -> Json:
+        """The validation loss of a version: `loss`, in nats."""
+
+    def stop(self) -> None:
+        """Ask the node to stop; returns at once."""

@@ -1,0 +1,250 @@
+"""Genesis: what a network is before its first block; its hash is the chain id.
+
+The bytes are canonical, so a network has one id however its file was written.
+Every parameter has a range: a genesis outside of it is refused by every node.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, astuple, dataclass, field, fields, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from storage import canonical
+from storage.errors import CanonicalError
+from swarm.ledger.errors import GenesisError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+VERSION = 1
+UNIT = 10**9
+"""Units in a token."""
+CAP = 10**9 * UNIT
+"""No more than this is ever held: 10^9 tokens."""
+EMISSION_POOL = CAP * 60 // 100
+MAX_GENESIS_BYTES = 4 * 2**20
+MAX_ALLOCATIONS = 10_000
+MAX_VALIDATORS = 100
+MAX_NETWORK_NAME = 64
+_TEN_THOUSAND = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """The parameters of a network; heights and times in blocks unless the name says otherwise."""
+
+    block_interval_ms: int = 2_500  # between proposals
+    delta_ms: int = 1_000  # the network delay that consensus counts with
+    epoch_length: int = 600
+    max_validators: int = 31  # of an epoch: those of most stake
+    min_bond: int = 1_000 * UNIT  # stake to be a validator
+    worker_bond: int = 0  # locked while an account is a worker
+    unbonding: int = 483_840  # two weeks of blocks of 2.5 s; slashable meanwhile
+    base_fee_floor: int = 0  # units a gas
+    max_block_gas: int = 60_000_000  # the target is half of it
+    max_block_bytes: int = 2**20  # of transactions in a block
+    blocks_per_day: int = 34_560
+    emission_per_day: int = 5  # parts in 10,000 of the pool
+    emission_match_percent: int = 0  # a round's emission, of its budget; 0: no such bound
+    min_task_budget: int = 0
+    slash_part: int = 1_000  # parts in 10,000 of the stake
+    score_spread: int = 3  # a scorer off by more than this many tolerances is not paid
+
+
+RANGES: dict[str, tuple[int, int]] = {
+    "block_interval_ms": (1, 600_000),
+    "delta_ms": (1, 600_000),
+    "epoch_length": (1, 1_000_000),
+    "max_validators": (1, MAX_VALIDATORS),
+    "min_bond": (0, CAP),
+    "worker_bond": (0, CAP),
+    "unbonding": (0, 10_000_000),
+    "base_fee_floor": (0, UNIT),
+    "max_block_gas": (1_000_000, 10**12),
+    "max_block_bytes": (2**16, 4 * 2**20),
+    "blocks_per_day": (1, 86_400_000),
+    "emission_per_day": (0, 100),
+    "emission_match_percent": (0, 1_000_000),
+    "min_task_budget": (0, CAP),
+    "slash_part": (0, _TEN_THOUSAND),
+    "score_spread": (1, 1_000),
+}
+"""Each parameter's lowest and highest value."""
+
+
+@dataclass(frozen=True, slots=True)
+class GenesisValidator:
+    """A validator of epochs 0 and 1; its stake is an allocation of its own."""
+
+    public_key: bytes
+    vrf_key: bytes
+    stake: int
+
+
+@dataclass(frozen=True, slots=True)
+class Genesis:
+    """A network before its first block.
+
+    Attributes:
+        network: Its name for people.
+        timestamp_ms: UTC milliseconds.
+        params: What every node counts with.
+        allocations: `(public key, units)`, sorted by key, each key once.
+        validators: Sorted by key, each key once; at least one.
+        emission_pool: Units that emission draws from.
+    """
+
+    network: str
+    timestamp_ms: int
+    params: Params
+    allocations: tuple[tuple[bytes, int], ...]
+    validators: tuple[GenesisValidator, ...]
+    emission_pool: int = EMISSION_POOL
+    _encoded: bytes = field(default=b"", repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Check every rule.
+
+        Raises:
+            GenesisError: A field is out of its range.
+        """
+        _check(self)
+        body = [
+            VERSION,
+            self.network,
+            self.timestamp_ms,
+            list(astuple(self.params)),
+            [list(pair) for pair in self.allocations],
+            [[one.public_key, one.vrf_key, one.stake] for one in self.validators],
+            self.emission_pool,
+        ]
+        object.__setattr__(self, "_encoded", canonical.encode(body))
+
+    @classmethod
+    def create(
+        cls,
+        network: str,
+        timestamp_ms: int,
+        validators: Iterable[GenesisValidator],
+        *,
+        allocations: Iterable[tuple[bytes, int]] = (),
+        params: Params | None = None,
+        emission_pool: int = EMISSION_POOL,
+    ) -> Genesis:
+        """Make a genesis; sorts what has to be sorted.
+
+        Raises:
+            GenesisError: A field is out of its range, or a key stands twice.
+        """
+        return cls(
+            network,
+            timestamp_ms,
+            params if params is not None else Params(),
+            tuple(sorted(allocations)),
+            tuple(sorted(validators, key=lambda one: one.public_key)),
+            emission_pool,
+        )
+
+    @property
+    def chain_id(self) -> bytes:
+        """SHA-256 of the bytes."""
+        return hashlib.sha256(self._encoded).digest()
+
+    def encode(self) -> bytes:
+        """The canonical bytes."""
+        return self._encoded
+
+    @classmethod
+    def decode(cls, data: bytes) -> Genesis:
+        """Read canonical bytes.
+
+        Raises:
+            GenesisError: Malformed, of another version, or a field is out of its range.
+        """
+        try:
+            version, network, time, params, allocations, validators, pool = canonical.decode(
+                data, max_bytes=MAX_GENESIS_BYTES
+            )
+            if version != VERSION:
+                message = f"genesis of version {version}, this software reads {VERSION}"
+                raise GenesisError(message)
+            if len(params) != len(fields(Params)):
+                message = "another number of parameters"
+                raise GenesisError(message)
+            return cls(
+                network,
+                time,
+                Params(*params),
+                tuple((key, amount) for key, amount in allocations),
+                tuple(GenesisValidator(*one) for one in validators),
+                pool,
+            )
+        except (CanonicalError, TypeError, ValueError) as error:
+            if isinstance(error, GenesisError):
+                raise
+            message = f"not a genesis: {error}"
+            raise GenesisError(message) from error
+
+    def save(self, path: Path) -> None:
+        """Write the bytes to a file, whole or not at all."""
+        temporary = path.with_name(path.name + ".part")
+        temporary.write_bytes(self._encoded)
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Genesis:
+        """Read a file.
+
+        Raises:
+            GenesisError: The file is not a genesis.
+        """
+        with path.open("rb") as file:
+            return cls.decode(file.read(MAX_GENESIS_BYTES + 1))
+
+    def with_params(self, **changes: int) -> Genesis:
+        """The same network with other parameters (and so another chain id)."""
+        return replace(self, params=replace(self.params, **changes))
+
+
+def _check(genesis: Genesis) -> None:
+    if type(genesis.network) is not str or not 0 < len(genesis.network) <= MAX_NETWORK_NAME:
+        message = f"the network's name has 1 to {MAX_NETWORK_NAME} characters"
+        raise GenesisError(message)
+    _check_int("timestamp_ms", genesis.timestamp_ms, 0, 2**53)
+    for name, value in asdict(genesis.params).items():
+        _check_int(name, value, *RANGES[name])
+    if len(genesis.allocations) > MAX_ALLOCATIONS:
+        message = f"{len(genesis.allocations):,} allocations where {MAX_ALLOCATIONS:,} are allowed"
+        raise GenesisError(message)
+    if not 0 < len(genesis.validators) <= genesis.params.max_validators:
+        message = f"1 to {genesis.params.max_validators} validators are needed"
+        raise GenesisError(message)
+    _check_keys([key for key, _ in genesis.allocations])
+    _check_keys([one.public_key for one in genesis.validators])
+    for _, amount in genesis.allocations:
+        _check_int("an allocation", amount, 0, CAP)
+    for one in genesis.validators:
+        _check_keys([one.vrf_key])
+        _check_int("a stake", one.stake, max(1, genesis.params.min_bond), CAP)
+    _check_int("emission_pool", genesis.emission_pool, 0, CAP)
+    held = sum(amount for _, amount in genesis.allocations)
+    held += sum(one.stake for one in genesis.validators)
+    _check_int("allocations, stakes and emission", held + genesis.emission_pool, 0, CAP)
+
+
+def _check_int(name: str, value: object, low: int, high: int) -> None:
+    if type(value) is not int or not low <= value <= high:
+        message = f"{name} is {value!r}, outside {low:,} to {high:,}"
+        raise GenesisError(message)
+
+
+def _check_keys(keys: list[bytes]) -> None:
+    if any(type(key) is not bytes or len(key) != 32 for key in keys):
+        message = "a key is not 32 bytes"
+        raise GenesisError(message)
+    if any(left >= right for left, right in pairwise(keys)):
+        message = "keys are not sorted, or one stands twice"
+        raise GenesisError(message)

@@ -1,0 +1,152 @@
+"""Addresses of peers: `/ip4/…/tcp/…/p2p/<peer id>`, read strictly, and which of ours to announce.
+
+Only TCP on an IP address or a DNS name: what this node can dial itself.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from protocols import signing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MAX_ADDRESS_CHARS = 320
+_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9])?\Z")
+_DNS = frozenset({"dns", "dns4", "dns6"})
+
+
+class AddressError(ValueError):
+    """The text is not an address that this node can dial."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a peer listens, and who it must prove to be.
+
+    Attributes:
+        kind: `ip4`, `ip6`, `dns`, `dns4` or `dns6`.
+        host: The IP address or name.
+        port: TCP port.
+        peer: The peer id, or None when it is not part of the text.
+    """
+
+    kind: str
+    host: str
+    port: int
+    peer: str | None = None
+
+    def __str__(self) -> str:
+        text = f"/{self.kind}/{self.host}/tcp/{self.port}"
+        return text if self.peer is None else f"{text}/p2p/{self.peer}"
+
+    @property
+    def bare(self) -> Address:
+        """The same without the peer id."""
+        return Address(self.kind, self.host, self.port)
+
+    def of(self, peer: str) -> Address:
+        """The same with that peer id."""
+        return Address(self.kind, self.host, self.port, peer)
+
+
+def parse(text: str) -> Address:
+    """Read an address.
+
+    Raises:
+        AddressError: Not `/ip4|ip6|dns|dns4|dns6/<host>/tcp/<port>[/p2p/<Ed25519 peer id>]`.
+    """
+    if len(text) > MAX_ADDRESS_CHARS:
+        message = f"an address has at most {MAX_ADDRESS_CHARS} characters"
+        raise AddressError(message)
+    parts = text.rstrip("/").split("/")
+    if len(parts) not in {5, 7} or parts[0] or parts[3] != "tcp":
+        message = f"{text!r} is not of the form /ip4/<address>/tcp/<port>/p2p/<peer id>"
+        raise AddressError(message)
+    kind, host, port_text = parts[1], parts[2], parts[4]
+    if kind in {"ip4", "ip6"}:
+        try:
+            ip = ipaddress.ip_address(host)
+        except ValueError as error:
+            message = f"{host!r} in {text!r} is not an IP address"
+            raise AddressError(message) from error
+        if ip.version != int(kind[2]) or (ip.version == 6 and ip.scope_id):
+            message = f"{host!r} is not an address for /{kind}"
+            raise AddressError(message)
+        host = str(ip)
+    elif kind not in _DNS or not _NAME.match(host):
+        message = f"{text!r} does not start with an IP address or a name"
+        raise AddressError(message)
+    if not (port_text.isascii() and port_text.isdigit() and len(port_text) <= 5):
+        message = f"{port_text!r} in {text!r} is not a port"
+        raise AddressError(message)
+    port = int(port_text)
+    if port > 65535:
+        message = f"port {port} in {text!r} is above 65535"
+        raise AddressError(message)
+    peer: str | None = None
+    if len(parts) == 7:
+        if parts[5] not in {"p2p", "ipfs"}:
+            message = f"{text!r} goes on after the port with something other than /p2p/"
+            raise AddressError(message)
+        peer = parts[6]
+        try:
+            signing.public_key(peer)
+        except ValueError as error:
+            raise AddressError(str(error)) from error
+    return Address(kind, host, port, peer)
+
+
+def of_socket(host: str, port: int) -> Address:
+    """The address of a socket's name."""
+    host = host.partition("%")[0]
+    ip = ipaddress.ip_address(host)
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+        ip = ip.ipv4_mapped
+    return Address(f"ip{ip.version}", str(ip), port)
+
+
+def is_dialable(address: Address) -> bool:
+    """Whether an address that a peer told us makes sense to dial: a port, and no wildcard or multicast."""
+    if address.port == 0:
+        return False
+    if address.kind in _DNS:
+        return True
+    ip = ipaddress.ip_address(address.host)
+    return not (ip.is_unspecified or ip.is_multicast or ip.is_reserved or ip.is_link_local)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def expand(bound: Address, interfaces: Iterable[str]) -> list[Address]:
+    """What to announce for a bound socket: itself, or each interface when it is bound to all.
+
+    Args:
+        bound: The socket's own address, with its real port.
+        interfaces: IP addresses of this machine's interfaces.
+
+    Returns:
+        Addresses that another machine, or at least this one, can dial; the loopback last.
+    """
+    ip = ipaddress.ip_address(bound.host)
+    if not ip.is_unspecified:
+        return [bound]
+    found: list[tuple[bool, Address]] = []
+    for text in interfaces:
+        try:
+            candidate = of_socket(text, bound.port)
+        except ValueError:
+            continue
+        if candidate.kind == bound.kind and is_dialable(candidate):
+            found.append((is_loopback(candidate.host), candidate))
+    return [address for _, address in sorted(found, key=lambda pair: pair[0])]

@@ -1,0 +1,43 @@
+"""When an account registers as a worker and bonds itself as a validator: pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from swarm.ledger.transactions import Register, Stake
+
+if TYPE_CHECKING:
+    from swarm.ledger.genesis import Params
+    from swarm.ledger.state import Account
+
+RESERVE_PARTS = 10
+"""A tenth of the bond is kept for fees before the rest is staked."""
+
+
+def next_step(
+    account: Account, params: Params, vrf_key: bytes, hardware: str, *, trains: bool, validates: bool
+) -> Register | Stake | None:
+    """What the account should ask of the ledger next, or None when it stands where it wants to be.
+
+    A newcomer registers first: where the network asks no worker's bond it can do so with an empty
+    account, train, and stake what it earned once that covers the bond of a validator.
+
+    Args:
+        account: As the newest finalized state has it.
+        params: The network's.
+        vrf_key: This node's, 32 bytes.
+        hardware: Its class, in words.
+        trains: It wants to be a worker.
+        validates: It wants to be a validator.
+    """
+    wanted = tuple(
+        role for role, wants in (("validator", validates), ("worker", trains)) if wants
+    )
+    registered = account.vrf_key == vrf_key and account.roles == wanted
+    affordable = account.balance + account.bond >= (params.worker_bond if trains else 0)
+    if wanted and not registered:
+        return Register(vrf_key, hardware, wanted) if affordable else None
+    if not validates or account.stake >= params.min_bond:
+        return None
+    missing = params.min_bond - account.stake
+    return Stake(missing) if account.balance >= missing + missing // RESERVE_PARTS else None

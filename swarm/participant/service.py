@@ -1,0 +1,390 @@
+"""The shell of a participant: watches finalized heights and does what `core.decide` says.
+
+One task of the event loop drives one open training task, so a slow round of one never holds up another;
+the worker process still does one job at a time.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import structlog
+import trio
+
+from protocols import signing
+from protocols.exchange.errors import ExchangeError
+from storage import cid as cids
+from storage.errors import StorageError
+from storage.unixfs import add_path
+from swarm.errors import SwarmError
+from swarm.ledger.errors import LedgerError
+from swarm.ledger.transactions import (
+    CheckpointCommit,
+    CheckpointReveal,
+    MergeAttest,
+    ScoreCommit,
+    ScoreReveal,
+    commit_hash,
+    score_hash,
+)
+from swarm.participant import core
+from swarm.participant.memory import SALT_BYTES, Merged, MemoryFile, RoundMemory, Scores
+from swarm.training.errors import WorkerError
+from swarm.training.supervisor import MergeJob, ScoreJob, TrainJob
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from storage.blockstore import Blockstore
+    from storage.cid import Cid
+    from swarm.heights import Heights
+    from swarm.ledger.state import LedgerView, RoundState, TaskState
+    from swarm.ledger.transactions import Payload
+    from swarm.participant.announcements import Announcements
+    from swarm.shelf import Shelf
+    from swarm.training.supervisor import Worker
+    from swarm.wallet import Wallet
+
+_log = structlog.get_logger("swarm.participant")
+
+_EXPECTED = (WorkerError, StorageError, ExchangeError, SwarmError, LedgerError, OSError)
+"""What can go wrong with a step; the round goes on without it."""
+RESEND_BLOCKS = 6
+"""A transaction that the chain does not show after so many blocks is sent again."""
+MAX_FAILURES = 3
+"""Work that failed so often in one phase is given up for that phase."""
+MAX_UPDATE_BYTES = 2**30
+
+
+@dataclass(slots=True)
+class _Drive:
+    """What the loop of one task remembers beside the file."""
+
+    task: bytes
+    file: MemoryFile
+    memory: RoundMemory
+    sent: dict[type, int]  # kind of transaction -> height at which it was sent
+    failures: dict[type, int]
+
+
+class Participant:
+    """Takes part in every open task.
+
+    Args:
+        me: The account and its roles.
+        view: The newest finalized state.
+        heights: Tells when that changes.
+        wallet: Sends transactions.
+        shelf: Unpacks roots for the worker.
+        store: Keeps what this node makes.
+        worker: Trains, scores and merges.
+        announcements: Tells peers of an update, and hears of theirs.
+        provide: Announces a root in the DHT.
+        folder: Memories, optimiser states and unfinished files; made if need be.
+        block_seconds: The time between blocks, for deadlines on the clock.
+    """
+
+    def __init__(  # noqa: PLR0913 - the composition root names each once
+        self,
+        *,
+        me: core.Me,
+        view: Callable[[], LedgerView],
+        heights: Heights,
+        wallet: Wallet,
+        shelf: Shelf,
+        store: Blockstore,
+        worker: Worker,
+        announcements: Announcements,
+        provide: Callable[[Cid], object],
+        folder: Path,
+        block_seconds: float,
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._me = me
+        self._view = view
+        self._heights = heights
+        self._wallet = wallet
+        self._shelf = shelf
+        self._store = store
+        self._worker = worker
+        self._announcements = announcements
+        self._provide = provide
+        self._folder = folder
+        self._block_seconds = block_seconds
+        self.activity: dict[bytes, str] = {}
+        """What is being done for each task, in words."""
+        self.losses: dict[bytes, float] = {}
+        """The newest training loss of this node, in nats."""
+
+    async def run(self) -> None:
+        """Drive every task while it is open; runs until cancelled."""
+        driven: set[bytes] = set()
+        height = -1
+        async with trio.open_nursery() as nursery:
+            while True:
+                height = await self._heights.above(height)
+                for task in self._view().open_tasks():
+                    if task not in driven:
+                        driven.add(task)
+                        nursery.start_soon(self._drive, task)
+
+    async def _drive(self, task: bytes) -> None:
+        file = MemoryFile(self._folder / f"{task.hex()[:32]}.round")
+        drive = _Drive(task, file, RoundMemory(task, 0, 0), {}, defaultdict(int))
+        phase = None
+        while True:
+            height = self._heights.height
+            view = self._view()
+            state, round_ = view.task(task), view.round(task)
+            if state is None or round_ is None:
+                self.activity.pop(task, None)
+                return
+            if drive.memory.key != (task, round_.number, round_.attempt):
+                drive.memory = drive.file.load(task, round_.number, round_.attempt)
+            if phase != _stage(round_):
+                phase = _stage(round_)
+                drive.sent.clear()
+                drive.failures.clear()
+            if not await self._step(drive, view, state, round_):
+                self.activity[task] = "waiting for the others"
+                await self._heights.above(height)
+
+    async def _step(
+        self, drive: _Drive, view: LedgerView, state: TaskState, round_: RoundState
+    ) -> bool:
+        """Do one step; False when there is nothing to do before the next block."""
+        step = core.decide(round_, self._me_in(view, round_), drive.memory)
+        if step is None or drive.failures[type(step)] >= MAX_FAILURES:
+            return False
+        try:
+            if isinstance(step, core.Send):
+                return await self._send(drive, step, round_)
+            return await self._work(drive, step, state, round_)
+        except _EXPECTED as error:
+            drive.failures[type(step)] += 1
+            _log.warning(
+                "round.failed", step=type(step).__name__, round=round_.number, error=str(error)
+            )
+            return False
+
+    def _me_in(self, view: LedgerView, round_: RoundState) -> core.Me:
+        """The roles that the ledger grants this account in this round."""
+        account = self._me.account
+        epoch = round_.score_epoch if round_.score_epoch >= 0 else view.epoch
+        return core.Me(
+            account,
+            self._me.trains and account in view.workers(),
+            self._me.validates and view.validators(epoch).weight_of(account) > 0,
+        )
+
+    async def _send(self, drive: _Drive, step: core.Send, round_: RoundState) -> bool:
+        height = self._heights.height
+        if height - drive.sent.get(type(step), -RESEND_BLOCKS) < RESEND_BLOCKS:
+            return False
+        if isinstance(step, core.Reveal):
+            await self._announcements.tell(round_.task, round_.number, step.root, step.salt)
+        await self._wallet.submit(self._payload(step, round_))
+        drive.sent[type(step)] = height
+        return False
+
+    def _payload(self, step: core.Send, round_: RoundState) -> Payload:
+        task, number, account = round_.task, round_.number, self._me.account
+        match step:
+            case core.Commit(root, salt):
+                return CheckpointCommit(
+                    task, number, commit_hash(root, account, salt)
+                )
+            case core.Reveal(root, salt):
+                return CheckpointReveal(task, number, root, salt)
+            case core.CommitScores(base_loss, scores, salt):
+                opened = score_hash(task, number, account, base_loss, scores, salt)
+                return ScoreCommit(task, number, opened)
+            case core.RevealScores(base_loss, scores, salt):
+                return ScoreReveal(task, number, base_loss, scores, salt)
+            case core.Attest(root, loss):
+                return MergeAttest(task, number, root, loss)
+
+    async def _work(
+        self, drive: _Drive, step: core.Work, state: TaskState, round_: RoundState
+    ) -> bool:
+        """Work until it is done or its phase is over, and remember what came of it."""
+        failure: Exception | None = None
+        memory: RoundMemory | None = None
+        async with trio.open_nursery() as nursery:
+            scope = nursery.cancel_scope
+            nursery.start_soon(self._cancel_after, _stage(round_), round_.task, scope)
+            try:
+                memory = await self._perform(step, drive.memory, state, round_)
+                await trio.to_thread.run_sync(drive.file.save, memory)
+            except _EXPECTED as error:
+                failure = error  # raised below: inside the nursery it would come out in a group
+            scope.cancel()
+        if failure is not None:
+            raise failure
+        if memory is None:
+            _log.info("round.late", step=type(step).__name__, round=round_.number)
+            return True
+        changed, drive.memory = memory != drive.memory, memory
+        return changed
+
+    async def _perform(
+        self, step: core.Work, memory: RoundMemory, state: TaskState, round_: RoundState
+    ) -> RoundMemory:
+        match step:
+            case core.Train():
+                return await self._train(memory, state, round_)
+            case core.Prefetch(roots):
+                return await self._prefetch(memory, round_, roots)
+            case core.Score():
+                return await self._score(memory, state, round_)
+            case core.Merge():
+                return await self._merge(memory, state, round_)
+
+    async def _cancel_after(
+        self, stage: tuple[int, int, int], task: bytes, scope: trio.CancelScope
+    ) -> None:
+        height = self._heights.height
+        while True:
+            round_ = self._view().round(task)
+            if round_ is None or _stage(round_) != stage:
+                scope.cancel()
+                return
+            height = await self._heights.above(height)
+
+    async def _train(self, memory: RoundMemory, state: TaskState, round_: RoundState) -> RoundMemory:
+        task = round_.task
+        self.activity[task] = "fetching the checkpoint and the data"
+        base, dataset = await self._shelf.take(round_.base), await self._shelf.take(state.dataset)
+        out = self._folder / f"{task.hex()[:32]}.update.safetensors"
+
+        def progress(step: int, steps: int, loss: float) -> None:
+            self.activity[task] = f"training, step {step} of {steps}"
+            self.losses[task] = loss
+
+        result = await self._worker.train(
+            TrainJob(
+                spec=state.spec,
+                task=task,
+                round=round_.number,
+                peer=signing.peer_id(self._me.account),
+                beacon=round_.start_beacon,
+                base_root=cids.text(round_.base),
+                base=base,
+                dataset=dataset,
+                dataset_root=cids.text(state.dataset),
+                state=self._folder / f"{task.hex()[:32]}.optimiser",
+                out=out,
+            ),
+            progress,
+        )
+        root = await self._keep(out, "update")
+        _log.info(
+            "round.trained",
+            round=round_.number,
+            loss=round(result.loss_last, 4),
+            bytes=result.bytes,
+            seconds=round(result.seconds, 1),
+        )
+        return replace(memory, salt=secrets.token_bytes(SALT_BYTES), update=root)
+
+    async def _prefetch(
+        self, memory: RoundMemory, round_: RoundState, roots: Sequence[Cid]
+    ) -> RoundMemory:
+        self.activity[round_.task] = f"fetching {len(roots)} updates"
+        workers = {root: worker for worker, root in round_.reveals.items()}
+        paths = await self._take_updates([(workers[root], root) for root in roots], round_)
+        fetched = {root for root, path in zip(roots, paths, strict=True) if path is not None}
+        return replace(memory, fetched=memory.fetched | fetched)
+
+    async def _score(self, memory: RoundMemory, state: TaskState, round_: RoundState) -> RoundMemory:
+        self.activity[round_.task] = f"scoring {len(round_.submissions)} submissions"
+        pairs = [(one.worker, one.root) for one in round_.submissions]
+        result = await self._worker.score(
+            ScoreJob(
+                spec=state.spec,
+                task=round_.task,
+                round=round_.number,
+                beacon=round_.score_beacon,
+                base_root=cids.text(round_.base),
+                base=await self._shelf.take(round_.base),
+                dataset=await self._shelf.take(state.dataset),
+                pool=await self._shelf.take(state.pool),
+                updates=await self._take_updates(pairs, round_),
+            )
+        )
+        salt = secrets.token_bytes(SALT_BYTES)
+        return replace(memory, scores=Scores(result.base_loss, tuple(result.scores), salt))
+
+    async def _merge(self, memory: RoundMemory, state: TaskState, round_: RoundState) -> RoundMemory:
+        self.activity[round_.task] = f"merging {len(round_.accepted)} updates"
+        accepted = [round_.submissions[one.index] for one in round_.accepted]
+        pairs = [(one.worker, one.root) for one in accepted]
+        paths = await self._take_updates(pairs, round_)
+        missing = [cids.text(root) for (_, root), path in zip(pairs, paths, strict=True) if not path]
+        if missing:
+            message = f"{len(missing)} accepted updates cannot be fetched: {', '.join(missing)}"
+            raise SwarmError(message)
+        out = self._folder / f"{round_.task.hex()[:32]}.merged"
+        result = await self._worker.merge(
+            MergeJob(
+                spec=state.spec,
+                task=round_.task,
+                round=round_.number,
+                name=state.name,
+                version=round_.version + 1,
+                beacon=round_.score_beacon,
+                base_root=cids.text(round_.base),
+                base=await self._shelf.take(round_.base),
+                updates=[path for path in paths if path is not None],
+                pool=await self._shelf.take(state.pool),
+                dataset=await self._shelf.take(state.dataset),
+                out=out,
+            )
+        )
+        root = await self._keep(out, "checkpoint")
+        self._provide(root)
+        return replace(memory, merged=Merged(root, result.loss))
+
+    async def _take_updates(
+        self, pairs: Sequence[tuple[bytes, Cid]], round_: RoundState
+    ) -> list[Path | None]:
+        """Unpack updates, from their workers or from whoever holds them; None for those not had in time.
+
+        Half of the blocks that are left to the phase is the time for it.
+        """
+        paths: list[Path | None] = [None] * len(pairs)
+
+        async def one(index: int, worker: bytes, root: Cid) -> None:
+            try:
+                paths[index] = await self._shelf.take(
+                    root, self._holders(worker), max_bytes=MAX_UPDATE_BYTES
+                )
+            except (StorageError, ExchangeError, SwarmError, OSError) as error:
+                _log.warning("update.missing", root=cids.text(root), error=str(error))
+
+        left = max(1, round_.phase_deadline - self._heights.height)
+        with trio.move_on_after(left * self._block_seconds / 2):
+            async with trio.open_nursery() as nursery:
+                for index, (worker, root) in enumerate(pairs):
+                    nursery.start_soon(one, index, worker, root)
+        return paths
+
+    def _holders(self, worker: bytes) -> list[str]:
+        """Who is asked for an update: its worker, then the validators, which fetch it too."""
+        view = self._view()
+        keys = [worker, *(one.public_key for one in view.validators(view.epoch).validators)]
+        return [signing.peer_id(key) for key in dict.fromkeys(keys) if key != self._me.account]
+
+    async def _keep(self, path: Path, label: str) -> Cid:
+        """Store and pin what this node made."""
+        added = await trio.to_thread.run_sync(add_path, path, self._store)
+        await trio.to_thread.run_sync(self._store.pin, added.root, label)
+        return added.root
+
+
+def _stage(round_: RoundState) -> tuple[int, int, int]:
+    return (round_.number, round_.attempt, int(round_.phase))

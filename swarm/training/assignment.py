@@ -1,0 +1,107 @@
+"""Which samples a peer trains on and which batches a committee scores with: counter-based draws.
+
+A `Generator` is SHA-256 in counter mode, so every draw is a function of finalized state and the beacon:
+
+    seed  = SHA-256(tag || canonical([parts…]))
+    word i = the i-th 8 bytes, little endian, of SHA-256(seed || u64(0)) || SHA-256(seed || u64(1)) || …
+
+Distinct indices are drawn by a Fisher-Yates shuffle that keeps only the entries it touched, so drawing
+500 of a billion costs 500 words.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from storage import canonical
+
+_WORD = 2**64
+_TAG = b"swarm/assignment/1\0"
+
+
+class Generator:
+    """An endless stream of numbers that is equal on every machine.
+
+    Args:
+        purpose: What the draw is for; separates streams with equal parts.
+        parts: Values with a canonical encoding (int, bytes, str).
+    """
+
+    def __init__(self, purpose: str, *parts: bytes | str | int) -> None:
+        self._seed = hashlib.sha256(_TAG + canonical.encode([purpose, *parts])).digest()
+        self._counter = 0
+        self._words: list[int] = []
+
+    @property
+    def seed(self) -> bytes:
+        """The 32 bytes that the stream is drawn from."""
+        return self._seed
+
+    def word(self) -> int:
+        """The next 64 bits."""
+        if not self._words:
+            block = hashlib.sha256(self._seed + self._counter.to_bytes(8, "little")).digest()
+            self._counter += 1
+            self._words = [int.from_bytes(block[i : i + 8], "little") for i in (24, 16, 8, 0)]
+        return self._words.pop()
+
+    def below(self, bound: int) -> int:
+        """A number from 0 to `bound - 1`, without bias (values of the incomplete last lap are skipped)."""
+        limit = _WORD - _WORD % bound
+        while True:
+            word = self.word()
+            if word < limit:
+                return word % bound
+
+    def unit(self) -> float:
+        """A number in [0, 1) with 53 bits."""
+        return (self.word() >> 11) / 2**53
+
+    def distinct(self, count: int, bound: int) -> list[int]:
+        """`count` numbers below `bound` in drawn order, all different while there are enough.
+
+        When `count` exceeds `bound`, whole laps are drawn one after the other.
+        """
+        drawn: list[int] = []
+        while len(drawn) < count:
+            moved: dict[int, int] = {}
+            for at in range(min(count - len(drawn), bound)):
+                other = at + self.below(bound - at)
+                drawn.append(moved.get(other, other))
+                moved[other] = moved.get(at, at)
+        return drawn
+
+
+def sample_ids(
+    task: bytes, dataset_root: str, round_: int, peer: str, beacon: bytes, *, count: int, total: int
+) -> list[int]:
+    """The samples that a peer trains on in a round, in order.
+
+    Args:
+        task: The task's 32-byte id.
+        dataset_root: The dataset's CID as text.
+        round_: The round's number.
+        peer: The peer id.
+        beacon: The round's 32-byte beacon.
+        count: How many to draw (steps times batch).
+        total: How many samples the dataset has.
+    """
+    return Generator("train", task, dataset_root, round_, peer, beacon).distinct(count, total)
+
+
+def scoring_ids(
+    task: bytes, round_: int, beacon: bytes, *, sequences: int, pool_total: int, data_total: int
+) -> tuple[list[int], list[int]]:
+    """The batches that every scorer of a round evaluates: (pool ids, dataset ids), half each.
+
+    The beacon is that of the first block finalized after the reveals closed, so nobody could know them.
+    """
+    from_pool = sequences - sequences // 2
+    pool = Generator("score-pool", task, round_, beacon).distinct(from_pool, pool_total)
+    data = Generator("score-data", task, round_, beacon).distinct(sequences // 2, data_total)
+    return pool, data
+
+
+def torch_seed(purpose: str, *parts: bytes | str | int) -> int:
+    """A 63-bit seed for a generator of another library."""
+    return Generator(purpose, *parts).word() >> 1

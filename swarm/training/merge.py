@@ -1,0 +1,105 @@
+"""The merge: accepted updates and the base give the next checkpoint, the same bytes on every machine.
+
+    theta' = theta - a / n * sum over i of clip(U_i),   clip to the median norm of the n updates
+
+All of it is integers. A value is an int64 in units of 2^-40; a group of an update is one level and signs,
+so its norm, the clip and the factor a / n are exact integers of Python, rounded down once a group:
+
+    level  = floor(level * 2^40)                        (exact: a float32 times a power of two)
+    norm_i = isqrt(sum over groups of picks * level^2)
+    median = the middle norm, or the floor of the mean of the middle two
+    step   = level * a_milli * min(norm_i, median) // (1000 * n * norm_i)
+
+A weight becomes round-half-even(theta * 2^40), the signed steps are taken away, and the result is rounded to
+float64 and then to float32, both half to even. Weights that no update moves keep their bits.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from swarm.training import codec
+from swarm.training.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from swarm.training.codec import Layout, Sparse
+    from swarm.training.tensors import Array
+
+SCALE_BITS: Final = 40
+MAX_WEIGHT: Final = 2.0**20
+MAX_UPDATES: Final = 1024
+
+
+def norm(update: Sequence[Sparse]) -> int:
+    """An update's Euclidean norm in units of 2^-40, rounded down."""
+    return math.isqrt(sum(len(item.positions) * _fixed(item.level) ** 2 for item in update))
+
+
+def median_norm(norms: Sequence[int]) -> int:
+    """The middle of the norms; of an even number, the floor of the mean of the middle two."""
+    ordered = sorted(norms)
+    middle = len(ordered) // 2
+    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) // 2
+
+
+def steps(updates: Sequence[Sequence[Sparse]], amplify_milli: int) -> list[list[int]]:
+    """By how much each update moves the weights that it names: one integer a group, units of 2^-40."""
+    norms = [norm(update) for update in updates]
+    median = median_norm(norms) if norms else 0
+    return [
+        [
+            _fixed(item.level) * amplify_milli * min(own, median) // (1000 * len(updates) * max(1, own))
+            for item in update
+        ]
+        for update, own in zip(updates, norms, strict=True)
+    ]
+
+
+def merge(
+    base: Mapping[str, Array],
+    updates: Sequence[Sequence[Sparse]],
+    layout: Layout,
+    amplify_milli: int,
+) -> dict[str, Array]:
+    """The next checkpoint's tensors.
+
+    Args:
+        base: float32 tensors by name.
+        updates: The accepted updates' groups; integer sums make their order irrelevant.
+        layout: The base's layout.
+        amplify_milli: `a` in thousandths.
+
+    Raises:
+        CheckpointError: A weight is not finite or too great, or there are too many updates.
+    """
+    if len(updates) > MAX_UPDATES:
+        message = f"{len(updates):,} updates where at most {MAX_UPDATES:,} can be merged"
+        raise CheckpointError(message)
+    groups = codec.gather(base, layout)
+    moves = steps(updates, amplify_milli)
+    for at, flat in enumerate(groups):
+        total = np.zeros(len(flat), np.int64)
+        for update, move in zip(updates, moves, strict=True):
+            item = update[at]
+            total[item.positions] += np.where(item.negative, -move[at], move[at])
+        _apply(flat, total)
+    return codec.scatter(groups, layout)
+
+
+def _apply(flat: Array, total: Array) -> None:
+    moved = np.flatnonzero(total)
+    if not np.isfinite(flat).all() or (len(flat) and np.abs(flat).max() > MAX_WEIGHT):
+        message = f"the base holds a weight that is not finite or above {MAX_WEIGHT:,.0f}"
+        raise CheckpointError(message)
+    fixed = np.rint(flat[moved].astype(np.float64) * 2.0**SCALE_BITS).astype(np.int64)
+    value = (fixed - total[moved]).astype(np.float64) * 2.0**-SCALE_BITS
+    flat[moved] = np.clip(value, -MAX_WEIGHT, MAX_WEIGHT).astype(np.float32)
+
+
+def _fixed(level: float) -> int:
+    return math.floor(level * 2.0**SCALE_BITS)

@@ -1,0 +1,391 @@
+"""The task file: TOML text to frozen dataclasses, with an error that names the field.
+
+`docs/guide/tasks.md` documents every key.
+Fractions that enter integer rules (the merge, the ledger) are kept as the floats that TOML reads and
+turned into integers of a thousandth where they are used.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import tomllib
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from swarm.training.errors import SpecError
+
+MAX_SPEC_BYTES = 16 * 2**10
+MAX_PARAMETERS = 2 * 10**9
+TOKEN = 10**9
+"""Units of money in one token."""
+
+Kind: TypeAlias = Literal["lm", "gan"]
+
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
+_AMOUNT = re.compile(r"(\d{1,10})(?:\.(\d{1,9}))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """What is trained on, and what is held out."""
+
+    dataset: str  # CID, or a local path until the task is posted
+    pool: str  # held-out data, likewise
+    tokenizer: str = "bytes"
+    license: str = "other"  # goes into the model card
+
+
+@dataclass(frozen=True, slots=True)
+class LmModel:
+    """Sizes of a GPT."""
+
+    layers: int = 4
+    heads: int = 4
+    width: int = 64
+    context: int = 64
+    vocabulary: int = 256
+
+
+@dataclass(frozen=True, slots=True)
+class GanModel:
+    """Sizes of a DCGAN pair."""
+
+    size: int = 16  # pixels a side: 16 or 32
+    channels: int = 1
+    latent: int = 32
+    base: int = 16  # channels of the widest images; doubled each time the side is halved
+
+
+@dataclass(frozen=True, slots=True)
+class Train:
+    """The inner loop of one peer in one round."""
+
+    optimizer: str = "muon"
+    steps: int = 15
+    batch: int = 16
+    learning_rate: float = 3e-3
+    muon_learning_rate: float = 0.02
+    warmup: float = 0.05  # share of all steps of the task
+    clip: float = 1.0
+    weight_decay: float = 0.0
+    seed: int = 0
+    ema: float = 0.99  # gan: decay of the averaged generator
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """How an update is compressed and merged."""
+
+    top_k: int = 74  # of each chunk of 4096
+    bits: int = 1
+    feedback: float = 0.8
+    amplify: float = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How submissions are judged."""
+
+    sequences: int = 32  # lm: sequences; gan: generated samples
+    z: float = 0.0
+    tolerance: int = 0  # score units that an update must exceed
+
+
+@dataclass(frozen=True, slots=True)
+class Phases:
+    """Length of each phase of a round, in blocks."""
+
+    train: int = 10
+    reveal: int = 3
+    score_commit: int = 6
+    score_reveal: int = 3
+    attest: int = 6
+
+    @property
+    def round_blocks(self) -> int:
+        """Blocks from a round's first to the next round's first."""
+        return self.train + self.reveal + self.score_commit + self.score_reveal + self.attest
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSpec:
+    """A task as posted."""
+
+    name: str
+    kind: Kind
+    rounds: int
+    budget: int  # units of 10^-9 token
+    data: Data
+    model: LmModel | GanModel
+    train: Train = field(default_factory=Train)
+    update: Update = field(default_factory=Update)
+    score: Score = field(default_factory=Score)
+    phases: Phases = field(default_factory=Phases)
+
+    @property
+    def lm(self) -> LmModel:
+        """The sizes of a task of kind lm."""
+        if not isinstance(self.model, LmModel):
+            raise SpecError("task.kind", "is not lm")
+        return self.model
+
+    @property
+    def gan(self) -> GanModel:
+        """The sizes of a task of kind gan."""
+        if not isinstance(self.model, GanModel):
+            raise SpecError("task.kind", "is not gan")
+        return self.model
+
+    @property
+    def amplify_milli(self) -> int:
+        """`update.amplify` in thousandths, for the integer merge."""
+        return round(self.update.amplify * 1000)
+
+
+def parse_spec(data: bytes) -> TaskSpec:
+    """Read a task file.
+
+    Args:
+        data: UTF-8 TOML, at most `MAX_SPEC_BYTES`.
+
+    Returns:
+        The task, with defaults filled in.
+
+    Raises:
+        SpecError: Something is missing, unknown, of another type or out of bounds; it names the field.
+    """
+    if len(data) > MAX_SPEC_BYTES:
+        raise SpecError("task file", f"has {len(data):,} bytes, at most {MAX_SPEC_BYTES:,} are allowed")
+    try:
+        tables = tomllib.loads(data.decode())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise SpecError("task file", f"is not TOML: {error}") from error
+    for name in tables:
+        if name not in ("task", "data", "model", "train", "update", "score", "phases"):
+            raise SpecError(name, "is not a table of a task file")
+    task = _Table("task", tables.get("task"))
+    name = task.text("name", maximum=64)
+    if not _NAME.fullmatch(name):
+        raise SpecError("task.name", "has 1 to 64 of a-z, 0-9, '.', '_' and '-', no mark at either end")
+    kind = task.choice("kind", ("lm", "gan"))
+    rounds = task.integer("rounds", 1, 10**6)
+    budget = _amount("task.budget", task.text("budget", maximum=24))
+    task.done()
+    model = _lm(tables) if kind == "lm" else _gan(tables)
+    spec = TaskSpec(
+        name=name,
+        kind="lm" if kind == "lm" else "gan",
+        rounds=rounds,
+        budget=budget,
+        data=_data(tables, kind),
+        model=model,
+        train=_train(tables, kind),
+        update=_update(tables),
+        score=_score(tables, kind),
+        phases=_phases(tables),
+    )
+    if parameters(spec) > MAX_PARAMETERS:
+        raise SpecError("model", f"has {parameters(spec):,} parameters, at most {MAX_PARAMETERS:,} are allowed")
+    return spec
+
+
+def write_spec(spec: TaskSpec) -> bytes:
+    """The one TOML spelling of a task; `parse_spec` gives the same task back."""
+    lines = ["[task]"]
+    lines += [f"name = {_toml(spec.name)}", f"kind = {_toml(spec.kind)}", f"rounds = {spec.rounds}"]
+    lines += [f'budget = "{format_amount(spec.budget)}"']
+    for title in ("data", "model", "train", "update", "score", "phases"):
+        part = getattr(spec, title)
+        lines += ["", f"[{title}]"]
+        lines += [f"{item.name} = {_toml(getattr(part, item.name))}" for item in dataclasses.fields(part)]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def with_data(spec: TaskSpec, dataset: str, pool: str) -> TaskSpec:
+    """The same task with its data named by CID, as it is posted."""
+    return dataclasses.replace(
+        spec, data=dataclasses.replace(spec.data, dataset=dataset, pool=pool)
+    )
+
+
+def parameters(spec: TaskSpec) -> int:
+    """How many parameters a task's model has (of a pair: both); exact for lm, an upper bound for gan."""
+    if isinstance(spec.model, LmModel):
+        return lm_parameters(spec.model)
+    model = spec.model
+    doublings = int(math.log2(model.size)) - 2
+    widest = model.base * 2 ** (doublings - 1)
+    return 2 * (16 * widest * (model.latent + 1) + 64 * widest * widest + 32 * widest * model.channels)
+
+
+def lm_parameters(model: LmModel) -> int:
+    """How many parameters a GPT has: embeddings (tied), positions, blocks and norms."""
+    block = 12 * model.width**2 + 2 * model.width
+    return (model.vocabulary + model.context) * model.width + model.layers * block + model.width
+
+
+def format_amount(units: int) -> str:
+    """Money as people write it."""
+    whole, rest = divmod(units, TOKEN)
+    return f"{whole}.{rest:09d}".rstrip("0") if rest else str(whole)
+
+
+def _amount(name: str, text: str) -> int:
+    match = _AMOUNT.fullmatch(text)
+    if match is None:
+        raise SpecError(name, 'is a number of tokens in quotes, such as "1000" or "0.5"')
+    return int(match[1]) * TOKEN + int((match[2] or "").ljust(9, "0"))
+
+
+def _toml(value: Any) -> str:  # noqa: ANN401 - a field's value is str, int or float
+    if isinstance(value, str):
+        # TOML's basic strings escape what these characters do not need; parse_spec allows no others.
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return repr(value)
+
+
+def _data(tables: dict[str, Any], kind: str) -> Data:
+    table = _Table("data", tables.get("data"))
+    tokenizer = "bytes" if kind == "lm" else "none"
+    data = Data(
+        dataset=table.text("dataset", maximum=1024),
+        pool=table.text("pool", maximum=1024),
+        tokenizer=table.choice("tokenizer", (tokenizer,), tokenizer),
+        license=table.text("license", maximum=64, default="other"),
+    )
+    table.done()
+    return data
+
+
+def _lm(tables: dict[str, Any]) -> LmModel:
+    table = _Table("model", tables.get("model", {}))
+    model = LmModel(
+        layers=table.integer("layers", 1, 200, 4),
+        heads=table.integer("heads", 1, 256, 4),
+        width=table.integer("width", 8, 2**14, 64),
+        context=table.integer("context", 8, 2**15, 64),
+        vocabulary=table.integer("vocabulary", 256, 256, 256),
+    )
+    table.done()
+    if model.width % model.heads:
+        raise SpecError("model.width", f"is no multiple of model.heads ({model.heads})")
+    return model
+
+
+def _gan(tables: dict[str, Any]) -> GanModel:
+    table = _Table("model", tables.get("model", {}))
+    model = GanModel(
+        size=table.integer("size", 16, 32, 16),
+        channels=table.integer("channels", 1, 3, 1),
+        latent=table.integer("latent", 2, 512, 32),
+        base=table.integer("base", 4, 256, 16),
+    )
+    table.done()
+    if model.size not in (16, 32):
+        raise SpecError("model.size", "is 16 or 32")
+    return model
+
+
+def _train(tables: dict[str, Any], kind: str) -> Train:
+    table = _Table("train", tables.get("train", {}))
+    gan = kind == "gan"
+    optimizers = ("adamw",) if gan else ("muon", "adamw")
+    train = Train(
+        optimizer=table.choice("optimizer", optimizers, optimizers[0]),
+        steps=table.integer("steps", 1, 10**5, 200 if gan else 15),
+        batch=table.integer("batch", 1, 2**14, 64 if gan else 16),
+        learning_rate=table.number("learning_rate", 1e-7, 1.0, 4e-4 if gan else 3e-3),
+        muon_learning_rate=table.number("muon_learning_rate", 1e-7, 1.0, 0.02),
+        warmup=table.number("warmup", 0.0, 0.5, 0.05),
+        clip=table.number("clip", 1e-3, 1e3, 1.0),
+        weight_decay=table.number("weight_decay", 0.0, 1.0, 0.0),
+        seed=table.integer("seed", 0, 2**62, 0),
+        ema=table.number("ema", 0.0, 0.99999, 0.98),
+    )
+    table.done()
+    return train
+
+
+def _update(tables: dict[str, Any]) -> Update:
+    table = _Table("update", tables.get("update", {}))
+    update = Update(
+        top_k=table.integer("top_k", 1, 1024, 74),
+        bits=table.integer("bits", 1, 1, 1),
+        feedback=table.number("feedback", 0.0, 1.0, 0.8),
+        amplify=table.number("amplify", 0.001, 100.0, 4.0),
+    )
+    table.done()
+    return update
+
+
+def _score(tables: dict[str, Any], kind: str) -> Score:
+    table = _Table("score", tables.get("score", {}))
+    gan = kind == "gan"
+    score = Score(
+        sequences=table.integer("sequences", 64 if gan else 2, 10**5, 2000 if gan else 32),
+        z=table.number("z", 0.0, 5.0, 0.0),
+        tolerance=table.integer("tolerance", 0, 10**5, 0),
+    )
+    table.done()
+    return score
+
+
+def _phases(tables: dict[str, Any]) -> Phases:
+    table = _Table("phases", tables.get("phases", {}))
+    defaults = Phases()
+    phases = Phases(
+        **{
+            item.name: table.integer(item.name, 1, 10**6, getattr(defaults, item.name))
+            for item in dataclasses.fields(Phases)
+        }
+    )
+    table.done()
+    return phases
+
+
+class _Table:
+    """One table of the file; each read takes an entry out, and `done` refuses what is left."""
+
+    def __init__(self, title: str, entries: Any) -> None:  # noqa: ANN401 - TOML gives anything
+        if not isinstance(entries, dict):
+            raise SpecError(title, "is missing or is not a table")
+        self._title = title
+        self._entries = dict(entries)
+
+    def text(self, key: str, *, maximum: int, default: str | None = None) -> str:
+        value = self._take(key, default)
+        if not isinstance(value, str) or not 0 < len(value) <= maximum or not value.isprintable():
+            raise SpecError(self._name(key), f"is text of 1 to {maximum:,} characters in quotes")
+        return value
+
+    def choice(self, key: str, allowed: tuple[str, ...], default: str | None = None) -> str:
+        value = self._take(key, default)
+        if value not in allowed or not isinstance(value, str):
+            raise SpecError(self._name(key), "is one of " + ", ".join(f'"{item}"' for item in allowed))
+        return value
+
+    def integer(self, key: str, low: int, high: int, default: int | None = None) -> int:
+        value = self._take(key, default)
+        if type(value) is not int or not low <= value <= high:
+            raise SpecError(self._name(key), f"is a whole number from {low:,} to {high:,}")
+        return value
+
+    def number(self, key: str, low: float, high: float, default: float | None = None) -> float:
+        value = self._take(key, default)
+        if type(value) not in (int, float) or not low <= value <= high:
+            raise SpecError(self._name(key), f"is a number from {low:g} to {high:g}")
+        return float(value)
+
+    def done(self) -> None:
+        for key in self._entries:
+            raise SpecError(self._name(key), "is not a key of a task file")
+
+    def _take(self, key: str, default: Any) -> Any:  # noqa: ANN401 - checked by the caller
+        if key not in self._entries and default is None:
+            raise SpecError(self._name(key), "is missing")
+        return self._entries.pop(key, default)
+
+    def _name(self, key: str) -> str:
+        return f"{self._title}.{key}"
