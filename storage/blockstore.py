@@ -261,15 +261,17 @@ class SegmentBlockstore:
                 raise StorageError(message)
             if self._broken is not None:
                 raise StorageError(self._broken)
-            absent = set(self._index.missing(chunk.cid for chunk in packed))
-            fresh = [chunk for chunk in packed if chunk.cid in absent - self._pending.keys()]
+            absent = set(self._index.missing(chunk.cid for chunk in packed)) - self._pending.keys()
+            fresh = [chunk for chunk in packed if chunk.cid in absent]
             size = sum(len(chunk.data) for chunk in fresh)
             amount = size + len(fresh) * CHUNK_OVERHEAD_BYTES
             self._quota.spend(amount, reservation)
             try:
                 places = self._log.append(fresh)
-            except BaseException:
+            except StorageError as error:
                 self._quota.refund(amount)
+                if self._log.broken:
+                    self._broken = str(error)
                 raise
             for chunk, place in zip(fresh, places, strict=True):
                 self._pending[chunk.cid] = place

@@ -74,12 +74,14 @@ class SegmentLog:
 
     Attributes:
         size: Bytes in all segments.
+        broken: A write failed and could not be taken back; the log must be opened again.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._sizes = {int(path.stem): path.stat().st_size for path in folder.glob("*.seg")}
         self.size = sum(self._sizes.values())
+        self.broken = False
         self._open: dict[int, int] = {}
 
     def sizes(self) -> dict[int, int]:
@@ -167,11 +169,13 @@ class SegmentLog:
         found = Found(end=start)
         size = self._sizes[segment]
         if start < size:
-            with self._path(segment).open("rb") as file:
-                with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-                    for cid, offset, length in _good_records(view, start):
-                        found.rows.append((cid, Place(segment, offset, length)))
-                        found.end = offset + PREFIX_BYTES + length
+            with (
+                self._path(segment).open("rb") as file,
+                mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view,
+            ):
+                for cid, offset, length in _good_records(view, start):
+                    found.rows.append((cid, Place(segment, offset, length)))
+                    found.end = offset + PREFIX_BYTES + length
             if found.end < size and segment == max(self._sizes):
                 os.truncate(self._path(segment), found.end)
                 self.size -= size - found.end
@@ -240,6 +244,7 @@ class SegmentLog:
                 self.size -= self._sizes[last] - size
                 self._sizes[last] = size
         except OSError as error:
+            self.broken = True
             message = f"the disk failed while a write was taken back; open the store again: {error}"
             raise StorageError(message) from error
 

@@ -72,7 +72,14 @@ class InterruptedError(SwarmError):  # noqa: A001 - the word that fits; never us
 
 _KINDS: dict[str, type[SwarmError]] = {
     kind.code: kind
-    for kind in (SwarmError, UsageError, NotFoundError, RefusedError, NetworkError, InterruptedError)
+    for kind in (
+        SwarmError,
+        UsageError,
+        NotFoundError,
+        RefusedError,
+        NetworkError,
+        InterruptedError,
+    )
 }
 
 

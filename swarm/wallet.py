@@ -119,7 +119,9 @@ class Wallet:
                     return Included(included.height, included.error)
                 height = await self._heights.above(height)
         message = f"the transaction is in no block after {seconds:.0f} s"
-        raise NetworkError(message, "see `swarm status`: blocks stop while too few validators answer")
+        raise NetworkError(
+            message, "see `swarm status`: blocks stop while too few validators answer"
+        )
 
     async def run(self) -> None:
         """Send again what no block holds yet; runs until cancelled."""

@@ -7,7 +7,6 @@ Q           = floor(2 W / 3) + 1 of the total weight W
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -18,6 +17,8 @@ from protocols.consensus.errors import MessageError
 from storage import canonical
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from protocols.consensus.application import Validator
 
 VOTE_TAG: Final = b"swarm/vote/1"

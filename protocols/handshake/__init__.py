@@ -24,3 +24,10 @@ Nothing in a Hello is proven; a head or an address is a hint.
 
 Source: ours; the shape follows Ethereum's `Status` message (eth/68).
 """
+
+from __future__ import annotations
+
+from protocols.handshake.errors import HandshakeError
+from protocols.handshake.messages import Hello
+
+__all__ = ["Hello", "HandshakeError"]

@@ -45,7 +45,7 @@ class Params:
     unbonding: int = 483_840  # two weeks of blocks of 2.5 s; slashable meanwhile
     base_fee_floor: int = 0  # units a gas
     max_block_gas: int = 60_000_000  # the target is half of it
-    max_block_bytes: int = 2**20  # of transactions in a block
+    max_block_bytes: int = 2**20  # of a payload: proof and transactions
     blocks_per_day: int = 34_560
     emission_per_day: int = 5  # parts in 10,000 of the pool
     emission_match_percent: int = 0  # a round's emission, of its budget; 0: no such bound
@@ -64,7 +64,7 @@ RANGES: dict[str, tuple[int, int]] = {
     "unbonding": (0, 10_000_000),
     "base_fee_floor": (0, UNIT),
     "max_block_gas": (1_000_000, 10**12),
-    "max_block_bytes": (2**16, 4 * 2**20),
+    "max_block_bytes": (2**16, 2**20),
     "blocks_per_day": (1, 86_400_000),
     "emission_per_day": (0, 100),
     "emission_match_percent": (0, 1_000_000),

@@ -4,7 +4,8 @@ Each record is the canonical encoding of the list of its fields.
 Keys are a letter, `/`, and what the record is of; numbers in keys are big endian, so that a scan is in order.
 
     a/ account   n/ name   v/ name version   t/ task   r/ current round   h/ settled round
-    d/ dataset   s/ validators of an epoch   e/ evidence that counted   m/ head, money, params, workers, open tasks
+    d/ dataset   s/ validators of an epoch   b/ who has a stake   e/ evidence that counted
+    m/ head, money, params, workers, open tasks
 """
 
 from __future__ import annotations
@@ -299,7 +300,7 @@ class TaskState:
     @classmethod
     def unpack(cls, task: bytes, value: list[Any]) -> TaskState:
         """The record from its fields."""
-        return cls(task, *value[:9], Phases(*value[9]), *value[10:])
+        return cls(task, *value[:9], Phases(*value[9]), *value[10:])  # type: ignore[call-arg]
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,7 +391,7 @@ class RoundState:
     @classmethod
     def unpack(cls, task: bytes, value: list[Any]) -> RoundState:
         """The record from its fields."""
-        return cls(
+        return cls(  # type: ignore[call-arg]  # counted by place
             task,
             *value[:2],
             Phase(value[2]),
@@ -461,7 +462,7 @@ class SettledRound:
     @classmethod
     def unpack(cls, task: bytes, number: int, value: list[Any]) -> SettledRound:
         """The record from its fields."""
-        return cls(
+        return cls(  # type: ignore[call-arg]  # counted by place
             task,
             number,
             value[0],
@@ -584,6 +585,11 @@ def epoch_key(epoch: int) -> bytes:
     return b"s/" + epoch.to_bytes(8, "big")
 
 
+def staker_key(public_key: bytes) -> bytes:
+    """Where it stands that an account has a stake."""
+    return b"b/" + public_key
+
+
 def evidence_key(public_key: bytes, epoch: int, view: int) -> bytes:
     """Where it stands that a validator was slashed for a view."""
     return b"e/" + public_key + epoch.to_bytes(8, "big") + view.to_bytes(8, "big")
@@ -653,6 +659,10 @@ class LedgerView:
         """Every account, by key."""
         for key, data in self.raw.scan(b"a/"):
             yield Account.unpack(key[2:], load(data))
+
+    def stakers(self) -> list[bytes]:
+        """Accounts with a stake, by key."""
+        return [key[2:] for key, _ in self.raw.scan(b"b/")]
 
     def workers(self) -> dict[bytes, int]:
         """Registered workers and the height at which each registered, by key."""

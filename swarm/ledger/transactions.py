@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from protocols import signing
 from storage import canonical, cid
-from storage.cid import Cid
 from storage.errors import CanonicalError, CidError
 from swarm.ledger.errors import TransactionError
 from swarm.ledger.genesis import CAP
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from protocols.signing import Signer
+    from storage.cid import Cid
 
 VERSION = 1
 TAG = b"swarm/transaction/1"
@@ -559,9 +559,14 @@ def _key(value: object) -> None:
 
 
 def _text(value: object, low: int, high: int) -> None:
-    if type(value) is not str or not low <= len(value) <= high or not value.isprintable():
-        message = f"a text is not {low} to {high} printable characters"
+    if type(value) is not str or not low <= len(value) <= high or not _plain(value):
+        message = f"a text is not {low} to {high} printable ASCII characters"
         raise TransactionError(message)
+
+
+def _plain(value: str) -> bool:
+    # ASCII only: what else is printable depends on the Unicode tables of a Python version.
+    return value.isascii() and value.isprintable()
 
 
 def _cid(value: object) -> None:

@@ -61,7 +61,10 @@ class Announcements:
 
     async def run(self) -> None:
         """Fetch what others announce; runs until cancelled."""
-        async with trio.open_nursery() as nursery, self._transport.subscribe(self._topic) as messages:
+        async with (
+            trio.open_nursery() as nursery,
+            self._transport.subscribe(self._topic) as messages,
+        ):
             async for _, body in messages:
                 wanted = self._read(body)
                 if wanted is not None and self._slots.available_tokens:

@@ -15,7 +15,13 @@ RESERVE_PARTS = 10
 
 
 def next_step(
-    account: Account, params: Params, vrf_key: bytes, hardware: str, *, trains: bool, validates: bool
+    account: Account,
+    params: Params,
+    vrf_key: bytes,
+    hardware: str,
+    *,
+    trains: bool,
+    validates: bool,
 ) -> Register | Stake | None:
     """What the account should ask of the ledger next, or None when it stands where it wants to be.
 
@@ -30,9 +36,7 @@ def next_step(
         trains: It wants to be a worker.
         validates: It wants to be a validator.
     """
-    wanted = tuple(
-        role for role, wants in (("validator", validates), ("worker", trains)) if wants
-    )
+    wanted = tuple(role for role, wants in (("validator", validates), ("worker", trains)) if wants)
     registered = account.vrf_key == vrf_key and account.roles == wanted
     affordable = account.balance + account.bond >= (params.worker_bond if trains else 0)
     if wanted and not registered:

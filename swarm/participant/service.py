@@ -195,9 +195,7 @@ class Participant:
         task, number, account = round_.task, round_.number, self._me.account
         match step:
             case core.Commit(root, salt):
-                return CheckpointCommit(
-                    task, number, commit_hash(root, account, salt)
-                )
+                return CheckpointCommit(task, number, commit_hash(root, account, salt))
             case core.Reveal(root, salt):
                 return CheckpointReveal(task, number, root, salt)
             case core.CommitScores(base_loss, scores, salt):
@@ -255,7 +253,9 @@ class Participant:
                 return
             height = await self._heights.above(height)
 
-    async def _train(self, memory: RoundMemory, state: TaskState, round_: RoundState) -> RoundMemory:
+    async def _train(
+        self, memory: RoundMemory, state: TaskState, round_: RoundState
+    ) -> RoundMemory:
         task = round_.task
         self.activity[task] = "fetching the checkpoint and the data"
         base, dataset = await self._shelf.take(round_.base), await self._shelf.take(state.dataset)
@@ -300,7 +300,9 @@ class Participant:
         fetched = {root for root, path in zip(roots, paths, strict=True) if path is not None}
         return replace(memory, fetched=memory.fetched | fetched)
 
-    async def _score(self, memory: RoundMemory, state: TaskState, round_: RoundState) -> RoundMemory:
+    async def _score(
+        self, memory: RoundMemory, state: TaskState, round_: RoundState
+    ) -> RoundMemory:
         self.activity[round_.task] = f"scoring {len(round_.submissions)} submissions"
         pairs = [(one.worker, one.root) for one in round_.submissions]
         result = await self._worker.score(
@@ -319,12 +321,16 @@ class Participant:
         salt = secrets.token_bytes(SALT_BYTES)
         return replace(memory, scores=Scores(result.base_loss, tuple(result.scores), salt))
 
-    async def _merge(self, memory: RoundMemory, state: TaskState, round_: RoundState) -> RoundMemory:
+    async def _merge(
+        self, memory: RoundMemory, state: TaskState, round_: RoundState
+    ) -> RoundMemory:
         self.activity[round_.task] = f"merging {len(round_.accepted)} updates"
         accepted = [round_.submissions[one.index] for one in round_.accepted]
         pairs = [(one.worker, one.root) for one in accepted]
         paths = await self._take_updates(pairs, round_)
-        missing = [cids.text(root) for (_, root), path in zip(pairs, paths, strict=True) if not path]
+        missing = [
+            cids.text(root) for (_, root), path in zip(pairs, paths, strict=True) if not path
+        ]
         if missing:
             message = f"{len(missing)} accepted updates cannot be fetched: {', '.join(missing)}"
             raise SwarmError(message)

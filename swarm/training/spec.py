@@ -8,7 +8,6 @@ turned into integers of a thousandth where they are used.
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 import tomllib
 from dataclasses import dataclass, field
@@ -173,10 +172,11 @@ def parse_spec(data: bytes) -> TaskSpec:
     rounds = task.integer("rounds", 1, 10**6)
     budget = _amount("task.budget", task.text("budget", maximum=24))
     task.done()
-    model = _lm(tables) if kind == "lm" else _gan(tables)
-    spec = TaskSpec(
+    checked: Kind = "lm" if kind == "lm" else "gan"
+    model = check_model(checked, tables.get("model", {}))
+    return TaskSpec(
         name=name,
-        kind="lm" if kind == "lm" else "gan",
+        kind=checked,
         rounds=rounds,
         budget=budget,
         data=_data(tables, kind),
@@ -186,9 +186,6 @@ def parse_spec(data: bytes) -> TaskSpec:
         score=_score(tables, kind),
         phases=_phases(tables),
     )
-    if parameters(spec) > MAX_PARAMETERS:
-        raise SpecError("model", f"has {parameters(spec):,} parameters, at most {MAX_PARAMETERS:,} are allowed")
-    return spec
 
 
 def write_spec(spec: TaskSpec) -> bytes:
@@ -212,18 +209,32 @@ def with_data(spec: TaskSpec, dataset: str, pool: str) -> TaskSpec:
 
 def parameters(spec: TaskSpec) -> int:
     """How many parameters a task's model has (of a pair: both); exact for lm, an upper bound for gan."""
-    if isinstance(spec.model, LmModel):
-        return lm_parameters(spec.model)
-    model = spec.model
-    doublings = int(math.log2(model.size)) - 2
-    widest = model.base * 2 ** (doublings - 1)
-    return 2 * (16 * widest * (model.latent + 1) + 64 * widest * widest + 32 * widest * model.channels)
+    return lm_parameters(spec.model) if isinstance(spec.model, LmModel) else _gan_parameters(spec.model)
+
+
+def check_model(kind: Kind, entries: Any) -> LmModel | GanModel:  # noqa: ANN401 - JSON or TOML gives anything
+    """A model's sizes from a table, checked; used for task files and for checkpoints of peers.
+
+    Raises:
+        SpecError: It names the entry.
+    """
+    model = _lm({"model": entries}) if kind == "lm" else _gan({"model": entries})
+    count = lm_parameters(model) if isinstance(model, LmModel) else _gan_parameters(model)
+    if count > MAX_PARAMETERS:
+        raise SpecError("model", f"has {count:,} parameters, at most {MAX_PARAMETERS:,} are allowed")
+    return model
 
 
 def lm_parameters(model: LmModel) -> int:
     """How many parameters a GPT has: embeddings (tied), positions, blocks and norms."""
     block = 12 * model.width**2 + 2 * model.width
     return (model.vocabulary + model.context) * model.width + model.layers * block + model.width
+
+
+def _gan_parameters(model: GanModel) -> int:
+    widest = model.base * model.size // 8
+    each = 16 * widest * (model.latent + 1) + 64 * widest * widest + 32 * widest * model.channels
+    return 2 * each
 
 
 def format_amount(units: int) -> str:

@@ -1,0 +1,361 @@
+"""The schedule of one fetch: which chunk is asked of whom. No I/O, no clock, no randomness.
+
+Each provider has a window of bytes in flight that follows its measured rate.
+A provider that is silent loses its wants; one that lacks a chunk is not asked for it again until `forget_refusals`;
+one that sent a wrong byte is never asked again.
+When nothing is left to hand out, a fast provider also asks for what a slow one would deliver much later (work stealing, which
+in the end-game leaves at most `MAX_COPIES` wants for one chunk); the first answer counts and the others are cancelled.
+
+Time is seconds of any clock that does not go back, passed in. Equal calls give equal effects.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+from protocols.exchange.walk import is_manifest
+
+if TYPE_CHECKING:
+    from protocols.transport import PeerId
+    from storage.cid import Cid
+
+FIRST_WINDOW_BYTES = 4 * 2**20
+"""In flight to a provider whose rate is not known yet."""
+MIN_WINDOW_BYTES = 2 * 2**20
+"""One chunk of any size is always allowed, so that a slow provider holds up little."""
+MAX_WINDOW_BYTES = 16 * 2**20
+"""In flight to one provider; 160 MB/s at a round trip of 100 ms."""
+WINDOW_SECONDS = 0.5
+"""A window is what a provider sends in this time."""
+MAX_PEER_WANTS = 1_024
+"""Wants in flight to one provider, whatever their size; what the protocol allows."""
+SILENCE_SECONDS = 10.0
+"""A provider that owes chunks and sends no byte for this long is given up."""
+SAMPLE_SECONDS = 0.25
+"""A rate is measured over at least this much time with something in flight."""
+ASSUMED_RATE = 4 * 2**20
+"""Bytes a second that a provider is thought to send before it is measured."""
+STEAL_FACTOR = 2.0
+"""A want is stolen if the thief needs less than its owner by this factor,"""
+STEAL_SECONDS = 0.1
+"""and by this many seconds more."""
+MAX_COPIES = 2
+"""Providers that are asked for one chunk at a time."""
+LOW_LEAVES = 4_096
+"""No manifest is asked for while more chunks than this wait: that bounds what a walk keeps in memory."""
+MAX_OPEN_MANIFESTS = 16
+"""Manifests in flight at a time."""
+_SCAN = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Want these of a provider."""
+
+    peer: PeerId
+    cids: tuple[Cid, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """Cancel these wants of a provider; it still answers each."""
+
+    peer: PeerId
+    cids: tuple[Cid, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Give a provider up; it holds no wants any more."""
+
+    peer: PeerId
+    reason: str
+
+
+Effect: TypeAlias = Ask | Withdraw | Drop
+
+
+@dataclass(slots=True)
+class _Want:
+    cid: Cid
+    size: int
+    holders: list[PeerId] = field(default_factory=list)
+    lacking: set[PeerId] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class _Provider:
+    peer: PeerId
+    last_heard: float
+    in_flight: dict[Cid, int] = field(default_factory=dict)
+    withdrawn: set[Cid] = field(default_factory=set)
+    bytes_in_flight: int = 0
+    rate: float | None = None
+    sample_start: float = 0.0
+    sample_bytes: int = 0
+
+    @property
+    def window(self) -> int:
+        if self.rate is None:
+            return FIRST_WINDOW_BYTES
+        return max(MIN_WINDOW_BYTES, min(MAX_WINDOW_BYTES, int(self.rate * WINDOW_SECONDS)))
+
+    @property
+    def has_room(self) -> bool:
+        return self.bytes_in_flight < self.window and len(self.in_flight) < MAX_PEER_WANTS
+
+    def seconds_for(self, size: int) -> float:
+        """Until a chunk of that size, asked for now, would be here."""
+        return (self.bytes_in_flight + size) / (self.rate or ASSUMED_RATE)
+
+
+class Schedule:
+    """Hands the chunks of one fetch out to its providers.
+
+    Attributes:
+        last_progress: When a chunk last came that was still needed.
+    """
+
+    def __init__(self, now: float) -> None:
+        self.last_progress = now
+        self._wants: dict[Cid, _Want] = {}
+        self._leaves: deque[_Want] = deque()
+        self._manifests: list[_Want] = []
+        self._manifests_in_flight = 0
+        self._providers: dict[PeerId, _Provider] = {}
+        self._checking: dict[Cid, int] = {}
+        self._bytes_checking = 0
+        self._liars: set[PeerId] = set()
+
+    @property
+    def buffered(self) -> int:
+        """Bytes in flight or received and not stored yet."""
+        return self._bytes_checking + sum(p.bytes_in_flight for p in self._providers.values())
+
+    @property
+    def providers(self) -> tuple[PeerId, ...]:
+        """Who can be asked, in the order in which they joined."""
+        return tuple(self._providers)
+
+    @property
+    def is_starving(self) -> bool:
+        """Whether chunks are wanted, none is in flight and none can be asked of anybody."""
+        return bool(self._leaves or self._manifests) and not self._checking and not any(
+            want.holders for want in self._wants.values()
+        )
+
+    def first_wanted(self) -> Cid | None:
+        """A chunk that has not come yet."""
+        return next(iter(self._wants), None)
+
+    def rate(self, peer: PeerId) -> float | None:
+        """Bytes a second that a provider was measured to send; None before that."""
+        provider = self._providers.get(peer)
+        return None if provider is None else provider.rate
+
+    def add(self, cid: Cid, size: int) -> None:
+        """A chunk is to be fetched; `size` is the most bytes that it may have."""
+        if cid not in self._wants and cid not in self._checking:
+            want = self._wants[cid] = _Want(cid, size)
+            self._queue(want)
+
+    def join(self, peer: PeerId, now: float) -> None:
+        """A provider can be asked."""
+        if peer not in self._liars and peer not in self._providers:
+            self._providers[peer] = _Provider(peer, now)
+
+    def leave(self, peer: PeerId) -> None:
+        """A provider is gone; others are asked for what it owed."""
+        provider = self._providers.pop(peer, None)
+        if provider is not None:
+            for cid in reversed(provider.in_flight):
+                self._give_up(peer, cid)
+
+    def heard(self, peer: PeerId, now: float) -> None:
+        """Some byte came from a provider."""
+        provider = self._providers.get(peer)
+        if provider is not None:
+            provider.last_heard = now
+
+    def received(self, peer: PeerId, cid: Cid, size: int, now: float) -> tuple[bool, list[Effect]]:
+        """A chunk came; not checked yet.
+
+        Returns:
+            Whether it is still needed (hand it to the check, then tell `stored` or `refuse`), and what to do.
+        """
+        provider = self._providers.get(peer)
+        if provider is not None:
+            self._answer(provider, cid)
+            _measure(provider, size, now)
+        want = self._wants.pop(cid, None)
+        if want is None:
+            return False, []
+        if want.holders and is_manifest(cid):
+            self._manifests_in_flight -= 1
+        if not want.holders:
+            self._unqueue(want)
+        effects: list[Effect] = []
+        for other in want.holders:
+            if other != peer:
+                self._providers[other].withdrawn.add(cid)
+                effects.append(Withdraw(other, (cid,)))
+        self._checking[cid] = size
+        self._bytes_checking += size
+        self.last_progress = now
+        return True, effects
+
+    def stored(self, cid: Cid) -> None:
+        """A chunk was checked and written."""
+        self._bytes_checking -= self._checking.pop(cid, 0)
+
+    def refuse(self, peer: PeerId, cid: Cid, size: int) -> list[Effect]:
+        """A chunk has wrong bytes: its sender is never asked again, and another is asked for it."""
+        self.stored(cid)
+        self._liars.add(peer)
+        self.leave(peer)
+        self.add(cid, size)
+        return [Drop(peer, "it sent bytes that do not match their CID")]
+
+    def lacks(self, peer: PeerId, cid: Cid) -> None:
+        """A provider answered that it does not have a chunk."""
+        provider = self._providers.get(peer)
+        if provider is None:
+            return
+        was_withdrawn = cid in provider.withdrawn
+        self._answer(provider, cid)
+        want = self._wants.get(cid)
+        if want is not None:
+            if not was_withdrawn:
+                want.lacking.add(peer)
+            self._give_up(peer, cid)
+
+    def forget_refusals(self) -> None:
+        """Ask again those that lacked a chunk: they may have it by now."""
+        for want in self._wants.values():
+            want.lacking.clear()
+
+    def tick(self, now: float, budget: int) -> list[Effect]:
+        """Hand out what can be handed out.
+
+        Args:
+            now: The time.
+            budget: Bytes that may be in flight or wait to be stored; one chunk is always allowed.
+        """
+        effects: list[Effect] = []
+        for provider in list(self._providers.values()):
+            if provider.in_flight and now - provider.last_heard > SILENCE_SECONDS:
+                self.leave(provider.peer)
+                effects.append(Drop(provider.peer, f"no byte came for {SILENCE_SECONDS:.0f} s"))
+        spare = budget - self.buffered
+        for provider in sorted(self._providers.values(), key=lambda p: -(p.rate or ASSUMED_RATE)):
+            asked: list[Cid] = []
+            while provider.has_room and (spare > 0 or self.buffered == 0):
+                want = self._pick(provider) or self._steal(provider, now)
+                if want is None:
+                    break
+                self._assign(provider, want, now)
+                spare -= want.size
+                asked.append(want.cid)
+            if asked:
+                effects.append(Ask(provider.peer, tuple(asked)))
+        return effects
+
+    def _queue(self, want: _Want, *, first: bool = False) -> None:
+        if is_manifest(want.cid):
+            self._manifests.append(want)
+        elif first:
+            self._leaves.appendleft(want)
+        else:
+            self._leaves.append(want)
+
+    def _unqueue(self, want: _Want) -> None:
+        if is_manifest(want.cid):
+            self._manifests.remove(want)
+        else:
+            self._leaves.remove(want)
+
+    def _pick(self, provider: _Provider) -> _Want | None:
+        if len(self._leaves) < LOW_LEAVES and self._manifests_in_flight < MAX_OPEN_MANIFESTS:
+            last = len(self._manifests) - 1
+            for index in range(last, max(-1, last - _SCAN), -1):
+                if _may_ask(provider, self._manifests[index]):
+                    return self._manifests.pop(index)
+        for index in range(min(_SCAN, len(self._leaves))):
+            want = self._leaves[index]
+            if _may_ask(provider, want):
+                del self._leaves[index]
+                return want
+        return None
+
+    def _steal(self, thief: _Provider, now: float) -> _Want | None:
+        best: _Want | None = None
+        latest = 0.0
+        for owner in self._providers.values():
+            if owner is thief:
+                continue
+            ahead = 0
+            for cid, size in owner.in_flight.items():
+                ahead += size
+                want = self._wants.get(cid)
+                if (
+                    want is None
+                    or len(want.holders) >= MAX_COPIES
+                    or not _may_ask(thief, want)
+                ):
+                    continue
+                seconds = _expected(owner, ahead, now)
+                mine = thief.seconds_for(want.size)
+                if seconds > latest and seconds > STEAL_FACTOR * mine + STEAL_SECONDS:
+                    best, latest = want, seconds
+        return best
+
+    def _assign(self, provider: _Provider, want: _Want, now: float) -> None:
+        if not provider.in_flight:
+            provider.last_heard = now
+            provider.sample_start = now
+            provider.sample_bytes = 0
+        if not want.holders and is_manifest(want.cid):
+            self._manifests_in_flight += 1
+        want.holders.append(provider.peer)
+        provider.in_flight[want.cid] = want.size
+        provider.bytes_in_flight += want.size
+
+    def _answer(self, provider: _Provider, cid: Cid) -> None:
+        provider.bytes_in_flight -= provider.in_flight.pop(cid, 0)
+        provider.withdrawn.discard(cid)
+
+    def _give_up(self, peer: PeerId, cid: Cid) -> None:
+        want = self._wants.get(cid)
+        if want is None or peer not in want.holders:
+            return
+        want.holders.remove(peer)
+        if not want.holders:
+            if is_manifest(cid):
+                self._manifests_in_flight -= 1
+            self._queue(want, first=True)
+
+
+def _may_ask(provider: _Provider, want: _Want) -> bool:
+    return provider.peer not in want.lacking and want.cid not in provider.in_flight
+
+
+def _measure(provider: _Provider, size: int, now: float) -> None:
+    provider.sample_bytes += size
+    seconds = now - provider.sample_start
+    if seconds >= SAMPLE_SECONDS:
+        sample = provider.sample_bytes / seconds
+        provider.rate = sample if provider.rate is None else (provider.rate + sample) / 2
+        provider.sample_start = now
+        provider.sample_bytes = 0
+
+
+def _expected(owner: _Provider, ahead: int, now: float) -> float:
+    """Seconds until an owner would deliver a want with `ahead` bytes up to its end; silence counts against it."""
+    rate = owner.rate or ASSUMED_RATE
+    front = next(iter(owner.in_flight.values()))
+    silence = now - owner.last_heard
+    if silence > 0:
+        rate = min(rate, front / silence)
+    return ahead / max(rate, 1.0)

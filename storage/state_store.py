@@ -1,0 +1,349 @@
+"""The ledger's state on disk: values, tree nodes, finalized blocks and certificates, in one LMDB environment.
+
+A commit is one durable transaction: the state of a height, its block and its certificate, or nothing.
+Only the newest committed state is kept; blocks that are not final are `View` layers over it, in memory.
+
+A view never changes: a committed one reads an LMDB snapshot, a layer reads its changes and then its parent.
+Committing a layer turns it into a committed view (its source is replaced by the new snapshot in one
+assignment), so that layers above it go on reading the same state and the chain of layers stays short.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+import weakref
+from itertools import groupby
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import lmdb
+
+from storage import state_tree
+from storage.errors import LogError, StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+FORMAT: Final = 1
+MAX_KEY_BYTES: Final = 256
+MAX_MAP_BYTES: Final = 2**40
+"""The map grows by doubling up to here: 1 TiB."""
+FIRST_MAP_BYTES: Final = 2**28
+_MAX_READERS: Final = 1024
+_SCAN_BATCH: Final = 256
+
+_Changes: TypeAlias = "dict[bytes, bytes | None]"
+
+
+class StaleViewError(StorageError):
+    """The view is of a state that is neither the newest committed one nor above it."""
+
+
+class _Snapshot:
+    """A committed state: an LMDB read transaction that many threads may use in turn."""
+
+    __slots__ = ("__weakref__", "_lock", "_store", "_transaction", "height", "root")
+
+    def __init__(self, store: StateStore, height: int, root: bytes) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._transaction: lmdb.Transaction | None = store.environment.begin(buffers=False)
+        self.height = height
+        self.root = root
+
+    def get(self, key: bytes, nodes: bool) -> bytes | None:
+        """A value, or a tree node."""
+        with self._lock:
+            found = self._open().get(key, db=self._store.table(nodes=nodes))
+        return None if found is None else bytes(found)
+
+    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Keys and values below a prefix, in order; the lock is held a batch at a time."""
+        start = prefix
+        while True:
+            batch: list[tuple[bytes, bytes]] = []
+            with self._lock, self._open().cursor(db=self._store.table(nodes=False)) as cursor:
+                if cursor.set_range(start):
+                    for key, value in cursor:
+                        if not bytes(key).startswith(prefix):
+                            break
+                        batch.append((bytes(key), bytes(value)))
+                        if len(batch) == _SCAN_BATCH:
+                            break
+            yield from batch
+            if len(batch) < _SCAN_BATCH:
+                return
+            start = batch[-1][0] + b"\x00"
+
+    def suspend(self) -> None:
+        """Let go of the transaction; the lock stays held until `resume`."""
+        self._lock.acquire()
+        if self._transaction is not None:
+            self._transaction.abort()
+            self._transaction = None
+
+    def resume(self, *, current: bool) -> None:
+        """Read again, if the state is still the one on disk."""
+        if current:
+            self._transaction = self._store.environment.begin(buffers=False)
+        self._lock.release()
+
+    def _open(self) -> lmdb.Transaction:
+        if self._transaction is None:
+            message = f"the state of height {self.height} is no longer kept"
+            raise StaleViewError(message)
+        return self._transaction
+
+    def __del__(self) -> None:
+        if self._transaction is not None:
+            self._transaction.abort()
+
+
+class _Layer:
+    """Changes over a parent view."""
+
+    __slots__ = ("changes", "nodes", "parent", "root")
+
+    def __init__(self, parent: View, changes: _Changes, nodes: _Changes, root: bytes) -> None:
+        self.parent = parent
+        self.changes = changes
+        self.nodes = nodes
+        self.root = root
+
+
+class View:
+    """A state: committed, or a layer of changes over another view."""
+
+    __slots__ = ("__weakref__", "_source")
+
+    def __init__(self, source: _Snapshot | _Layer) -> None:
+        self._source = source
+
+    @property
+    def root(self) -> bytes:
+        """The root of its tree."""
+        return self._source.root
+
+    def get(self, key: bytes) -> bytes | None:
+        """A value, or None."""
+        source = self._source
+        while isinstance(source, _Layer):
+            if key in source.changes:
+                return source.changes[key]
+            source = source.parent._source
+        return source.get(key, nodes=False)
+
+    def node(self, key: bytes) -> bytes | None:
+        """A tree node by `state_tree.node_key`."""
+        source = self._source
+        while isinstance(source, _Layer):
+            if key in source.nodes:
+                return source.nodes[key]
+            source = source.parent._source
+        return source.get(key, nodes=True)
+
+    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Keys and values below a prefix, in key order."""
+        layers: list[_Layer] = []
+        source = self._source
+        while isinstance(source, _Layer):
+            layers.append(source)
+            source = source.parent._source
+        changed: _Changes = {}
+        for layer in reversed(layers):
+            changed.update(
+                (key, value) for key, value in layer.changes.items() if key.startswith(prefix)
+            )
+        over: list[tuple[bytes, int, bytes | None]] = sorted(
+            (key, 0, value) for key, value in changed.items()
+        )
+        below = ((key, 1, value) for key, value in source.scan(prefix))
+        merged = heapq.merge(over, below, key=lambda item: item[:2])
+        for key, candidates in groupby(merged, key=lambda item: item[0]):
+            value = next(candidates)[2]
+            if value is not None:
+                yield key, value
+
+    def layer(self, changes: Mapping[bytes, bytes | None]) -> View:
+        """The state after changes; its root is computed here.
+
+        Args:
+            changes: New values by key; None removes a key.
+
+        Raises:
+            StorageError: A key is empty or too long.
+        """
+        for key in changes:
+            if not 0 < len(key) <= MAX_KEY_BYTES:
+                message = f"a key has 1 to {MAX_KEY_BYTES} bytes, this one {len(key)}"
+                raise StorageError(message)
+        root, nodes = state_tree.update(self.node, changes)
+        return View(_Layer(self, dict(changes), nodes, root))
+
+    def prove(self, key: bytes) -> bytes:
+        """Shows the key's value, or that it has none, under `root`."""
+        return state_tree.prove(self.node, key)
+
+
+class StateStore:
+    """The environment in one folder; one thread commits, any number read."""
+
+    def __init__(self, folder: Path, *, map_bytes: int = FIRST_MAP_BYTES) -> None:
+        """Open or make it.
+
+        Args:
+            folder: Its own; made if need be.
+            map_bytes: The size of the map at first; it grows.
+
+        Raises:
+            LogError: The folder holds another format, or damage.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.RLock()
+        self._snapshots: weakref.WeakSet[_Snapshot] = weakref.WeakSet()
+        self._height = -1
+        try:
+            self.environment = lmdb.open(
+                str(folder), map_size=map_bytes, max_dbs=4, max_readers=_MAX_READERS
+            )
+            self._values = self.environment.open_db(b"values")
+            self._nodes = self.environment.open_db(b"nodes")
+            self._blocks = self.environment.open_db(b"blocks")
+            self._meta = self.environment.open_db(b"meta")
+            self.environment.reader_check()  # slots of readers that were killed
+            self._check_format()
+        except lmdb.Error as error:
+            message = f"the ledger's state in {folder} cannot be opened: {error}"
+            raise LogError(message) from error
+        self._current = self._newest()
+
+    def table(self, *, nodes: bool) -> lmdb._Database:
+        """Where the values are, or the tree nodes."""
+        return self._nodes if nodes else self._values
+
+    @property
+    def height(self) -> int:
+        """Of the newest commit; -1 before the first."""
+        return self._height
+
+    def view(self) -> View:
+        """The newest committed state."""
+        return self._current
+
+    def commit(self, layer: View, block: bytes, certificate: bytes, height: int) -> None:
+        """Make a layer over the newest committed state the newest itself; durable when it returns.
+
+        Args:
+            layer: Made by `layer` from `view()`, or from a view that was committed last.
+            block: Bytes to keep under the height.
+            certificate: Likewise.
+            height: One above the last; anything for the first.
+
+        Raises:
+            StaleViewError: The layer is not directly over the newest committed state.
+            StorageError: The height does not follow, or the disk is full.
+        """
+        with self._lock:
+            source = layer._source
+            if not isinstance(source, _Layer) or not self._is_newest(source.parent):
+                message = f"the layer for height {height} is not over the newest committed state"
+                raise StaleViewError(message)
+            if self._height >= 0 and height != self._height + 1:
+                message = f"height {height} does not follow {self._height}"
+                raise StorageError(message)
+            while True:
+                try:
+                    self._write(source, block, certificate, height)
+                    break
+                except lmdb.MapFullError:
+                    self._grow()
+                except lmdb.Error as error:
+                    message = f"height {height} could not be written: {error}"
+                    raise StorageError(message) from error
+            self._height = height
+            snapshot = _Snapshot(self, height, source.root)
+            self._snapshots.add(snapshot)
+            layer._source = snapshot
+            self._current = layer
+
+    def block(self, height: int) -> tuple[bytes, bytes] | None:
+        """The block and certificate of a height."""
+        with self._lock, self.environment.begin() as transaction:
+            body = transaction.get(_height_key(height, 0), db=self._blocks)
+            certificate = transaction.get(_height_key(height, 1), db=self._blocks)
+        if body is None or certificate is None:
+            return None
+        return bytes(body), bytes(certificate)
+
+    def prove(self, key: bytes) -> bytes:
+        """Shows the key's value, or that it has none, under the newest committed root."""
+        return self._current.prove(key)
+
+    def close(self) -> None:
+        """Close the environment; views of it must not be read afterwards."""
+        with self._lock:
+            for snapshot in list(self._snapshots):
+                snapshot.suspend()
+                snapshot.resume(current=False)
+            self.environment.close()
+
+    def _check_format(self) -> None:
+        with self.environment.begin(write=True) as transaction:
+            found = transaction.get(b"format", db=self._meta)
+            if found is None:
+                transaction.put(b"format", FORMAT.to_bytes(4, "big"), db=self._meta)
+            elif int.from_bytes(found, "big") != FORMAT:
+                version = int.from_bytes(found, "big")
+                message = f"the ledger's state is of format {version}, this software reads {FORMAT}"
+                raise LogError(message)
+
+    def _newest(self) -> View:
+        with self.environment.begin() as transaction:
+            height = transaction.get(b"height", db=self._meta)
+            root = transaction.get(b"root", db=self._meta)
+        self._height = -1 if height is None else int.from_bytes(height, "big")
+        snapshot = _Snapshot(self, self._height, state_tree.EMPTY if root is None else root)
+        self._snapshots.add(snapshot)
+        view = View(snapshot)
+        if state_tree.root_of(view.node) != view.root:
+            message = f"the state tree of height {self._height} does not have the root noted for it"
+            raise LogError(message)
+        return view
+
+    def _is_newest(self, view: View) -> bool:
+        source = view._source
+        return isinstance(source, _Snapshot) and source.height == self._height
+
+    def _write(self, layer: _Layer, block: bytes, certificate: bytes, height: int) -> None:
+        with self.environment.begin(write=True) as transaction:
+            for table, changes in ((self._values, layer.changes), (self._nodes, layer.nodes)):
+                items = sorted(changes.items())
+                with transaction.cursor(db=table) as cursor:
+                    cursor.putmulti([(key, value) for key, value in items if value is not None])
+                for key, value in items:
+                    if value is None:
+                        transaction.delete(key, db=table)
+            transaction.put(_height_key(height, 0), block, db=self._blocks)
+            transaction.put(_height_key(height, 1), certificate, db=self._blocks)
+            transaction.put(b"height", height.to_bytes(8, "big"), db=self._meta)
+            transaction.put(b"root", layer.root, db=self._meta)
+
+    def _grow(self) -> None:
+        """Double the map; LMDB wants no transaction open meanwhile, so snapshots pause."""
+        size = self.environment.info()["map_size"] * 2
+        if size > MAX_MAP_BYTES:
+            message = f"the ledger's state would need more than {MAX_MAP_BYTES:,} bytes"
+            raise StorageError(message)
+        snapshots = list(self._snapshots)
+        for snapshot in snapshots:
+            snapshot.suspend()
+        try:
+            self.environment.set_mapsize(size)
+        finally:
+            for snapshot in snapshots:
+                snapshot.resume(current=snapshot.height == self._height)
+
+
+def _height_key(height: int, part: int) -> bytes:
+    return height.to_bytes(8, "big") + bytes((part,))

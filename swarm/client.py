@@ -1,0 +1,251 @@
+"""The SDK: asks a running node on this machine, over its control socket.
+
+    from swarm.client import Client
+
+    with Client.of_home(Path.home() / ".local/share/swarm/local") as client:
+        print(client.status()["height"])
+
+Needs none of the other rooms. Errors are those of `swarm.errors`: what the node raised is raised here again.
+Money is an int in units of 10^-9 token; CIDs and accounts are text.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, cast
+
+import httpx
+
+from swarm.errors import NetworkError, SwarmError, from_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import TracebackType
+
+    Json = dict[str, Any]
+    Progress = Callable[[str, int, int], None]
+
+SOCKET_NAME = "control.sock"
+MAX_SOCKET_PATH = 100
+"""Bytes; the kernel takes 107 on Linux and 103 on macOS."""
+
+MAX_POINTER_BYTES = 4096
+CONNECT_SECONDS = 5
+ANSWER_SECONDS = 30
+"""A node that says nothing for this long does not answer: an operation is told alive every 5 s."""
+
+MAX_EVENT_BYTES = 64 * 2**20
+
+
+def pointer_of(socket_path: Path) -> Path:
+    """The file that says where the socket is when its own path is too long for the kernel."""
+    return socket_path.with_suffix(".path")
+
+
+def socket_of(home: Path) -> Path:
+    """The control socket of a data folder; whether a node listens on it is another question."""
+    path = Path(home).absolute() / SOCKET_NAME
+    if len(os.fsencode(path)) > MAX_SOCKET_PATH:
+        try:
+            with pointer_of(path).open("rb") as file:
+                path = Path(os.fsdecode(file.read(MAX_POINTER_BYTES)))
+        except OSError:
+            pass  # no node: connecting will say so
+    return path
+
+
+class Client:
+    """One connection to a node's control socket; not for several threads at once.
+
+    Args:
+        socket_path: As `socket_of` gives it.
+    """
+
+    def __init__(self, socket_path: Path) -> None:
+        self._path = socket_path
+        self._http = httpx.Client(
+            transport=httpx.HTTPTransport(uds=str(socket_path)),
+            base_url="http://swarm/v1/",
+            timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
+            trust_env=False,
+        )
+
+    @classmethod
+    def of_home(cls, home: Path) -> Self:
+        """The client of the node that runs on a data folder."""
+        return cls(socket_of(home))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def status(self) -> Json:
+        """The node now; see `swarm.control.api.NodeApi.status`."""
+        return cast("Json", self._ask("status"))
+
+    def peers(self) -> list[Json]:
+        """Connected peers."""
+        return cast("list[Json]", self._ask("peers"))
+
+    def blocks(self, start: int | None = None, limit: int = 20) -> list[Json]:
+        """Finalized blocks from `start` (None: the head) down."""
+        return cast("list[Json]", self._ask("blocks", start=start, limit=limit))
+
+    def block(self, height: int) -> Json:
+        """One finalized block with its transactions."""
+        return cast("Json", self._ask(f"blocks/{height}"))
+
+    def balance(self, account: str | None = None) -> Json:
+        """What an account owns; None is the node's own."""
+        return cast("Json", self._ask("balance", account=account))
+
+    def tasks(self) -> list[Json]:
+        """Tasks on the ledger."""
+        return cast("list[Json]", self._ask("tasks"))
+
+    def scoreboard(self, task: str) -> Json:
+        """Who contributed what to a task, by id or name."""
+        return cast("Json", self._ask("scoreboard", task=task))
+
+    def send(self, to: str, amount: int, *, wait: bool = True) -> Json:
+        """Pay an account; `amount` in units of 10^-9 token."""
+        return cast("Json", self._run("send", None, to=to, amount=amount, wait=wait))
+
+    def publish(
+        self, path: Path, name: str | None = None, progress: Progress | None = None
+    ) -> Json:
+        """Store a file or folder and announce it, with a name for it on the ledger if given."""
+        return cast("Json", self._run("publish", progress, path=_absolute(path), name=name))
+
+    def get(self, cid: str, path: Path, progress: Progress | None = None) -> Json:
+        """Fetch a root to a path."""
+        return cast("Json", self._run("get", progress, cid=cid, path=_absolute(path)))
+
+    def fetch(
+        self,
+        name: str,
+        version: int | None = None,
+        path: Path | None = None,
+        progress: Progress | None = None,
+    ) -> Json:
+        """Fetch what a name points to; None is the latest version, and the node's own folder."""
+        return cast(
+            "Json",
+            self._run("fetch", progress, name=name, version=version, path=_absolute(path)),
+        )
+
+    def post_task(self, spec: str, folder: Path, progress: Progress | None = None) -> Json:
+        """Post a training task from its TOML text; its paths are relative to `folder`."""
+        return cast("Json", self._run("tasks", progress, spec=spec, folder=_absolute(folder)))
+
+    def sample(
+        self,
+        name: str,
+        version: int | None = None,
+        prompt: str | None = None,
+        path: Path | None = None,
+        length: int = 500,
+        seed: int = 0,
+    ) -> Json:
+        """Use a checkpoint: `text`, or the `path` of a PNG."""
+        return cast(
+            "Json",
+            self._run(
+                "sample",
+                None,
+                name=name,
+                version=version,
+                prompt=prompt,
+                path=_absolute(path),
+                length=length,
+                seed=seed,
+            ),
+        )
+
+    def evaluate(self, name: str, version: int | None = None) -> Json:
+        """The validation loss of a version, in nats."""
+        return cast("Json", self._run("evaluate", None, name=name, version=version))
+
+    def stop(self) -> None:
+        """Ask the node to stop; one that goes before it answers has stopped too."""
+        try:
+            self._run("stop", None)
+        except NetworkError as error:
+            if not isinstance(error.__cause__, httpx.RemoteProtocolError | httpx.ReadError):
+                raise
+
+    def _ask(self, route: str, **query: object) -> Any:  # noqa: ANN401 - JSON
+        params = {name: str(value) for name, value in query.items() if value is not None}
+        try:
+            answer = self._http.get(route, params=params)
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
+        return _value(answer.content)
+
+    def _run(self, route: str, progress: Progress | None, **fields: object) -> Any:  # noqa: ANN401
+        body = {name: value for name, value in fields.items() if value is not None}
+        try:
+            with self._http.stream("POST", route, json=body) as answer:
+                if answer.status_code != httpx.codes.OK:
+                    return _value(answer.read())
+                for event in _events(answer):
+                    match event.get("event"):
+                        case "progress":
+                            if progress is not None:
+                                progress(event["stage"], event["done"], event["total"])
+                        case "result":
+                            return event["value"]
+                        case "error":
+                            raise from_json(event["error"])
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
+        message = "the node stopped before it was done"
+        raise NetworkError(message)
+
+    def _unreachable(self, error: httpx.TransportError) -> NetworkError:
+        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+            hint = "start one with: swarm join"
+            return NetworkError(f"no node answers on {self._path}", hint)
+        if isinstance(error, httpx.TimeoutException):
+            return NetworkError(f"the node has not answered for {ANSWER_SECONDS} s")
+        return NetworkError("the node stopped before it was done")
+
+
+def _absolute(path: Path | None) -> str | None:
+    return None if path is None else str(Path(path).absolute())
+
+
+def _value(content: bytes) -> Any:  # noqa: ANN401 - JSON
+    try:
+        answer = json.loads(content)
+    except ValueError as error:
+        message = "the node's answer is not JSON"
+        raise SwarmError(message) from error
+    if "error" in answer:
+        raise from_json(answer["error"])
+    return answer["value"]
+
+
+def _events(answer: httpx.Response) -> Iterator[Json]:
+    buffer = bytearray()
+    for part in answer.iter_bytes():
+        buffer += part
+        *lines, rest = bytes(buffer).split(b"\n")
+        yield from (json.loads(line) for line in lines if line)
+        buffer = bytearray(rest)
+        if len(buffer) > MAX_EVENT_BYTES:
+            message = f"the node's answer has a line of more than {MAX_EVENT_BYTES:,} bytes"
+            raise SwarmError(message)

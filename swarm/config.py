@@ -1,0 +1,267 @@
+"""Settings of a node: flag, then `SWARM_*`, then `swarm.toml`, then default; read once, then frozen.
+
+This module reads no environment by itself: the command line hands it a mapping.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import tomllib
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from protocols import signing
+from swarm.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+LOCAL_NETWORK = "local"
+"""The network of this machine's own: the folder of a node that is told nothing else."""
+
+DEFAULT_STORAGE = 10 * 10**9
+"""Bytes lent when nothing is said."""
+
+MAX_SIZE = 2**63 - 1
+MAX_SETTINGS_BYTES = 2**20
+LOG_LEVELS = ("debug", "info", "warning", "error")
+ROLES = ("train", "validate", "keep")
+
+_UNITS = {
+    "": 1,
+    **{letter: 1000**power for power, letter in enumerate("kmgtp", start=1)},
+    **{f"{letter}i": 1024**power for power, letter in enumerate("kmgtp", start=1)},
+}
+_SIZE = re.compile(r"(\d{1,30}(?:\.\d{1,30})?)\s*([kmgtp]i?)?(?:b|bytes?)?", re.IGNORECASE)
+_HOST_PORT = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^\s:/\[\]]+)):(\d{1,5})")
+_MULTIADDR = re.compile(
+    r"/(ip4|ip6|dns|dns4|dns6)/([^/\s]+)/tcp/(\d{1,5})(?:/p2p/([1-9A-Za-z]+))?/?"
+)
+_DIGITS = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}")
+_FORM = "/ip4/ADDRESS/tcp/PORT/p2p/PEER"
+
+
+def parse_size(text: str | int) -> int:
+    """Read a size as people write it: `500GB`, `2TiB`, `1.5 GiB`, `750M`, or bare bytes.
+
+    Args:
+        text: `k`, `M`, `G`, `T`, `P` are powers of 1000, with an `i` of 1024; case does not matter.
+
+    Returns:
+        Whole bytes, rounded down.
+
+    Raises:
+        UsageError: Not a size, or more than 2^63 - 1.
+    """
+    match = _SIZE.fullmatch(str(text).strip())
+    if match is None or isinstance(text, bool):
+        message = f"{str(text)[:64]!r} is not a size"
+        raise UsageError(message, "write it like 500GB, 2TiB, 750M, or as a number of bytes")
+    size = int(Decimal(match[1]) * _UNITS[(match[2] or "").lower()])
+    if size > MAX_SIZE:
+        message = f"{str(text)[:64]!r} is more than {MAX_SIZE:,} bytes"
+        raise UsageError(message)
+    return size
+
+
+def format_size(size: int) -> str:
+    """A size for people, in powers of 1000: `1.4 GB`."""
+    if size < 1000:
+        return f"{size} B"
+    value = float(size)
+    for unit in ("kB", "MB", "GB", "TB", "PB"):
+        value /= 1000
+        if value < 999.95:
+            break
+    return f"{value:.1f} {unit}"
+
+
+def parse_address(text: str) -> str:
+    """Read the address of a peer, or one to listen on: a multiaddr or `HOST:PORT`.
+
+    Returns:
+        The multiaddr.
+
+    Raises:
+        UsageError: Of neither form.
+    """
+    text = text.strip()
+    match = _HOST_PORT.fullmatch(text)
+    if match is not None:
+        kind = "ip6" if match[1] else "ip4" if _DIGITS.fullmatch(match[2]) else "dns"
+        text = f"/{kind}/{match[1] or match[2]}/tcp/{match[3]}"
+    match = _MULTIADDR.fullmatch(text)
+    try:
+        if match is None:
+            message = "of another form"
+            raise ValueError(message)  # noqa: TRY301 - one message for every fault
+        kind, host, port, peer = match.groups()
+        if kind in {"ip4", "ip6"} and ipaddress.ip_address(host).version != int(kind[2]):
+            message = f"{host} is no {kind}"
+            raise ValueError(message)  # noqa: TRY301
+        if int(port) >= 2**16:
+            message = f"port {port} is above 65535"
+            raise ValueError(message)  # noqa: TRY301
+        if peer is not None:
+            signing.public_key(peer)
+    except ValueError as error:
+        message = f"{text[:200]!r} is not the address of a peer: {error}"
+        raise UsageError(message, f"write it like {_FORM} or HOST:PORT") from error
+    return text.rstrip("/")
+
+
+def default_home(network: str = LOCAL_NETWORK) -> Path:
+    """The data folder of a network: one folder a network in the user's XDG data folder."""
+    import platformdirs
+
+    return Path(platformdirs.user_data_path("swarm")) / network
+
+
+def default_settings_file() -> Path:
+    """`swarm.toml` in the user's XDG configuration folder."""
+    import platformdirs
+
+    return Path(platformdirs.user_config_path("swarm")) / "swarm.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a node is told when it starts.
+
+    Attributes:
+        home: Its data folder; one network, one key, one process.
+        listen: Multiaddrs to listen on; port 0 is any free port. Empty: the network room's default.
+        bootstrap: First addresses, tried together with the last known peers from disk.
+        storage: Bytes lent to the swarm.
+        gpu: Use an accelerator where there is one.
+        genesis: The genesis file of the network to start or join; None: from disk, from a peer, or
+            a network of this machine's own.
+        train: Take part in rounds as a worker.
+        validate: Vote and score where this node's account is a validator.
+        keep: Hold replicas for others and answer storage challenges.
+        temporary: Started for one command; announces no storage of its own and leaves with it.
+        log_level: One of `LOG_LEVELS`.
+    """
+
+    home: Path
+    listen: tuple[str, ...] = ()
+    bootstrap: tuple[str, ...] = ()
+    storage: int = DEFAULT_STORAGE
+    gpu: bool = False
+    genesis: Path | None = None
+    train: bool = True
+    validate: bool = True
+    keep: bool = True
+    temporary: bool = False
+    log_level: str = "info"
+
+    @classmethod
+    def build(
+        cls,
+        flags: Mapping[str, Any],
+        environ: Mapping[str, str],
+        settings_file: Path | None = None,
+    ) -> Settings:
+        """Put the sources together.
+
+        Args:
+            flags: Field name to value as typed; None where the flag was not given.
+            environ: The environment; `SWARM_<FIELD>` counts, lists are separated by commas.
+            settings_file: A TOML file whose keys are the fields; None or absent: none.
+
+        Raises:
+            UsageError: A value cannot be read; the message names its source.
+        """
+        values = dict(_from_file(settings_file))
+        values |= {
+            name: (f"SWARM_{name.upper()}", environ[f"SWARM_{name.upper()}"])
+            for name in cls.__dataclass_fields__
+            if environ.get(f"SWARM_{name.upper()}")
+        }
+        values |= {
+            name: (f"--{name.replace('_', '-')}", value)
+            for name, value in flags.items()
+            if value is not None and value != ()
+        }
+        read = {name: _read(name, source, value) for name, (source, value) in values.items()}
+        home: Path = read.pop("home", None) or default_home()
+        return cls(home=home, **read)
+
+
+def _from_file(path: Path | None) -> Mapping[str, tuple[str, Any]]:
+    if path is None or not path.is_file():
+        return {}
+    with path.open("rb") as file:
+        data = file.read(MAX_SETTINGS_BYTES)
+    try:
+        table = tomllib.loads(data.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        message = f"{path}: not TOML: {error}"
+        raise UsageError(message) from error
+    for name in table:
+        if name not in Settings.__dataclass_fields__ or name == "temporary":
+            message = f"{path}: there is no setting {name!r}"
+            raise UsageError(message)
+    return {name: (f"{name} in {path}", value) for name, value in table.items()}
+
+
+def _read(name: str, source: str, value: Any) -> Any:  # noqa: ANN401 - a value of any field
+    try:
+        return _READERS[name](value)
+    except (UsageError, TypeError, ValueError) as error:
+        message = f"{source}: {error}"
+        raise UsageError(message, getattr(error, "hint", None)) from error
+
+
+def _flag(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    words = {"1": True, "true": True, "yes": True, "on": True}
+    words |= {"0": False, "false": False, "no": False, "off": False}
+    if str(value).lower() not in words:
+        message = f"{value!r} is neither true nor false"
+        raise UsageError(message)
+    return words[str(value).lower()]
+
+
+def _addresses(value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        parts = [part for part in value.split(",") if part.strip()]
+    elif isinstance(value, list | tuple):
+        parts = [str(part) for part in value]
+    else:
+        message = f"{value!r} is not a list of addresses"
+        raise UsageError(message)
+    return tuple(parse_address(part) for part in parts)
+
+
+def _path(value: object) -> Path:
+    if not isinstance(value, str | Path) or not str(value):
+        message = f"{value!r} is not a path"
+        raise UsageError(message)
+    return Path(value).expanduser().absolute()
+
+
+def _log_level(value: object) -> str:
+    if str(value).lower() not in LOG_LEVELS:
+        message = f"{value!r} is none of {', '.join(LOG_LEVELS)}"
+        raise UsageError(message)
+    return str(value).lower()
+
+
+_READERS = {
+    "home": _path,
+    "listen": _addresses,
+    "bootstrap": _addresses,
+    "storage": parse_size,
+    "gpu": _flag,
+    "genesis": _path,
+    "train": _flag,
+    "validate": _flag,
+    "keep": _flag,
+    "temporary": _flag,
+    "log_level": _log_level,
+}

@@ -1,0 +1,184 @@
+"""The routes: one a thing that a command needs.
+
+`GET` answers with one JSON value (`{"value": …}` or `{"error": …}`), `POST` with a stream of events.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from swarm.control.faults import STATUS
+from swarm.control.fields import MAX_BODY_BYTES, MAX_INT, Fields
+from swarm.control.operation import Operation, told
+from swarm.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from starlette.requests import Request
+    from starlette.types import ASGIApp
+
+    from swarm.control.api import NodeApi, Progress
+
+VERSION = "v1"
+MAX_BLOCKS = 1000
+MAX_SAMPLE_LENGTH = 100_000
+MAX_SEED = 2**32 - 1
+
+if TYPE_CHECKING:
+    Question = Callable[[NodeApi, Fields], Awaitable[Any]]
+    Work = Callable[[NodeApi, Fields, Progress], Awaitable[Any]]
+
+
+def make_app(node: NodeApi) -> Starlette:
+    """The ASGI application that speaks for a node."""
+    routes = [
+        Route(f"/{VERSION}/{path}", _question(node, ask), methods=["GET"])
+        for path, ask in _QUESTIONS.items()
+    ]
+    routes += [
+        Route(f"/{VERSION}/{path}", _operation(node, work), methods=["POST"])
+        for path, work in _OPERATIONS.items()
+    ]
+    handlers: Mapping[Any, Any] = {404: _no_route, 405: _no_route, Exception: _failed}
+    return Starlette(routes=routes, exception_handlers=handlers)
+
+
+def _question(node: NodeApi, ask: Question) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(request: Request) -> Response:
+        try:
+            fields = Fields({**request.query_params, **request.path_params})
+            return JSONResponse({"value": await ask(node, fields)})
+        except Exception as error:  # noqa: BLE001 - the boundary: each becomes an answer
+            return _failure(error)
+
+    return answer
+
+
+def _operation(node: NodeApi, work: Work) -> Callable[[Request], Awaitable[ASGIApp]]:
+    async def answer(request: Request) -> ASGIApp:
+        try:
+            fields = await Fields.of_body(request)
+        except Exception as error:  # noqa: BLE001
+            return _failure(error)
+        return Operation(partial(work, node, fields))
+
+    return answer
+
+
+def _failure(error: BaseException) -> Response:
+    fault = told(error)
+    return JSONResponse({"error": fault.to_json()}, status_code=STATUS[fault.code])
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    del error
+    message = f"this node does not know {request.method} {request.url.path}"
+    return _failure(NotFoundError(message, "node and command may be of different versions"))
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    del request
+    return _failure(error)
+
+
+async def _status(node: NodeApi, _: Fields) -> Any:  # noqa: ANN401 - JSON
+    return node.status()
+
+
+async def _peers(node: NodeApi, _: Fields) -> Any:  # noqa: ANN401
+    return await node.peers()
+
+
+async def _blocks(node: NodeApi, fields: Fields) -> Any:  # noqa: ANN401
+    start = fields.optional_integer("start", 0, MAX_INT)
+    return await node.blocks(start, fields.integer("limit", 20, 1, MAX_BLOCKS))
+
+
+async def _block(node: NodeApi, fields: Fields) -> Any:  # noqa: ANN401
+    return await node.block(fields.integer("height", None, 0, MAX_INT))
+
+
+async def _balance(node: NodeApi, fields: Fields) -> Any:  # noqa: ANN401
+    return await node.balance(fields.optional_text("account"))
+
+
+async def _tasks(node: NodeApi, _: Fields) -> Any:  # noqa: ANN401
+    return await node.tasks()
+
+
+async def _scoreboard(node: NodeApi, fields: Fields) -> Any:  # noqa: ANN401
+    return await node.scoreboard(fields.text("task"))
+
+
+async def _send(node: NodeApi, fields: Fields, _: Progress) -> Any:  # noqa: ANN401
+    return await node.send(
+        fields.text("to"),
+        fields.integer("amount", None, 1, MAX_INT),
+        wait=fields.flag("wait", default=True),
+    )
+
+
+async def _publish(node: NodeApi, fields: Fields, progress: Progress) -> Any:  # noqa: ANN401
+    return await node.publish(fields.path("path"), fields.optional_text("name"), progress)
+
+
+async def _get(node: NodeApi, fields: Fields, progress: Progress) -> Any:  # noqa: ANN401
+    return await node.get(fields.text("cid"), fields.path("path"), progress)
+
+
+async def _fetch(node: NodeApi, fields: Fields, progress: Progress) -> Any:  # noqa: ANN401
+    version = fields.optional_integer("version", 0, MAX_INT)
+    return await node.fetch(fields.text("name"), version, fields.optional_path("path"), progress)
+
+
+async def _post_task(node: NodeApi, fields: Fields, progress: Progress) -> Any:  # noqa: ANN401
+    spec = fields.text("spec", max_chars=MAX_BODY_BYTES)
+    return await node.post_task(spec, fields.path("folder"), progress)
+
+
+async def _sample(node: NodeApi, fields: Fields, _: Progress) -> Any:  # noqa: ANN401
+    return await node.sample(
+        fields.text("name"),
+        fields.optional_integer("version", 0, MAX_INT),
+        fields.optional_text("prompt", max_chars=MAX_SAMPLE_LENGTH),
+        fields.optional_path("path"),
+        fields.integer("length", 500, 1, MAX_SAMPLE_LENGTH),
+        fields.integer("seed", 0, 0, MAX_SEED),
+    )
+
+
+async def _evaluate(node: NodeApi, fields: Fields, _: Progress) -> Any:  # noqa: ANN401
+    version = fields.optional_integer("version", 0, MAX_INT)
+    return await node.evaluate(fields.text("name"), version)
+
+
+async def _stop(node: NodeApi, _: Fields, __: Progress) -> Any:  # noqa: ANN401
+    node.stop()
+    return {}
+
+
+_QUESTIONS: dict[str, Question] = {
+    "status": _status,
+    "peers": _peers,
+    "blocks": _blocks,
+    "blocks/{height}": _block,
+    "balance": _balance,
+    "tasks": _tasks,
+    "scoreboard": _scoreboard,
+}
+_OPERATIONS: dict[str, Work] = {
+    "send": _send,
+    "publish": _publish,
+    "get": _get,
+    "fetch": _fetch,
+    "tasks": _post_task,
+    "sample": _sample,
+    "evaluate": _evaluate,
+    "stop": _stop,
+}

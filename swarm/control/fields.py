@@ -1,0 +1,121 @@
+"""Reading a request: each field by its name, with its type and its bounds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from swarm.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from starlette.requests import Request
+
+MAX_BODY_BYTES = 2**20
+MAX_TEXT = 4096
+"""Characters of a name, a path, a CID or an account."""
+
+MAX_INT = 2**63 - 1
+
+
+class Fields:
+    """The fields of a request, read strictly.
+
+    Args:
+        values: Field name to value: a JSON object, or a query's texts.
+    """
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = values
+
+    @classmethod
+    async def of_body(cls, request: Request) -> Fields:
+        """Read a JSON object of at most `MAX_BODY_BYTES`.
+
+        Raises:
+            UsageError: Larger, not JSON, or not an object.
+        """
+        body = bytearray()
+        async for part in request.stream():
+            body += part
+            if len(body) > MAX_BODY_BYTES:
+                message = f"the request has more than {MAX_BODY_BYTES:,} bytes"
+                raise UsageError(message)
+        try:
+            values = json.loads(bytes(body) or b"{}")
+        except (ValueError, RecursionError) as error:
+            message = f"the request is not JSON: {error}"
+            raise UsageError(message) from error
+        if not isinstance(values, dict):
+            message = "the request is not a JSON object"
+            raise UsageError(message)
+        return cls(values)
+
+    def text(self, name: str, *, max_chars: int = MAX_TEXT) -> str:
+        """A text that has to be there."""
+        value = self.optional_text(name, max_chars=max_chars)
+        if value is None:
+            message = f"{name}: missing"
+            raise UsageError(message)
+        return value
+
+    def optional_text(self, name: str, *, max_chars: int = MAX_TEXT) -> str | None:
+        """A text, or None."""
+        value = self._values.get(name)
+        if value is None:
+            return None
+        if not isinstance(value, str) or not 0 < len(value) <= max_chars:
+            message = f"{name}: not a text of 1 to {max_chars:,} characters"
+            raise UsageError(message)
+        return value
+
+    def integer(self, name: str, default: int | None, low: int, high: int) -> int:
+        """A whole number within bounds; without a default it has to be there."""
+        value = self.optional_integer(name, low, high)
+        if value is None:
+            value = default
+        if value is None:
+            message = f"{name}: missing"
+            raise UsageError(message)
+        return value
+
+    def optional_integer(self, name: str, low: int, high: int) -> int | None:
+        """A whole number within bounds, or None; a query's digits count too."""
+        value = self._values.get(name)
+        if value is None:
+            return None
+        if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 19:
+            value = int(value)
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            message = f"{name}: {value!r} is not a whole number from {low:,} to {high:,}"
+            raise UsageError(message)
+        return value
+
+    def flag(self, name: str, *, default: bool) -> bool:
+        """A truth value."""
+        value = self._values.get(name, default)
+        if not isinstance(value, bool):
+            message = f"{name}: neither true nor false"
+            raise UsageError(message)
+        return value
+
+    def path(self, name: str) -> Path:
+        """An absolute path: this process has another working folder than the one who asks."""
+        value = self.optional_path(name)
+        if value is None:
+            message = f"{name}: missing"
+            raise UsageError(message)
+        return value
+
+    def optional_path(self, name: str) -> Path | None:
+        """An absolute path, or None."""
+        text = self.optional_text(name)
+        if text is None:
+            return None
+        path = Path(text)
+        if not path.is_absolute() or "\0" in text:
+            message = f"{name}: not an absolute path"
+            raise UsageError(message)
+        return path

@@ -1,0 +1,107 @@
+"""A long operation as a response: NDJSON events while it runs, cancelled when the client goes away."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from swarm.control.faults import translate
+from swarm.errors import SwarmError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from starlette.types import Message, Receive, Scope, Send
+
+    from swarm.control.api import Progress
+
+PROGRESS_SECONDS = 0.1
+"""No more often than this is progress told; what lies between is left out."""
+
+ALIVE_SECONDS = 5
+"""With nothing to tell, an `alive` event this often says that the node still works on it."""
+
+log = logging.getLogger(__name__)
+
+
+class Operation:
+    """An ASGI response that runs an operation and tells how it goes.
+
+    Args:
+        work: Given the progress function, returns what the `result` event carries.
+    """
+
+    def __init__(self, work: Callable[[Progress], Awaitable[Any]]) -> None:
+        self._work = work
+        self._progress: tuple[str, int, int] | None = None
+        self._changed = trio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        del scope
+        headers = [(b"content-type", b"application/x-ndjson"), (b"cache-control", b"no-store")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_cancel_when_gone, receive, nursery.cancel_scope)
+            event = await self._run_beside_teller(send)
+            await self._flush(send)
+            await send(_message(event))
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            nursery.cancel_scope.cancel()
+
+    async def _run_beside_teller(self, send: Send) -> dict[str, Any]:
+        async with trio.open_nursery() as teller:
+            teller.start_soon(self._tell, send)
+            try:
+                event = {"event": "result", "value": await self._work(self._note)}
+            except Exception as error:  # noqa: BLE001 - the boundary: each becomes an answer
+                event = {"event": "error", "error": told(error).to_json()}
+            teller.cancel_scope.cancel()
+        return event
+
+    def _note(self, stage: str, done: int, total: int) -> None:
+        self._progress = (stage, done, total)
+        self._changed.set()
+
+    async def _tell(self, send: Send) -> None:
+        while True:
+            with trio.move_on_after(ALIVE_SECONDS):
+                await self._changed.wait()
+            self._changed = trio.Event()
+            with trio.CancelScope(shield=True):  # half a line would spoil the next
+                if not await self._flush(send):
+                    await send(_message({"event": "alive"}))
+            await trio.sleep(PROGRESS_SECONDS)
+
+    async def _flush(self, send: Send) -> bool:
+        if self._progress is None:
+            return False
+        stage, done, total = self._progress
+        self._progress = None
+        event = {"event": "progress", "stage": stage, "done": done, "total": total}
+        await send(_message(event))
+        return True
+
+
+def told(error: BaseException) -> SwarmError:
+    """The error for the client; a bug is written to the log with its trace too."""
+    fault = translate(error)
+    if type(fault) is SwarmError:
+        log.error("control.bug", exc_info=error)
+    return fault
+
+
+def _message(event: dict[str, Any]) -> Message:
+    line = json.dumps(event, separators=(",", ":"), ensure_ascii=False) + "\n"
+    return {"type": "http.response.body", "body": line.encode(), "more_body": True}
+
+
+async def _cancel_when_gone(receive: Receive, scope: trio.CancelScope) -> None:
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            scope.cancel()
+            return

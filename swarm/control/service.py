@@ -1,0 +1,123 @@
+"""Serving the control app on a Unix socket that only this user can open."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import trio
+from hypercorn.config import Config
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState
+from hypercorn.utils import wrap_app
+
+from swarm.client import MAX_SOCKET_PATH, pointer_of
+from swarm.control.app import make_app
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from swarm.control.api import NodeApi
+
+BACKLOG = 64
+MAX_CONNECTIONS = 256
+"""More clients at once wait in the kernel's backlog."""
+
+KEEP_ALIVE_SECONDS = 60
+"""A connection on which nothing is asked for this long is closed."""
+
+
+async def serve(
+    node: NodeApi,
+    socket_path: Path,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve a node's control API until cancelled; operations in flight are cancelled with it.
+
+    Args:
+        node: Whom the API speaks for.
+        socket_path: `<home>/control.sock`. Where that is longer than the kernel allows, the socket
+            lies in a private temporary folder and `<home>/control.path` says where.
+        task_status: Started when the socket takes connections.
+    """
+    connections = _Connections(node)
+    with _listening(socket_path) as listener:
+        listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(listener))]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connections.close_when_cancelled)
+            await nursery.start(
+                partial(trio.serve_listeners, connections.serve, listeners, handler_nursery=nursery)
+            )
+            task_status.started()
+
+
+class _Connections:
+    """Open connections, so that they can be closed at once.
+
+    Hypercorn writes under a shield: a client that stopped reading would hold the node's end up.
+    Its own `serve` keeps the connections to itself, hence its `TCPServer` alone is used.
+    """
+
+    def __init__(self, node: NodeApi) -> None:
+        self._app = wrap_app(make_app(node), 0, "asgi")
+        self._config = Config()
+        self._config.errorlog = None
+        self._config.keep_alive_timeout = KEEP_ALIVE_SECONDS
+        self._context = WorkerContext(None)
+        self._open: set[trio.SocketStream] = set()
+        self._places = trio.CapacityLimiter(MAX_CONNECTIONS)
+
+    async def serve(self, stream: trio.SocketStream) -> None:
+        """Serve one client until it goes."""
+        self._open.add(stream)
+        try:
+            async with stream, self._places:
+                await TCPServer(self._app, self._config, self._context, ConnectionState({}), stream)
+        finally:
+            self._open.discard(stream)
+
+    async def close_when_cancelled(self) -> None:
+        """Wait for the end, then let no client's silence delay it."""
+        try:
+            await trio.sleep_forever()
+        finally:
+            for stream in self._open:
+                with contextlib.suppress(OSError):
+                    stream.socket.shutdown(socket.SHUT_RDWR)
+
+
+@contextlib.contextmanager
+def _listening(path: Path) -> Iterator[socket.socket]:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    pointer = pointer_of(path)
+    folder: Path | None = None
+    target = path
+    if len(os.fsencode(path)) > MAX_SOCKET_PATH:
+        folder = Path(tempfile.mkdtemp(prefix="swarm-"))  # 0700
+        target = folder / path.name
+    try:
+        target.unlink(
+            missing_ok=True
+        )  # of a node that was killed: the caller holds the folder's lock
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+            listener.bind(str(target))
+            target.chmod(0o600)
+            listener.listen(BACKLOG)
+            if folder is None:
+                pointer.unlink(missing_ok=True)
+            else:
+                pointer.write_text(str(target))
+            yield listener
+    finally:
+        target.unlink(missing_ok=True)
+        if folder is not None:
+            pointer.unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)

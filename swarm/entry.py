@@ -1,0 +1,164 @@
+"""The ways into a network: a genesis that is known, one fetched from a peer, or this machine's own.
+
+In order: the genesis in the data folder; a file that the person gives; the first of the given addresses
+that answers (asked again and again: an address that is silent now may answer later); a node of this
+machine that runs; and with none of these, a new network of this machine's own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+import trio
+
+from protocols.sync.service import fetch_genesis
+from swarm.errors import UsageError
+from swarm.ledger.errors import GenesisError
+from swarm.ledger.genesis import UNIT, Genesis, GenesisValidator, Params
+from swarm.ledger.vrf import vrf_key_of
+from swarm.network import Network, NetworkSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from protocols.handshake.messages import Hello
+    from protocols.signing import Signer
+    from swarm.machine import Machine
+
+_log = structlog.get_logger("swarm.entry")
+
+GENESIS_FILE = "genesis.cbor"
+OWN_NETWORK = "this-machine"
+OWN_ALLOCATION = 100_000 * UNIT
+OWN_STAKE = 1_000 * UNIT
+OWN_PARAMS = Params(
+    block_interval_ms=1_000,
+    delta_ms=1_000,
+    epoch_length=60,
+    min_bond=100 * UNIT,
+    worker_bond=0,
+    base_fee_floor=0,
+    blocks_per_day=86_400,
+)
+"""A newcomer can register with nothing, and earns the bond of a validator by its work."""
+ASK_SECONDS = 10.0
+"""How long one address may take to give the genesis."""
+PAUSE_SECONDS = 3.0
+"""Between two laps over addresses that do not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A network, and addresses of peers in it."""
+
+    genesis: Genesis
+    addresses: tuple[str, ...]
+
+
+async def find(  # noqa: PLR0913 - each is one way in
+    folder: Path,
+    signer: Signer,
+    machine: Machine,
+    *,
+    genesis: Path | None,
+    bootstrap: Sequence[str],
+    hello: Callable[[], Hello],
+    say: Callable[[str], None],
+) -> Entry:
+    """Find the network that this node belongs to; its genesis is in the folder afterwards.
+
+    Args:
+        folder: The node's data folder.
+        signer: The node's key; the validator of a network that it makes.
+        machine: Where this machine's nodes find each other; the caller holds `deciding`.
+        genesis: A file that the person named.
+        bootstrap: Addresses that the person named.
+        hello: What to say to peers before a network is known.
+        say: Tells the person one line.
+
+    Raises:
+        UsageError: The file is not a genesis, or not of the network in the folder.
+    """
+    path = folder / GENESIS_FILE
+    known = _load(path) if path.exists() else None
+    given = _load(genesis) if genesis is not None else None
+    if known is not None and given is not None and known.chain_id != given.chain_id:
+        message = f"{folder} belongs to network {known.chain_id.hex()}, not {given.chain_id.hex()}"
+        raise UsageError(message, "give another --home for another network")
+    found = known or given
+    running = [
+        one for one in machine.running() if not found or one.chain_id == found.chain_id.hex()
+    ]
+    local = tuple(address for one in running for address in one.addresses)
+    if found is None and bootstrap:
+        found = await _ask_until_told(bootstrap, signer, hello, say)
+        local = ()
+    elif found is None and local:
+        say("joining the network of this machine's own")
+        found = await _ask_until_told(local, signer, hello, say)
+    elif found is None:
+        say("no address given and no node runs here: starting a network of this machine's own")
+        found = _own(signer)
+    if known is None:
+        await trio.to_thread.run_sync(found.save, path)
+    return Entry(found, (*bootstrap, *local))
+
+
+def _load(path: Path) -> Genesis:
+    try:
+        return Genesis.load(path)
+    except (OSError, GenesisError) as error:
+        message = f"{path} is not a genesis: {error}"
+        raise UsageError(message) from error
+
+
+def _own(signer: Signer) -> Genesis:
+    validator = GenesisValidator(signer.public_key, vrf_key_of(signer), OWN_STAKE)
+    return Genesis.create(
+        OWN_NETWORK,
+        0,
+        [validator],
+        allocations=[(signer.public_key, OWN_ALLOCATION)],
+        params=OWN_PARAMS,
+    )
+
+
+async def _ask_until_told(
+    addresses: Sequence[str],
+    signer: Signer,
+    hello: Callable[[], Hello],
+    say: Callable[[str], None],
+) -> Genesis:
+    """Ask every address in turn for the genesis until one gives it."""
+    told: set[str] = set()
+    while True:
+        for address in addresses:
+            genesis = await _ask(address, signer, hello)
+            if genesis is not None:
+                say(
+                    f"genesis from {address}: network {genesis.network!r}, chain id {genesis.chain_id.hex()}"
+                )
+                return genesis
+            if address not in told:
+                told.add(address)
+                say(f"no answer from {address} yet; going on trying")
+        await trio.sleep(PAUSE_SECONDS)
+
+
+async def _ask(address: str, signer: Signer, hello: Callable[[], Hello]) -> Genesis | None:
+    network = Network(NetworkSettings(), signer, b"", hello)
+    genesis: Genesis | None = None
+    async with trio.open_nursery() as nursery:
+        await nursery.start(network.run)
+        with trio.move_on_after(ASK_SECONDS):
+            try:
+                peer = await network.connect(address)
+                expected = network.remote_chain_id(peer)
+                genesis = Genesis.decode(await fetch_genesis(network, peer, expected))
+            except Exception as error:  # noqa: BLE001 - whatever a first address does, another is tried
+                _log.info("entry.failed", address=address, error=str(error))
+        nursery.cancel_scope.cancel()
+    return genesis

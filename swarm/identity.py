@@ -1,0 +1,151 @@
+"""Who this node is: its secret key on disk, and the lock that keeps one process on a folder."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from protocols.signing import Signer
+from swarm.errors import RefusedError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+KEY_FILE = "identity.key"
+LOCK_FILE = "node.lock"
+SEED_BYTES = 32
+_HEADER = "swarm-identity 1"
+"""First line of the key file: what it is and its version; the second is the seed in hex."""
+
+
+def make_home(folder: Path) -> None:
+    """Make a data folder that only its owner can enter (0700).
+
+    Raises:
+        RefusedError: It cannot be made.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"the data folder {folder} cannot be made: {error.strerror}"
+        raise RefusedError(message) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The node's key pair: peer id, ledger account and vote in one.
+
+    Attributes:
+        signer: Signs with it.
+    """
+
+    signer: Signer
+
+    @property
+    def peer(self) -> str:
+        """The peer id, which is the account too."""
+        return self.signer.peer_id
+
+    @classmethod
+    def load_or_create(cls, folder: Path) -> Identity:
+        """Read the key file of a data folder, or write a new one (0600), durable when it returns.
+
+        Raises:
+            RefusedError: The file is damaged, of another version, or open to other users.
+        """
+        make_home(folder)
+        path = folder / KEY_FILE
+        try:
+            return cls(Signer(_read_seed(path)))
+        except FileNotFoundError:
+            pass
+        seed = secrets.token_bytes(SEED_BYTES)
+        try:
+            _write_seed(path, seed)
+        except FileExistsError:  # another process was first
+            seed = _read_seed(path)
+        return cls(Signer(seed))
+
+
+def _read_seed(path: Path) -> bytes:
+    with path.open("rb") as file:
+        mode = os.fstat(file.fileno()).st_mode & 0o777
+        data = file.read(4096)
+    if mode & 0o077:
+        message = f"the key file {path} is open to other users (mode {mode:04o})"
+        raise RefusedError(message, f"chmod 600 {path}")
+    lines = data.decode("ascii", "replace").split("\n")
+    try:
+        seed = bytes.fromhex(lines[1]) if len(lines) == 3 and lines[2] == "" else b""
+    except ValueError:
+        seed = b""
+    if lines[0] != _HEADER or len(seed) != SEED_BYTES:
+        message = f"the key file {path} is damaged or of another version"
+        raise RefusedError(message, "put your backup of it back; a new key is a new account")
+    return seed
+
+
+def _write_seed(path: Path, seed: bytes) -> None:
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(f"{_HEADER}\n{seed.hex()}\n".encode())
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(temporary, path)  # unlike a rename, never takes the place of a key
+    finally:
+        temporary.unlink()
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+class NodeLock:
+    """One process on a data folder: held from the construction until `close`.
+
+    The kernel lets go of the lock when the process ends in whatever way; the file stays and says who
+    held it last.
+
+    Args:
+        folder: The data folder; made where it is missing.
+
+    Raises:
+        RefusedError: Another process holds it; the message names its id.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        make_home(folder)
+        self._file = (folder / LOCK_FILE).open("a+")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._file.seek(0)
+            pid = self._file.read(32).strip() or "unknown"
+            self._file.close()
+            message = f"{folder} is in use by another node, process {pid}"
+            raise RefusedError(message, f"stop it with: kill {pid}") from error
+        self._file.truncate(0)
+        self._file.write(f"{os.getpid()}\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Let another process have the folder."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,233 @@
+"""The state while a block runs: records read once, changed in place of memory, encoded once at the end.
+
+A transaction that fails is rolled back: each change notes what stood there before.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from storage import canonical
+from swarm.ledger import state
+from swarm.ledger.genesis import Params
+from swarm.ledger.state import (
+    Account,
+    Dataset,
+    EpochSet,
+    Head,
+    Money,
+    NameEntry,
+    NameVersion,
+    RoundState,
+    SettledRound,
+    TaskState,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from swarm.ledger.state import Reader
+
+_UNREAD = object()
+_FLAT = (Head, Money, Params)
+
+
+class Draft:
+    """Typed records over a view; nothing is written to the view."""
+
+    def __init__(self, view: Reader) -> None:
+        self._view = view
+        self._records: dict[bytes, Any] = {}
+        self._changed: set[bytes] = set()
+        self._undo: list[tuple[bytes, Any]] = []
+
+    def keep(self) -> None:
+        """What was changed stays."""
+        self._undo.clear()
+
+    def roll_back(self) -> None:
+        """Take back every change since the last `keep`."""
+        for key, record in reversed(self._undo):
+            if record is _UNREAD:
+                del self._records[key]
+            else:
+                self._records[key] = record
+        self._undo.clear()
+
+    def changes(self) -> dict[bytes, bytes | None]:
+        """What differs from the view, encoded, by key."""
+        found: dict[bytes, bytes | None] = {}
+        for key in sorted(self._changed & self._records.keys()):
+            record = self._records[key]
+            data = None if record is None else canonical.encode(_fields(record))
+            if data != self._view.get(key):
+                found[key] = data
+        return found
+
+    @property
+    def params(self) -> Params:
+        """The parameters."""
+        return self._need(state.PARAMS_KEY, lambda value: Params(*value))
+
+    @property
+    def head(self) -> Head:
+        """Of the block before, until the end of this one."""
+        return self._need(state.HEAD_KEY, lambda value: Head(*value))
+
+    @property
+    def money(self) -> Money:
+        """Pool, buckets, treasury, emitted and burned."""
+        return self._need(state.MONEY_KEY, lambda value: Money(*value))
+
+    @property
+    def workers(self) -> dict[bytes, int]:
+        """Registered workers and their heights; not to be changed in place."""
+        return self._need(state.WORKERS_KEY, dict)
+
+    @property
+    def open_tasks(self) -> tuple[bytes, ...]:
+        """Ids, oldest first."""
+        return self._need(state.OPEN_TASKS_KEY, tuple)
+
+    def account(self, public_key: bytes) -> Account:
+        """An account, zero if it is new."""
+        found = self._get(
+            state.account_key(public_key), lambda value: Account.unpack(public_key, value)
+        )
+        return found if found is not None else Account(public_key)
+
+    def name(self, name: str) -> NameEntry | None:
+        """A name's latest version."""
+        return self._get(state.name_key(name), lambda value: NameEntry(*value))
+
+    def task(self, task: bytes) -> TaskState | None:
+        """A task."""
+        return self._get(state.task_key(task), lambda value: TaskState.unpack(task, value))
+
+    def round(self, task: bytes) -> RoundState | None:
+        """A task's current round."""
+        return self._get(state.round_key(task), lambda value: RoundState.unpack(task, value))
+
+    def dataset(self, root: bytes) -> Dataset | None:
+        """A dataset."""
+        return self._get(state.dataset_key(root), lambda value: Dataset(*value))
+
+    def epoch_set(self, epoch: int) -> EpochSet:
+        """The validators of an epoch, which must be fixed by now."""
+        return self._need(state.epoch_key(epoch), lambda value: EpochSet.unpack(epoch, value))
+
+    def evidence_counted(self, key: bytes) -> bool:
+        """Whether a validator was slashed for a view, by `state.evidence_key`."""
+        return self._get(key, lambda value: value) is not None
+
+    def stakers(self) -> list[bytes]:
+        """Accounts with a stake, by key."""
+        found = {key for key, _ in self._view.scan(b"b/")}
+        for key in self._changed & self._records.keys():
+            if key.startswith(b"b/"):
+                (found.discard if self._records[key] is None else found.add)(key)
+        return sorted(key[2:] for key in found)
+
+    def put_params(self, params: Params) -> None:
+        """Only genesis does."""
+        self.put(state.PARAMS_KEY, params)
+
+    def put_head(self, head: Head) -> None:
+        """Replace the head."""
+        self.put(state.HEAD_KEY, head)
+
+    def put_money(self, money: Money) -> None:
+        """Replace the money."""
+        self.put(state.MONEY_KEY, money)
+
+    def put_workers(self, workers: dict[bytes, int]) -> None:
+        """Replace the workers."""
+        self.put(state.WORKERS_KEY, dict(sorted(workers.items())))
+
+    def put_open_tasks(self, tasks: tuple[bytes, ...]) -> None:
+        """Replace the list of open tasks."""
+        self.put(state.OPEN_TASKS_KEY, tasks)
+
+    def put_account(self, account: Account) -> None:
+        """Replace an account, and whether it has a stake."""
+        before = self.account(account.public_key)
+        self.put(state.account_key(account.public_key), account)
+        if (before.stake > 0) != (account.stake > 0):
+            self.put(state.staker_key(account.public_key), [True] if account.stake else None)
+
+    def put_name(self, entry: NameEntry, number: int = 0) -> None:
+        """Write a name's latest version, and keep the version.
+
+        Args:
+            entry: As it stands from now on.
+            number: The round that made it, or 0.
+        """
+        self.put(state.name_key(entry.name), entry)
+        task = entry.task if number else b""
+        version = NameVersion(
+            entry.name, entry.version, entry.root, entry.previous, entry.height, task, number
+        )
+        self.put(state.name_key(entry.name, entry.version), version)
+
+    def bind_name(self, entry: NameEntry) -> None:
+        """Change who may write a name, and nothing else."""
+        self.put(state.name_key(entry.name), entry)
+
+    def put_task(self, task: TaskState) -> None:
+        """Replace a task."""
+        self.put(state.task_key(task.id), task)
+
+    def put_round(self, current: RoundState) -> None:
+        """Replace a task's current round."""
+        self.put(state.round_key(current.task), current)
+
+    def drop_round(self, task: bytes) -> None:
+        """The task is closed."""
+        self.put(state.round_key(task), None)
+
+    def put_history(self, settled: SettledRound) -> None:
+        """Keep a round that ended."""
+        self.put(state.history_key(settled.task, settled.number), settled)
+
+    def put_dataset(self, dataset: Dataset) -> None:
+        """Enter a dataset."""
+        self.put(state.dataset_key(dataset.root), dataset)
+
+    def put_epoch_set(self, epoch_set: EpochSet) -> None:
+        """Fix an epoch."""
+        self.put(state.epoch_key(epoch_set.epoch), epoch_set)
+
+    def put_evidence(self, key: bytes) -> None:
+        """Note that it counted."""
+        self.put(key, [True])
+
+    def put(self, key: bytes, record: object) -> None:
+        """Replace a record; None removes it."""
+        self._undo.append((key, self._records.get(key, _UNREAD)))
+        self._records[key] = record
+        self._changed.add(key)
+
+    def _need(self, key: bytes, unpack: Callable[[list[Any]], Any]) -> Any:  # noqa: ANN401
+        found = self._get(key, unpack)
+        if found is None:
+            message = f"the state has no {key!r}"
+            raise LookupError(message)
+        return found
+
+    def _get(self, key: bytes, unpack: Callable[[list[Any]], Any]) -> Any:  # noqa: ANN401
+        if key in self._records:
+            return self._records[key]
+        data = self._view.get(key)
+        record = None if data is None else unpack(state.load(data))
+        self._records[key] = record
+        return record
+
+
+def _fields(record: Any) -> Any:  # noqa: ANN401 - any record of the ledger
+    if isinstance(record, (list, tuple)):
+        return record
+    if isinstance(record, dict):
+        return [list(pair) for pair in record.items()]
+    if isinstance(record, _FLAT):
+        return [getattr(record, name) for name in record.__slots__]
+    return record.pack()

@@ -1,0 +1,271 @@
+"""Topics: libp2p's gossipsub 1.2, fenced.
+
+Its faults and what stands against them here: bytes of a stranger that end the process (members only, every task guarded),
+a cap of 10 messages a second that also hits our own (off; a bucket of ours for each forwarding peer), subscriber queues of
+32 that overflow (messages go straight to bounded queues of ours that lose the oldest), duplicates (dropped by id), a
+sequence that starts again within a second of a restart (it counts nanoseconds), a heartbeat of two minutes (one second).
+A message is a hint: any may be lost.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+import structlog
+import trio
+from libp2p.custom_types import TProtocol
+from libp2p.peer.id import ID
+from libp2p.pubsub.gossipsub import GossipSub
+from libp2p.pubsub.pubsub import Pubsub
+from libp2p.pubsub.score import ScoreParams, TopicScoreParams
+
+from protocols import signing
+from protocols.transport import MAX_GOSSIP_BYTES, RemoteProtocolError
+from swarm.network.facade import ForeignStream, Supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from swarm.network.facade import Facade
+
+PROTOCOLS = ("/meshsub/1.2.0", "/meshsub/1.1.0", "/meshsub/1.0.0")
+HEARTBEAT_S = 1
+DEGREE, DEGREE_LOW, DEGREE_HIGH = 8, 5, 12
+QUEUE_MESSAGES = 1024
+"""Messages that a subscriber may be behind before the oldest is lost."""
+MAX_SEEN = 2**16
+"""Message ids remembered."""
+RATE_PER_S = 200.0
+BURST = 1000.0
+"""Messages that one peer may forward: so many a second, and so many at once."""
+EXCESS_STRIKE = 1000
+"""Messages over the rate that count as one misbehaviour."""
+MAX_TOPIC_CHARS = 160
+
+log = structlog.get_logger("swarm.network")
+
+
+class Bucket:
+    """A token bucket; time comes in as an argument."""
+
+    def __init__(self, rate: float, burst: float, now: float) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._tokens = burst
+        self._at = now
+        self.excess = 0
+
+    def take(self, now: float) -> bool:
+        """Whether one more is allowed."""
+        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
+        self._at = now
+        if self._tokens < 1:
+            self.excess += 1
+            return False
+        self._tokens -= 1
+        return True
+
+
+class FencedPubsub(Pubsub):
+    """libp2p's Pubsub with our limits; delivers to a callback instead of its queues."""
+
+    def __init__(
+        self,
+        facade: Facade,
+        router: GossipSub,
+        deliver: Callable[[str, str, bytes], None],
+        accuse: Callable[[str, str], None],
+    ) -> None:
+        super().__init__(facade, router, strict_signing=True)  # type: ignore[arg-type]  # a facade of a host
+        self.counter = _seqno()
+        self._deliver = deliver
+        self._accuse = accuse
+        self._buckets: dict[ID, Bucket] = {}
+        self._delivered: OrderedDict[bytes, None] = OrderedDict()
+
+    async def stream_handler(self, stream: Any) -> None:  # noqa: ANN401 - libp2p's INetStream
+        """Read a member's RPCs; what cannot be read costs its stream and a strike."""
+        peer = stream.muxed_conn.peer_id
+        try:
+            await super().stream_handler(stream)
+        except Exception as error:
+            self._handle_dead_peer(peer)
+            message = f"unreadable gossip: {type(error).__name__}"
+            raise RemoteProtocolError(message) from error
+
+    async def push_msg(self, msg_forwarder: ID, msg: Any) -> None:  # noqa: ANN401 - libp2p's protobuf
+        """Take a message, ours or forwarded."""
+        if msg_forwarder != self.my_id:
+            now = trio.current_time()
+            bucket = self._buckets.get(msg_forwarder)
+            if bucket is None:
+                bucket = self._buckets[msg_forwarder] = Bucket(RATE_PER_S, BURST, now)
+            if not bucket.take(now):
+                if bucket.excess % EXCESS_STRIKE == 0:
+                    self._accuse(msg_forwarder.to_base58(), "too much gossip")
+                return
+            if len(msg.data) > MAX_GOSSIP_BYTES or len(msg.topicIDs) != 1:
+                self._accuse(msg_forwarder.to_base58(), "gossip out of bounds")
+                return
+        await super().push_msg(msg_forwarder, msg)
+
+    def notify_subscriptions(self, publish_message: Any) -> None:  # noqa: ANN401 - libp2p's protobuf
+        """Hand a message that has passed the checks to whoever subscribed, once."""
+        if publish_message.from_id == self.my_id.to_bytes():
+            return
+        message_id = self.get_message_id(publish_message)
+        if message_id in self._delivered:
+            return
+        self._delivered[message_id] = None
+        while len(self._delivered) > MAX_SEEN:
+            self._delivered.popitem(last=False)
+        publisher = ID(publish_message.from_id).to_base58()
+        try:
+            signing.public_key(publisher)
+        except ValueError:
+            return
+        for topic in publish_message.topicIDs:
+            self._deliver(topic, publisher, publish_message.data)
+
+    def member_joined(self, peer: ID) -> None:
+        """Exchange gossip with a new member."""
+        self.manager.run_task(self._handle_new_peer_with_retry, peer)
+
+    def member_lost(self, peer: ID) -> None:
+        """Forget a member."""
+        self._buckets.pop(peer, None)
+        self._handle_dead_peer(peer)
+
+
+def _seqno() -> int:
+    """A start for the sequence that no earlier run has reached."""
+    import time  # noqa: PLC0415 - the one clock of this file, at start only
+
+    return time.time_ns()
+
+
+class Gossip:
+    """Topics over the members' links.
+
+    Args:
+        facade: The host as libp2p sees it.
+        accuse: Called with a peer and what it did.
+    """
+
+    def __init__(self, facade: Facade, accuse: Callable[[str, str], None]) -> None:
+        router = GossipSub(
+            protocols=[TProtocol(each) for each in PROTOCOLS],
+            degree=DEGREE,
+            degree_low=DEGREE_LOW,
+            degree_high=DEGREE_HIGH,
+            heartbeat_interval=HEARTBEAT_S,
+            time_to_live=60,
+            score_params=ScoreParams(
+                p2_first_message_deliveries=TopicScoreParams(weight=0.1, cap=50.0, decay=0.95),
+                p4_invalid_messages=TopicScoreParams(weight=1.0, cap=1000.0, decay=0.95),
+                p5_behavior_penalty_weight=1.0,
+                p5_behavior_penalty_decay=0.9,
+                p5_behavior_penalty_threshold=10.0,
+                publish_threshold=-100.0,
+                gossip_threshold=-50.0,
+                graylist_threshold=-200.0,
+            ),
+            spam_protection_enabled=False,
+            adaptive_gossip_enabled=False,
+            eclipse_protection_enabled=False,
+            do_px=False,
+        )
+        self.faults = 0
+        self._router = router
+        self._pubsub = FencedPubsub(facade, router, self._deliver, accuse)
+        self._topics: dict[
+            str,
+            list[
+                tuple[
+                    trio.MemorySendChannel[tuple[str, bytes]],
+                    trio.MemoryReceiveChannel[tuple[str, bytes]],
+                ]
+            ],
+        ] = {}
+        self._supervisor: Supervisor | None = None
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(Supervisor(self._router, self._fault).run)
+            self._supervisor = Supervisor(self._pubsub, self._fault)
+            await nursery.start(self._supervisor.run)
+            for topic in list(self._topics):
+                self._supervisor.run_task(self._pubsub.subscribe, topic)
+            task_status.started()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._supervisor = None
+                for subscriptions in self._topics.values():
+                    for send, _ in subscriptions:
+                        send.close()
+                self._topics.clear()
+
+    def _fault(self, task: str, error: Exception) -> None:
+        self.faults += 1
+        log.warning("network.gossip_task_failed", task=task, error=repr(error))
+
+    def member_joined(self, peer: str) -> None:
+        """Exchange gossip with a new member."""
+        if self._supervisor is not None:
+            self._pubsub.member_joined(ID.from_base58(peer))
+
+    def member_lost(self, peer: str) -> None:
+        """Forget a member."""
+        if self._supervisor is not None:
+            self._pubsub.member_lost(ID.from_base58(peer))
+
+    def subscribe(self, topic: str) -> trio.MemoryReceiveChannel[tuple[str, bytes]]:
+        """Messages of a topic with who published them; a slow reader loses the oldest."""
+        if not 0 < len(topic) <= MAX_TOPIC_CHARS:
+            message = f"a topic has 1 to {MAX_TOPIC_CHARS} characters"
+            raise ValueError(message)
+        send, receive = trio.open_memory_channel[tuple[str, bytes]](QUEUE_MESSAGES)
+        first = topic not in self._topics
+        self._topics.setdefault(topic, []).append((send, receive.clone()))
+        if first and self._supervisor is not None:
+            self._supervisor.run_task(self._pubsub.subscribe, topic)
+        return receive
+
+    async def publish(self, topic: str, data: bytes) -> None:
+        """Gossip to the members; lost without an error when there are none.
+
+        Raises:
+            ValueError: More than `MAX_GOSSIP_BYTES`.
+        """
+        if len(data) > MAX_GOSSIP_BYTES:
+            message = f"{len(data):,} bytes of gossip where at most {MAX_GOSSIP_BYTES:,} may be"
+            raise ValueError(message)
+        await trio.lowlevel.checkpoint()
+        if self._supervisor is None:
+            return
+        try:
+            await self._pubsub.publish(topic, bytes(data))
+        except Exception as error:  # noqa: BLE001 - gossip is a hint; whatever fails in libp2p, a message is lost
+            self._fault("publish", error)
+
+    def _deliver(self, topic: str, publisher: str, data: bytes) -> None:
+        subscriptions = self._topics.get(topic, [])
+        for entry in list(subscriptions):
+            send, drain = entry
+            if send.statistics().open_receive_channels == 1:
+                # Only our own clone is left: the subscriber has gone.
+                send.close()
+                drain.close()
+                subscriptions.remove(entry)
+                continue
+            try:
+                send.send_nowait((publisher, data))
+            except trio.WouldBlock:
+                drain.receive_nowait()
+                send.send_nowait((publisher, data))
+
+
+__all__ = ["ForeignStream", "Gossip"]

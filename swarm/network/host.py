@@ -1,0 +1,544 @@
+"""The live connections of a node: who is connected, under which bounds, and which streams are served to whom.
+
+Replaces libp2p's Swarm and BasicHost, whose faults cannot be reached from outside: inbound slots that are never given back,
+tasks of strangers whose exceptions end the process, system tasks, and sockets that stay open.
+Every task that a peer's bytes can reach is fenced here: an exception resets one stream or closes one connection.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import structlog
+import trio
+
+from protocols import handshake
+from protocols.handshake import core as handshake_core
+from protocols.handshake import messages as handshake_messages
+from protocols.handshake import service as handshake_service
+from protocols.handshake.core import Standing
+from protocols.transport import RemoteProtocolError, StreamError, UnreachableError
+from swarm.errors import NetworkError
+from swarm.network import addresses, multistream
+from swarm.network.faults import Offenders
+from swarm.network.muxer import MuxedStream, Session
+from swarm.network.wire import Wire, WireError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Collection
+
+    from protocols.handshake.messages import Hello
+    from swarm.network.addresses import Address
+    from swarm.network.secure import Keys
+    from swarm.network.settings import NetworkSettings
+
+    StreamHandler: TypeAlias = Callable[[MuxedStream], Awaitable[None]]
+
+DIAL_S = 5.0
+"""For one address: TCP, Noise and the choice of a muxer."""
+UPGRADE_S = 10.0
+"""For an inbound connection to become one."""
+GREET_S = 10.0
+"""For a new connection's first Hello."""
+ASKING_S = 2.0
+"""For a peer that asks to become a member, when it opens a stream for members."""
+NEGOTIATE_S = 10.0
+"""For a stream to choose its protocol."""
+OPEN_S = 10.0
+"""For this node to open a stream on a live connection."""
+LINGER_S = 10.0
+"""After a handler is done, for the peer to finish its side."""
+LINGER_BYTES = 2**20
+MAX_UPGRADING = 64
+"""Inbound connections that have not proven who they are."""
+MAX_LINKS_PER_PEER = 4
+MAX_STREAMS_PER_PROTOCOL = 64
+"""Inbound streams that one connection may have open on one protocol."""
+MAX_STRANGER_STREAMS = 16
+"""Inbound streams of a connection that has not shown our chain id."""
+ACCEPT_PAUSE_S = 0.2
+"""When the machine is out of file descriptors."""
+
+log = structlog.get_logger("swarm.network")
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A protocol that this node serves."""
+
+    handler: StreamHandler
+    members_only: bool
+    limit: int = MAX_STREAMS_PER_PROTOCOL
+
+
+class Link:
+    """One live connection to one proven peer."""
+
+    def __init__(self, wire: Wire, peer: str, session: Session, now: float) -> None:
+        self.wire = wire
+        self.peer = peer
+        self.session = session
+        self.dialled = wire.is_initiator
+        self.since = now
+        self.hello: Hello | None = None
+        self.standing = Standing.ASKING
+        self.greeted = trio.Event()
+        self.judged = trio.Event()
+        self.inbound: Counter[str] = Counter()
+
+    @property
+    def is_member(self) -> bool:
+        """The peer has shown our chain id on this connection."""
+        return self.standing is Standing.MEMBER
+
+    async def settled(self) -> bool:
+        """Wait for the first Hello, or for the connection's end; whether the peer is a member."""
+        with trio.move_on_after(GREET_S):
+            await self.greeted.wait()
+        with trio.move_on_after(ASKING_S):
+            # It may have learnt our genesis a moment ago, with its Hello still under way.
+            while self.standing is Standing.ASKING and not self.session.closed.is_set():
+                await self.judged.wait()
+        return self.is_member and not self.session.closed.is_set()
+
+
+class Host:
+    """Listens, dials, and holds the links.
+
+    Args:
+        keys: This node's.
+        settings: Addresses and bounds.
+        mine: This node's Hello as of now.
+        interfaces: IP addresses of this machine.
+    """
+
+    def __init__(
+        self,
+        keys: Keys,
+        settings: NetworkSettings,
+        mine: Callable[[], Hello],
+        interfaces: Callable[[], list[str]],
+    ) -> None:
+        self.keys = keys
+        self.me = keys.id.to_base58()
+        self.chain_id = b""
+        self.links: dict[str, list[Link]] = {}
+        self.offenders = Offenders()
+        self.faults: Counter[str] = Counter()
+        self.on_member: list[Callable[[Link], None]] = []
+        self.on_lost: list[Callable[[str], None]] = []
+        self.listening: list[Address] = []
+        self._settings = settings
+        self._mine = mine
+        self._interfaces = interfaces
+        self._served: dict[str, Served] = {}
+        self._nursery: trio.Nursery | None = None
+        self._listeners: list[trio.SocketListener] = []
+        self._per_ip: Counter[str] = Counter()
+        self._live = 0
+        self._upgrading = 0
+        self._changed = trio.Event()
+        self.handle(handshake_messages.PROTOCOL, self._answer, members_only=False, limit=1)
+
+    # Serving and listening.
+
+    def handle(
+        self,
+        protocol: str,
+        handler: StreamHandler,
+        *,
+        members_only: bool,
+        limit: int = MAX_STREAMS_PER_PROTOCOL,
+    ) -> None:
+        """Serve a protocol from now on."""
+        self._served[protocol] = Served(handler, members_only, limit)
+
+    @property
+    def protocols(self) -> Collection[str]:
+        """What is served."""
+        return self._served.keys()
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Hold the links until cancelled; no socket is left open. `bind` comes before."""
+        listeners = self._listeners
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                for listener in listeners:
+                    nursery.start_soon(self._accept_all, listener)
+                task_status.started()
+                await trio.sleep_forever()
+        finally:
+            self._nursery = None
+            for listener in listeners:
+                listener.socket.close()
+            self.listening = []
+            self._listeners = []
+            for links in list(self.links.values()):
+                for link in list(links):
+                    link.session.close("this node is stopping")
+
+    async def bind(self) -> None:
+        """Take the addresses to listen on.
+
+        Raises:
+            NetworkError: One of them is taken, or not of this machine.
+        """
+        try:
+            for text in self._settings.listen:
+                wanted = addresses.parse(text)
+                self._listeners += await trio.open_tcp_listeners(wanted.port, host=wanted.host)
+        except OSError as error:
+            for listener in self._listeners:
+                listener.socket.close()
+            self._listeners = []
+            message = f"cannot listen on {text}: {error.strerror or error}"
+            hint = "another node may be running there; give another port"
+            raise NetworkError(message, hint) from error
+        for listener in self._listeners:
+            host, port = listener.socket.getsockname()[:2]
+            self.listening.append(addresses.of_socket(host, port))
+
+    def announced(self) -> list[Address]:
+        """Where others can dial this node, without its peer id."""
+        found: dict[Address, None] = {}
+        for text in self._settings.announce:
+            found[addresses.parse(text).bare] = None
+        for bound in self.listening:
+            for address in addresses.expand(bound, self._interfaces()):
+                found[address] = None
+        return list(found)[: handshake_messages.MAX_ADDRESSES]
+
+    async def _accept_all(self, listener: trio.SocketListener) -> None:
+        while True:
+            try:
+                stream = await listener.accept()
+            except trio.ClosedResourceError:
+                return
+            except OSError as error:
+                log.warning("network.accept_failed", error=str(error))
+                await trio.sleep(ACCEPT_PAUSE_S)
+                continue
+            self._start(self._welcome, stream)
+
+    def _start(self, function: Callable[..., Awaitable[object]], *args: object) -> None:
+        if self._nursery is not None:
+            self._nursery.start_soon(self._fence, function, *args)
+
+    async def _fence(self, function: Callable[..., Awaitable[object]], *args: object) -> None:
+        try:
+            await function(*args)
+        except Exception as error:  # noqa: BLE001 - nothing that one peer causes may end the node
+            self.faults[type(error).__name__] += 1
+            log.warning("network.task_failed", task=function.__qualname__, error=repr(error))
+
+    async def _welcome(self, stream: trio.SocketStream) -> None:
+        """An inbound connection, from accept to its end."""
+        try:
+            wire = Wire(stream, is_initiator=False)
+        except (OSError, ValueError):
+            stream.socket.close()
+            return
+        ip = wire.remote.host
+        free = addresses.is_loopback(ip)
+        if (
+            self._live >= self._settings.max_connections
+            or self._upgrading >= MAX_UPGRADING
+            or (not free and self._per_ip[ip] >= self._settings.max_connections_per_ip)
+        ):
+            self.faults["connection refused: full"] += 1
+            wire.close_now()
+            return
+        self._live += 1
+        self._per_ip[ip] += 1
+        try:
+            self._upgrading += 1
+            try:
+                with trio.fail_after(UPGRADE_S):
+                    link = await self._upgrade(wire, None)
+            finally:
+                self._upgrading -= 1
+            await self._hold(link)
+        except (RemoteProtocolError, WireError, trio.TooSlowError) as error:
+            self.faults["inbound connection failed"] += 1
+            log.debug("network.inbound_failed", address=str(wire.remote), error=str(error))
+        finally:
+            wire.close_now()
+            self._live -= 1
+            self._per_ip[ip] -= 1
+            if not self._per_ip[ip]:
+                del self._per_ip[ip]
+
+    async def _upgrade(self, wire: Wire, peer: str | None) -> Link:
+        secured = await self.keys.secure(wire, peer)
+        if peer is not None and secured.peer != peer:
+            message = f"{secured.peer} answered where {peer} was expected"
+            raise RemoteProtocolError(message)
+        if secured.peer == self.me:
+            message = "this is our own address"
+            raise RemoteProtocolError(message)
+        now = trio.current_time()
+        if self.offenders.is_refused(secured.peer, now):
+            message = f"{secured.peer} is refused for a while: it misbehaved"
+            raise RemoteProtocolError(message)
+        others = self.links.get(secured.peer, [])
+        if len(others) >= MAX_LINKS_PER_PEER:
+            others[0].session.close("the peer has newer connections")
+        session = Session(
+            secured.channel,
+            secured.peer,
+            opener=wire.is_initiator,
+            on_stream=lambda stream: self._start(self._serve, link, stream),
+        )
+        link = Link(wire, secured.peer, session, now)
+        self.links.setdefault(secured.peer, []).append(link)
+        return link
+
+    async def _hold(self, link: Link) -> None:
+        """Run a link until its end."""
+        try:
+            async with trio.open_nursery() as nursery:
+                if link.dialled:
+                    nursery.start_soon(self._fence, self._greet, link)
+                else:
+                    nursery.start_soon(self._fence, self._await_greeting, link)
+                await link.session.run()
+                nursery.cancel_scope.cancel()
+        finally:
+            self._drop(link)
+
+    def _drop(self, link: Link) -> None:
+        link.session.close("this node closed the connection")
+        link.greeted.set()
+        link.judged.set()
+        links = self.links.get(link.peer, [])
+        if link in links:
+            links.remove(link)
+        if not links:
+            self.links.pop(link.peer, None)
+        log.debug("network.link_lost", peer=link.peer, reason=link.session.reason)
+        if link.is_member and not any(other.is_member for other in links):
+            for callback in self.on_lost:
+                callback(link.peer)
+
+    # The handshake.
+
+    def say_hello(self) -> None:
+        """Tell every peer at once what has changed, instead of at the next refresh."""
+        self._changed.set()
+        self._changed = trio.Event()
+        for links in self.links.values():
+            for link in links:
+                if link.hello is not None:
+                    self._judge(link, link.hello)
+
+    async def _greet(self, link: Link) -> None:
+        try:
+            stream = await self.open_on(link, [handshake_messages.PROTOCOL])
+            await self._converse(link, stream, opener=True)
+        except (UnreachableError, StreamError) as error:
+            link.session.close(f"no handshake: {error}")
+
+    async def _await_greeting(self, link: Link) -> None:
+        with trio.move_on_after(GREET_S):
+            await link.greeted.wait()
+        if link.hello is None:
+            link.session.close(f"no handshake for {GREET_S:g} s")
+
+    async def _answer(self, stream: MuxedStream) -> None:
+        link = next(
+            (link for link in self.links.get(stream.peer, ()) if link.session is stream.session),
+            None,
+        )
+        if link is None or link.dialled or link.hello is not None:
+            await stream.reset()
+            return
+        await self._converse(link, stream, opener=False)
+
+    async def _converse(self, link: Link, stream: MuxedStream, *, opener: bool) -> None:
+        try:
+            await handshake_service.converse(
+                stream,
+                opener=opener,
+                mine=self._mine,
+                heard=lambda hello: self._judge(link, hello),
+                changed=lambda: self._changed,
+            )
+            link.session.close("the peer ended the handshake")
+        except handshake.HandshakeError as error:
+            self.note_misbehaviour(link.peer, str(error))
+            link.session.close(str(error))
+        except StreamError as error:
+            link.session.close(str(error))
+
+    def _judge(self, link: Link, hello: Hello) -> None:
+        link.hello = hello
+        before = link.standing
+        link.standing = handshake_core.standing(self.chain_id, hello.chain_id)
+        first = not link.greeted.is_set()
+        link.greeted.set()
+        link.judged.set()
+        link.judged = trio.Event()
+        if link.is_member and (first or before is not Standing.MEMBER):
+            for member in self.on_member:
+                member(link)
+        if not link.is_member:
+            if before is Standing.MEMBER and not any(
+                other.is_member for other in self.links.get(link.peer, ())
+            ):
+                for lost in self.on_lost:
+                    lost(link.peer)
+            strangers = sum(not other.is_member for links in self.links.values() for other in links)
+            if first and strangers > self._settings.max_strangers:
+                link.session.close("too many peers of other networks")
+
+    # Inbound streams.
+
+    async def _serve(self, link: Link, stream: MuxedStream) -> None:
+        """One inbound stream, from its protocol's choice to its end."""
+        if (
+            not link.is_member
+            and sum(other.inbound for other in link.session.streams) > MAX_STRANGER_STREAMS
+        ):
+            stream.break_off("too many streams of a stranger")
+            return
+        protocol = ""
+        try:
+            with trio.fail_after(NEGOTIATE_S):
+                protocol = await multistream.accept(stream, self._served)
+            served = self._served[protocol]
+            if link.inbound[protocol] >= served.limit:
+                stream.break_off(f"more than {served.limit} streams of {protocol}")
+                self.faults["too many streams"] += 1
+                return
+            link.inbound[protocol] += 1
+            try:
+                stream.protocol = protocol
+                if served.members_only and not await link.settled():
+                    stream.break_off("for members only")
+                    return
+                await served.handler(stream)
+                await _linger(stream)
+            finally:
+                link.inbound[protocol] -= 1
+        except (StreamError, trio.TooSlowError, trio.ClosedResourceError) as error:
+            log.debug("network.stream_lost", peer=link.peer, protocol=protocol, error=str(error))
+        except RemoteProtocolError as error:
+            self.faults[protocol or "multistream"] += 1
+            self.note_misbehaviour(link.peer, f"{protocol or 'multistream'}: {error}")
+        except Exception as error:  # noqa: BLE001 - the transport's promise: it resets this stream and no more
+            self.faults[protocol or "multistream"] += 1
+            log.warning(
+                "network.handler_failed", peer=link.peer, protocol=protocol, error=repr(error)
+            )
+        finally:
+            if not stream.is_over:
+                stream.break_off("the handler is done")
+
+    def note_misbehaviour(self, peer: str, reason: str) -> None:
+        """Remember what a peer did; after several times it is disconnected and refused for a while."""
+        log.info("network.misbehaviour", peer=peer, reason=reason)
+        if self.offenders.note(peer, reason, trio.current_time()):
+            log.warning("network.peer_refused", peer=peer, reason=reason)
+            self.disconnect(peer, f"it misbehaved: {reason}")
+
+    def disconnect(self, peer: str, why: str) -> None:
+        """Close every connection to a peer."""
+        for link in list(self.links.get(peer, ())):
+            link.session.close(why)
+
+    # Outbound.
+
+    def link_to(self, peer: str) -> Link | None:
+        """The best live connection to a peer: a member's before others, the newest of equals."""
+        live = [link for link in self.links.get(peer, ()) if not link.session.closed.is_set()]
+        if not live:
+            return None
+        return max(live, key=lambda link: (link.is_member, link.hello is not None, link.since))
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more connection fits."""
+        return self._live < self._settings.max_connections
+
+    async def dial(self, address: Address) -> Link:
+        """Connect to one address; the link has not been greeted yet.
+
+        Raises:
+            UnreachableError: Nobody answers there in `DIAL_S`, or another peer than expected.
+        """
+        who = address.peer or str(address)
+        nursery = self._nursery
+        if nursery is None:
+            raise UnreachableError(who, "the network is not running")
+        if not self.has_room:
+            raise UnreachableError(who, f"{self._live} connections are open")
+        self._live += 1
+        wire: Wire | None = None
+        try:
+            with trio.fail_after(DIAL_S):
+                stream = await trio.open_tcp_stream(address.host, address.port)
+                try:
+                    wire = Wire(stream, is_initiator=True)
+                except BaseException:
+                    stream.socket.close()
+                    raise
+                link = await self._upgrade(wire, address.peer)
+        except BaseException as error:
+            self._live -= 1
+            if wire is not None:
+                wire.close_now()
+            if isinstance(error, trio.TooSlowError):
+                raise UnreachableError(who, f"no answer in {DIAL_S:g} s") from None
+            if isinstance(error, (OSError, ValueError)):
+                cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+                raise UnreachableError(who, getattr(cause, "strerror", None) or str(cause)) from error
+            if isinstance(error, (RemoteProtocolError, WireError)):
+                raise UnreachableError(who, str(error)) from error
+            raise
+        nursery.start_soon(self._hold_dialled, link)
+        return link
+
+    async def _hold_dialled(self, link: Link) -> None:
+        try:
+            await self._fence(self._hold, link)
+        finally:
+            link.wire.close_now()
+            self._live -= 1
+
+    async def open_on(self, link: Link, protocols: Collection[str]) -> MuxedStream:
+        """Open a stream on a link for the first of `protocols` that the peer speaks.
+
+        Raises:
+            UnreachableError: The connection is gone, full or silent, or the peer speaks none of them.
+        """
+        stream: MuxedStream | None = None
+        opened = False
+        try:
+            with trio.fail_after(OPEN_S):
+                stream = link.session.open_stream()
+                stream.protocol = await multistream.propose(stream, protocols)
+            opened = True
+        except trio.TooSlowError:
+            raise UnreachableError(link.peer, f"no answer in {OPEN_S:g} s") from None
+        except (StreamError, RemoteProtocolError) as error:
+            raise UnreachableError(link.peer, str(error)) from error
+        finally:
+            if stream is not None and not opened:
+                stream.break_off("its protocol was not agreed on")
+        return stream
+
+
+async def _linger(stream: MuxedStream) -> None:
+    """Finish a stream whose handler is done, and give the peer a while to finish its side."""
+    stream.finish()
+    left = LINGER_BYTES
+    with trio.move_on_after(LINGER_S), suppress(StreamError):
+        while left > 0:
+            data = await stream.receive_some()
+            if not data:
+                return
+            left -= len(data)

@@ -1,0 +1,395 @@
+"""What a person asks of a running node: publish, get, fetch, post a task, sample, send; and reports.
+
+Implements `swarm.control.api.NodeApi`. It does nothing by itself: every background task belongs to `node`.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from protocols import signing
+from protocols.exchange.errors import ContentNotFoundError
+from storage import cid as cids
+from storage.errors import CidError
+from swarm import datasets, models, reports
+from swarm.errors import NotFoundError, RefusedError, UsageError
+from swarm.ledger.transactions import (
+    DatasetPublish,
+    NameRegister,
+    NameUpdate,
+    Phases,
+    TaskPost,
+    Transfer,
+)
+from swarm.training.errors import SpecError, WorkerError
+from swarm.training.spec import parse_spec, with_data, write_spec
+
+if TYPE_CHECKING:
+    from swarm.control.api import Json, Progress
+    from swarm.ledger.state import LedgerView, TaskState
+    from swarm.node import Node
+    from swarm.training.spec import TaskSpec
+
+SECONDS_PER_TRANSACTION = 60.0
+MAX_BLOCKS = 1_000
+
+
+class Operations:
+    """A person's door to one node."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    # Reports
+
+    def status(self) -> Json:
+        node = self._node
+        view = node.ledger.view()
+        account = view.account(node.signer.public_key)
+        usage = node.store.usage()
+        stats = node.consensus.stats()
+        sent, received = node.exchange.stats().bytes_out, node.exchange.stats().bytes_in
+        epoch = view.validators(view.epoch)
+        roles = [*account.roles]
+        if epoch.weight_of(node.signer.public_key) and "validator" not in roles:
+            roles.append("validator")
+        return {
+            "peer": node.signer.peer_id,
+            "account": node.signer.peer_id,
+            "network": node.genesis.network,
+            "chain_id": node.genesis.chain_id.hex(),
+            "height": view.height,
+            "epoch": view.epoch,
+            "view": stats.view,
+            "peers": len(node.network.peers()),
+            "validators": len(epoch.validators),
+            "addresses": node.network.addresses(),
+            "problems": node.problems(),
+            "finality_ms": {"p50": stats.finality_p50_ms, "p99": stats.finality_p99_ms},
+            "storage": {"lent": usage.limit, "used": usage.used, "free": usage.free},
+            "balance": account.balance,
+            "earned": account.earned,
+            "stake": account.stake,
+            "roles": sorted(roles),
+            "device": node.device,
+            "task": self._task_now(view),
+            "version": node.version,
+            "uptime_s": time.monotonic() - node.started,
+            "temporary": node.settings.temporary,
+            "pid": node.pid,
+            "home": str(node.settings.home),
+            "bytes_in": received,
+            "bytes_out": sent,
+        }
+
+    def _task_now(self, view: LedgerView) -> Json | None:
+        participant = self._node.participant
+        for identifier in view.open_tasks():
+            task = view.task(identifier)
+            if task is not None:
+                now = reports.task_summary(view, task)
+                now["activity"] = participant.activity.get(identifier, "")
+                now["training_loss"] = participant.losses.get(identifier)
+                return now
+        return None
+
+    async def peers(self) -> list[Json]:
+        now = trio.current_time()
+        return [
+            {
+                "peer": one.peer,
+                "address": one.address,
+                "version": one.software,
+                "head": one.head,
+                "member": one.member,
+                "roles": one.roles,
+                "seconds": now - one.connected_since,
+            }
+            for one in self._node.network.peer_info()
+        ]
+
+    async def blocks(self, start: int | None, limit: int) -> list[Json]:
+        if not 1 <= limit <= MAX_BLOCKS:
+            message = f"1 to {MAX_BLOCKS:,} blocks can be listed, not {limit:,}"
+            raise UsageError(message)
+        head = self._node.ledger.finalized_height()
+        top = head if start is None else min(start, head)
+        return [await self._block(height) for height in range(top, max(-1, top - limit), -1)]
+
+    async def block(self, height: int) -> Json:
+        head = self._node.ledger.finalized_height()
+        if not 0 <= height <= head:
+            message = f"there is no block {height:,}: the newest that is final is {head:,}"
+            raise NotFoundError(message)
+        return await self._block(height, with_transactions=True)
+
+    async def _block(self, height: int, *, with_transactions: bool = False) -> Json:
+        ledger = self._node.ledger
+
+        def read() -> Json:
+            block = ledger.block(height)
+            inside = ledger.transactions_of(block)
+            report = reports.block_summary(block, len(inside))
+            if with_transactions:
+                report["txs"] = [reports.transaction_report(ledger, data) for data in inside]
+            return report
+
+        return await trio.to_thread.run_sync(read)
+
+    async def balance(self, account: str | None) -> Json:
+        key = self._node.signer.public_key if account is None else _account(account)
+        found = self._node.ledger.view().account(key)
+        return {
+            "account": signing.peer_id(key),
+            "balance": found.balance,
+            "stake": found.stake,
+            "earned": found.earned,
+            "nonce": found.nonce,
+        }
+
+    async def tasks(self) -> list[Json]:
+        view = self._node.ledger.view()
+        return [reports.task_summary(view, task) for task in view.tasks()]
+
+    async def scoreboard(self, task: str) -> Json:
+        view = self._node.ledger.view()
+        return reports.scoreboard(view, _task(view, task))
+
+    # Money
+
+    async def send(self, to: str, amount: int, *, wait: bool = True) -> Json:
+        identifier = await self._node.wallet.submit(Transfer(_account(to), amount))
+        if not wait:
+            return {"tx": identifier.hex(), "height": None}
+        included = await self._node.wallet.confirm(identifier, SECONDS_PER_TRANSACTION)
+        return {"tx": identifier.hex(), "height": included.height}
+
+    # Content
+
+    async def publish(self, path: Path, name: str | None, progress: Progress) -> Json:
+        node = self._node
+        published = await datasets.publish(
+            path, node.store, node.network, progress=_stage(progress, "publish")
+        )
+        report: Json = {
+            "cid": cids.text(published.root),
+            "size": published.size,
+            "chunks": published.chunks,
+            "new_bytes": published.new_bytes,
+        }
+        if name is not None:
+            progress("name", 0, 1)
+            report |= await self._point(name, published)
+            progress("name", 1, 1)
+        return report
+
+    async def _point(self, name: str, published: datasets.Published) -> Json:
+        """Let a name of this account point to a root."""
+        wallet, view = self._node.wallet, self._node.ledger.view()
+        entry = view.name(name)
+        if view.dataset(published.root) is None:
+            size, chunks = published.size, max(1, published.chunks)
+            await wallet.submit(DatasetPublish(published.root, size, chunks, "unknown"))
+        if entry is None:
+            payload: NameRegister | NameUpdate = NameRegister(name, published.root)
+        elif entry.root == published.root:
+            return {"name": name, "version": entry.version}
+        elif entry.owner != self._node.signer.public_key or entry.task:
+            message = f"the name {name!r} belongs to {signing.peer_id(entry.owner)}"
+            raise RefusedError(message, "choose another name")
+        else:
+            payload = NameUpdate(name, published.root, entry.version + 1, entry.root)
+        await wallet.confirm(await wallet.submit(payload), SECONDS_PER_TRANSACTION)
+        return {"name": name, "version": 0 if entry is None else entry.version + 1}
+
+    async def get(self, cid: str, path: Path, progress: Progress) -> Json:
+        return await self._write(_cid(cid), path, progress)
+
+    async def fetch(
+        self, name: str, version: int | None, path: Path | None, progress: Progress
+    ) -> Json:
+        await self._caught_up(name, progress)
+        proven = await self._prove(name, version)
+        report: Json = {
+            "name": name,
+            "version": proven.entry.version,
+            "height": proven.block.height,
+            "proof": proven.to_json(),
+        }
+        if path is None:
+            taken = await self._node.shelf.take(
+                proven.entry.root, progress=_stage(progress, "fetch")
+            )
+            return report | {"cid": cids.text(proven.entry.root), "path": str(taken)}
+        return report | await self._write(proven.entry.root, path, progress)
+
+    async def _caught_up(self, name: str, progress: Progress) -> None:
+        """Wait, within bounds, until this node holds the blocks that its peers hold."""
+        node = self._node
+        start = node.heights.height
+        with trio.move_on_after(SECONDS_PER_TRANSACTION):
+            while node.heights.height + 2 < (head := node.best_head()) or (
+                head == 0 and not node.network.peers() and node.ledger.view().name(name) is None
+            ):
+                if head:
+                    progress("sync", node.heights.height - start, head - start)
+                with trio.move_on_after(0.2):
+                    await node.heights.above(node.heights.height)
+                if not head and trio.current_time() - node.started_trio > datasets.FIND_SECONDS:
+                    return
+
+    async def _prove(self, name: str, version: int | None) -> models.ProvenName:
+        """A proof against the newest block, or the next one where it is final only by its descendant."""
+        while True:
+            height = self._node.heights.height
+            proven = await trio.to_thread.run_sync(models.prove, self._node.ledger, name, version)
+            if proven is not None:
+                return proven
+            await self._node.heights.above(height)
+
+    async def _write(self, root: cids.Cid, path: Path, progress: Progress) -> Json:
+        if path.exists():
+            message = f"{path} is there already"
+            raise RefusedError(message, "give another path with -o, or remove it")
+        node = self._node
+        got = await datasets.get(
+            root, node.exchange, node.store, path, progress=_stage(progress, "fetch")
+        )
+        return {"cid": cids.text(root), "path": str(path), "bytes": got.size}
+
+    # Training
+
+    async def post_task(self, spec_text: str, folder: Path, progress: Progress) -> Json:
+        node = self._node
+        spec = _spec(spec_text.encode())
+        dataset = await self._data("dataset", spec.data.dataset, folder, progress)
+        pool = await self._data("pool", spec.data.pool, folder, progress)
+        spec = with_data(spec, cids.text(dataset), cids.text(pool))
+        encoded = write_spec(spec)
+        progress("base", 0, 1)
+        with tempfile.TemporaryDirectory(dir=node.settings.home, prefix="base-") as scratch:
+            out = Path(scratch) / "checkpoint"
+            data = await node.shelf.take(dataset)
+            await node.shelf.take(pool)
+            try:
+                await node.worker.initial(encoded, data, out)
+            except WorkerError as error:
+                raise UsageError(f"the task cannot be started: {error}") from error  # noqa: EM102
+            base = await datasets.publish(out, node.store, node.network)
+        progress("base", 1, 1)
+        payload = TaskPost(
+            spec.name,
+            spec.kind,
+            encoded,
+            base.root,
+            dataset,
+            pool,
+            spec.rounds,
+            spec.budget,
+            Phases(
+                spec.phases.train,
+                spec.phases.reveal,
+                spec.phases.score_commit,
+                spec.phases.score_reveal,
+                spec.phases.attest,
+            ),
+            spec.score.tolerance,
+        )
+        identifier = await node.wallet.submit(payload)
+        await node.wallet.confirm(identifier, SECONDS_PER_TRANSACTION)
+        return {"task": identifier.hex(), "name": spec.name, "base": cids.text(base.root)}
+
+    async def _data(self, field: str, value: str, folder: Path, progress: Progress) -> cids.Cid:
+        """The root of a task's data: its CID, or what publishing a local path gives."""
+        try:
+            return cids.parse(value)
+        except CidError:
+            path = (folder / value).resolve()
+        if not path.exists():
+            message = f"data.{field}: {value!r} is neither a CID nor a path below {folder}"
+            raise UsageError(message)
+        published = await datasets.publish(
+            path, self._node.store, self._node.network, progress=_stage(progress, field)
+        )
+        return published.root
+
+    async def sample(  # noqa: PLR0913 - the API's
+        self,
+        name: str,
+        version: int | None,
+        prompt: str | None,
+        path: Path | None,
+        length: int,
+        seed: int,
+    ) -> Json:
+        fetched = await self.fetch(name, version, None, _silent)
+        if path is not None and path.exists():
+            message = f"{path} is there already"
+            raise RefusedError(message, "give another path with -o, or remove it")
+        target = path if path is not None else self._node.settings.home / f"{name}.png"
+        made = await self._node.worker.sample(
+            Path(fetched["path"]), prompt or "", target, length=length, seed=seed
+        )
+        common: Json = {"name": name, "version": fetched["version"], "cid": fetched["cid"]}
+        return common | ({"path": str(made)} if isinstance(made, Path) else {"text": made})
+
+    async def evaluate(self, name: str, version: int | None) -> Json:
+        view = self._node.ledger.view()
+        fetched = await self.fetch(name, version, None, _silent)
+        task = next((one for one in reversed(view.tasks()) if one.name == name), None)
+        if task is None:
+            message = f"no task trains {name!r}, so there is no validation pool to score it on"
+            raise NotFoundError(message)
+        pool = await self._node.shelf.take(task.pool)
+        loss = await self._node.worker.evaluate(task.spec, Path(fetched["path"]), pool, None)
+        return {
+            "name": name,
+            "version": fetched["version"],
+            "cid": fetched["cid"],
+            "loss": reports.loss_of(loss),
+        }
+
+    def stop(self) -> None:
+        self._node.stop()
+
+
+def _silent(_stage_name: str, _done: int, _total: int) -> None:
+    """Progress that nobody watches."""
+
+
+def _stage(progress: Progress, stage: str) -> Any:  # noqa: ANN401 - Callable[[int, int], None]
+    return lambda done, total: progress(stage, done, total)
+
+
+def _cid(text: str) -> cids.Cid:
+    try:
+        return cids.parse(text)
+    except CidError as error:
+        raise UsageError(str(error), "a CID looks like bafybei… or bafkrei…") from error
+
+
+def _account(text: str) -> bytes:
+    try:
+        return signing.public_key(text)
+    except ValueError as error:
+        raise UsageError(str(error), "an account is a peer id: 12D3KooW…") from error
+
+
+def _task(view: LedgerView, text: str) -> TaskState:
+    matching = [one for one in view.tasks() if text in {one.name, one.id.hex()}]
+    if not matching:
+        message = f"no task is called {text[:80]!r} at height {view.height:,}"
+        raise NotFoundError(message, "`swarm tasks` lists them")
+    return max(matching, key=lambda one: (one.open, one.posted))
+
+
+def _spec(data: bytes) -> TaskSpec:
+    try:
+        return parse_spec(data)
+    except SpecError as error:
+        raise UsageError(str(error), "docs/guide/tasks.md explains every key") from error

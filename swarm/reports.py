@@ -1,0 +1,190 @@
+"""What a node tells about the ledger, as plain values ready for JSON."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from protocols import signing
+from storage import cid
+from swarm.ledger import transactions
+from swarm.ledger.errors import LedgerError
+
+if TYPE_CHECKING:
+    from protocols.consensus.messages import Block
+    from storage.cid import Cid
+    from swarm.ledger.application import LedgerApplication
+    from swarm.ledger.state import LedgerView, RoundState, SettledRound, TaskState
+
+Json = dict[str, Any]
+
+LOSS_UNITS = 10**5
+"""Losses and scores on the ledger are in 10^-5."""
+
+
+def root_text(root: Cid) -> str | None:
+    """A CID as text; None where there is none."""
+    return cid.text(root) if root else None
+
+
+def loss_of(units: int | None) -> float | None:
+    """A loss in nats; None where there is none."""
+    return None if units is None else units / LOSS_UNITS
+
+
+def block_summary(block: Block, transactions_in: int) -> Json:
+    """One block in a list."""
+    return {
+        "height": block.height,
+        "id": block.id.hex(),
+        "view": block.view,
+        "epoch": block.epoch,
+        "leader": signing.peer_id(block.leader) if block.leader else None,
+        "time_ms": block.timestamp_ms,
+        "transactions": transactions_in,
+        "state_root": block.state_root.hex(),
+        "bytes": len(block.payload),
+    }
+
+
+def transaction_report(ledger: LedgerApplication, data: bytes, base_fee: int | None = None) -> Json:
+    """One transaction of a finalized block."""
+    try:
+        one = transactions.decode(data)
+    except LedgerError as error:
+        return {"id": transactions.transaction_id(data).hex(), "ok": False, "error": str(error)}
+    included = ledger.included(one.id)
+    error = included.error if included is not None else ""
+    return {
+        "id": one.id.hex(),
+        "from": signing.peer_id(one.sender),
+        "type": _snake(type(one.payload).__name__),
+        "fee": None if base_fee is None else one.gas_used * base_fee,
+        "gas": one.gas_used,
+        "ok": not error,
+        "error": error or None,
+    }
+
+
+def task_summary(view: LedgerView, task: TaskState) -> Json:
+    """One task in a list."""
+    round_ = view.round(task.id)
+    entry = view.name(task.name)
+    history = view.history(task.id)
+    return {
+        "task": task.id.hex(),
+        "name": task.name,
+        "kind": task.kind,
+        "poster": signing.peer_id(task.poster),
+        "open": task.open,
+        "round": round_.number if round_ else task.done,
+        "rounds": task.rounds,
+        "phase": round_.phase.name.lower() if round_ else "closed",
+        "blocks_left": max(0, round_.phase_deadline - view.height) if round_ else 0,
+        "version": entry.version if entry else 0,
+        "loss": newest_loss(history),
+        "first_loss": first_loss(history),
+        "budget": task.budget,
+        "escrow": task.escrow,
+        "dataset": root_text(task.dataset),
+        "pool": root_text(task.pool),
+        "base": root_text(task.base),
+    }
+
+
+def newest_loss(history: list[SettledRound]) -> float | None:
+    """The loss of the newest version, as its validators attested it."""
+    losses = [one.merged_loss for one in history if one.merged_loss is not None]
+    return loss_of(losses[-1]) if losses else None
+
+
+def first_loss(history: list[SettledRound]) -> float | None:
+    """The loss of the first round's base, as its validators scored it."""
+    losses = [one.base_loss for one in history if one.base_loss is not None]
+    return loss_of(losses[0]) if losses else None
+
+
+def scoreboard(view: LedgerView, task: TaskState) -> Json:
+    """Every round of a task, the current one last."""
+    rounds = [_settled(one) for one in view.history(task.id)]
+    current = view.round(task.id)
+    if current is not None:
+        rounds.append(_current(current))
+    return {"task": task.id.hex(), "name": task.name, "open": task.open, "rounds": rounds}
+
+
+def _settled(one: SettledRound) -> Json:
+    return {
+        "round": one.number,
+        "attempt": one.attempt,
+        "outcome": one.outcome.name.lower(),
+        "version": one.version,
+        "root": root_text(one.merged),
+        "base_loss": loss_of(one.base_loss),
+        "loss": loss_of(one.merged_loss),
+        "blocks": one.settled - one.started,
+        "submissions": [
+            {
+                "worker": signing.peer_id(entry.worker),
+                "root": root_text(entry.root),
+                "score": _score(entry.score),
+                "accepted": entry.accepted,
+                "reason": entry.reason or None,
+                "paid": entry.payment,
+            }
+            for entry in one.submissions
+        ],
+        "validators": [
+            {"account": signing.peer_id(key), "paid": paid} for key, paid in one.validators
+        ],
+    }
+
+
+def _current(round_: RoundState) -> Json:
+    scores = dict(enumerate(round_.medians))
+    accepted = {one.index for one in round_.accepted}
+    submissions = [
+        {
+            "worker": signing.peer_id(one.worker),
+            "root": root_text(one.root),
+            "score": _score(scores.get(index)),
+            "accepted": index in accepted if round_.medians else None,
+            "reason": None,
+            "paid": 0,
+        }
+        for index, one in enumerate(round_.submissions)
+    ]
+    if not submissions:
+        submissions = [
+            {
+                "worker": signing.peer_id(worker),
+                "root": root_text(round_.reveals[worker]) if worker in round_.reveals else None,
+                "score": None,
+                "accepted": None,
+                "reason": None,
+                "paid": 0,
+            }
+            for worker in round_.commits
+        ]
+    return {
+        "round": round_.number,
+        "attempt": round_.attempt,
+        "outcome": round_.phase.name.lower(),
+        "version": round_.version,
+        "root": root_text(round_.base),
+        "base_loss": loss_of(round_.base_loss) if round_.medians else None,
+        "loss": None,
+        "blocks": None,
+        "submissions": submissions,
+        "validators": [],
+    }
+
+
+def _score(score: int | None) -> float | None:
+    """A score as a fraction; None for a refusal, whose reason stands beside it."""
+    return None if score is None or score <= -LOSS_UNITS * 1000 else score / LOSS_UNITS
+
+
+def _snake(name: str) -> str:
+    return "".join("_" + letter.lower() if letter.isupper() else letter for letter in name).lstrip(
+        "_"
+    )

@@ -1,0 +1,212 @@
+"""A checkpoint folder: `model.safetensors`, `config.json`, `README.md`, and of a gan `evaluator.safetensors`.
+
+Everything in the folder is a function of the task, the base and the merged updates, so that its CID is the
+same on every machine: no time, no machine, no measured loss.
+`config.json` alone says how to build the model; it comes from peers and is checked before anything is built.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from swarm.training import tensors
+from swarm.training.errors import CheckpointError, SpecError, TensorFileError
+from swarm.training.spec import (
+    MAX_PARAMETERS,
+    GanModel,
+    Kind,
+    LmModel,
+    TaskSpec,
+    check_model,
+    format_amount,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from swarm.training.tensors import Array
+
+FORMAT: Final = "swarm-checkpoint-1"
+MODEL: Final = "model.safetensors"
+CONFIG: Final = "config.json"
+CARD: Final = "README.md"
+EVALUATOR: Final = "evaluator.safetensors"
+MAX_CONFIG_BYTES: Final = 16 * 2**10
+MAX_MODEL_BYTES: Final = 4 * MAX_PARAMETERS + tensors.MAX_HEADER_BYTES + 8
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What `config.json` says."""
+
+    kind: Kind
+    name: str
+    version: int
+    tokenizer: str
+    model: LmModel | GanModel
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checked checkpoint; the tensors are views of the mapped file."""
+
+    config: Config
+    tensors: dict[str, Array]
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape by name."""
+        return {name: item.shape for name, item in self.tensors.items()}
+
+
+def load(folder: Path) -> Checkpoint:
+    """Read a checkpoint folder.
+
+    Raises:
+        CheckpointError: Something is missing, malformed, too large or not finite.
+    """
+    config = load_config(folder)
+    try:
+        file = tensors.read(folder / MODEL, max_bytes=MAX_MODEL_BYTES)
+    except TensorFileError as error:
+        message = f"{MODEL} {error}"
+        raise CheckpointError(message) from error
+    for name, item in file.tensors.items():
+        if item.dtype != np.dtype("<f4") or not np.isfinite(item).all():
+            message = f"tensor {name[:80]!r} is not float32 or holds a value that is not finite"
+            raise CheckpointError(message)
+    return Checkpoint(config, file.tensors)
+
+
+def load_config(folder: Path) -> Config:
+    """Read and check `config.json`.
+
+    Raises:
+        CheckpointError: Missing, malformed, or of a model that is not in the registry or out of bounds.
+    """
+    path = folder / CONFIG
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            message = f"{CONFIG} is longer than {MAX_CONFIG_BYTES:,} bytes"
+            raise CheckpointError(message)
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        message = f"{CONFIG} cannot be read: {error.strerror}"
+        raise CheckpointError(message) from error
+    except (ValueError, RecursionError) as error:
+        message = f"{CONFIG} is not JSON: {error}"
+        raise CheckpointError(message) from error
+    return _config(value)
+
+
+def _config(value: Any) -> Config:  # noqa: ANN401 - JSON gives anything
+    keys = {"format", "kind", "name", "version", "tokenizer", "model"}
+    if not isinstance(value, dict) or value.keys() != keys or value["format"] != FORMAT:
+        message = f"{CONFIG} is not of format {FORMAT}"
+        raise CheckpointError(message)
+    kind, name, version, tokenizer = (value[key] for key in ("kind", "name", "version", "tokenizer"))
+    if (
+        kind not in ("lm", "gan")
+        or not isinstance(name, str)
+        or len(name) > 64
+        or type(version) is not int
+        or not 0 <= version < 2**53
+        or tokenizer != ("bytes" if kind == "lm" else "none")
+    ):
+        message = f"{CONFIG} holds a kind, name, version or tokenizer that is not known"
+        raise CheckpointError(message)
+    try:
+        model = check_model(kind, value["model"])
+    except SpecError as error:
+        message = f"{CONFIG}: {error}"
+        raise CheckpointError(message) from error
+    return Config(kind, name, version, tokenizer, model)
+
+
+def write_config(folder: Path, config: Config) -> None:
+    """Write `config.json` in its one spelling."""
+    value = {
+        "format": FORMAT,
+        "kind": config.kind,
+        "model": asdict(config.model),
+        "name": config.name,
+        "tokenizer": config.tokenizer,
+        "version": config.version,
+    }
+    text = json.dumps(value, sort_keys=True, indent=2, ensure_ascii=True) + "\n"
+    (folder / CONFIG).write_bytes(text.encode())
+
+
+def write(
+    folder: Path,
+    config: Config,
+    values: Mapping[str, Array],
+    card: str,
+    *,
+    evaluator: Path | None = None,
+) -> None:
+    """Write a whole checkpoint folder; a folder with the same files is overwritten.
+
+    Args:
+        folder: Created when it is missing.
+        config: The model's sizes and the version.
+        values: float32 tensors by name.
+        card: The README's text.
+        evaluator: The file to carry along (gan), or None.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors.write(folder / MODEL, values, {"format": FORMAT})
+    write_config(folder, config)
+    (folder / CARD).write_bytes(card.encode())
+    if evaluator is not None and evaluator != folder / EVALUATOR:
+        shutil.copyfile(evaluator, folder / EVALUATOR)
+
+
+def card(
+    spec: TaskSpec, *, version: int, parameters: int, base: str | None, round_: int | None, peers: Sequence[str]
+) -> str:
+    """The model card: front matter as model hubs read it, then a few lines for people.
+
+    Args:
+        spec: The task.
+        version: The checkpoint's.
+        parameters: How many the model has.
+        base: CID of the version before, or None.
+        round_: The round that made it, or None.
+        peers: Who made the merged updates, in order.
+    """
+    lm = spec.kind == "lm"
+    lines = [
+        "---",
+        f"license: {json.dumps(spec.data.license)}",
+        "library_name: swarm",
+        f"pipeline_tag: {'text-generation' if lm else 'unconditional-image-generation'}",
+        "datasets:",
+        f"- {json.dumps(spec.data.dataset)}",
+        *([f"base_model: {base}"] if base else []),
+        "tags:",
+        "- swarm",
+        f"- {'gpt' if lm else 'dcgan'}",
+        "---",
+        f"# {spec.name}, version {version}",
+        "",
+        f"{'A GPT' if lm else 'A pair of DCGAN networks'} with {parameters:,} parameters, trained by a swarm of peers.",
+        "",
+        f"- Dataset: `{spec.data.dataset}`",
+        f"- Held-out pool: `{spec.data.pool}`",
+        f"- Tokenizer: {spec.data.tokenizer}",
+        f"- Task: {spec.rounds:,} rounds of {spec.train.steps:,} steps, a budget of {format_amount(spec.budget)} tokens",
+    ]
+    if base is None:
+        lines.append(f"- Made from seed {spec.train.seed}, before any training")
+    else:
+        lines.append(f"- Version before: `{base}`")
+        lines.append(f"- Made in round {round_} from the work of {len(peers)} peers:")
+        lines += [f"  - `{peer}`" for peer in peers]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,189 @@
+"""A node that answers from memory: real to the control app and to the command, without a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import trio
+import trio.lowlevel
+
+from storage.errors import QuotaError
+from swarm.errors import NotFoundError, UsageError
+
+CID = "bafkreiaxnnnb7qz2focittuqq3ya25q7rcv3bqynnczfzako47346wosmu"
+PEER = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN"
+
+
+class FakeNode:
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.stopped = trio.Event()
+        self.began = trio.Event()
+        self.cancelled = trio.Event()
+        self.sent = []
+
+    def status(self):
+        return {
+            "peer": PEER,
+            "account": PEER,
+            "network": "test",
+            "chain_id": "ab" * 32,
+            "height": 42,
+            "epoch": 0,
+            "view": 43,
+            "peers": 3,
+            "addresses": [f"/ip4/127.0.0.1/tcp/4001/p2p/{PEER}"],
+            "problems": ["the clock is 3 s ahead of its peers"],
+            "finality_ms": {"p50": 700, "p99": 1500},
+            "storage": {"lent": 500 * 10**9, "used": 1_400_000_000, "free": 498_600_000_000},
+            "balance": 12_500_000_000,
+            "earned": 2_500_000_000,
+            "stake": 1000 * 10**9,
+            "roles": ["worker", "validator"],
+            "device": "cpu",
+            "task": {
+                "name": "tiny-gpt",
+                "round": 2,
+                "rounds": 6,
+                "phase": "train",
+                "blocks_left": 7,
+                "loss": 2.5,
+                "version": 1,
+                "activity": "training",
+            },
+            "version": "0.1.0",
+            "uptime_s": 61,
+            "temporary": False,
+            "pid": 4711,
+            "home": str(self.home),
+            "bytes_in": 1000,
+            "bytes_out": 2000,
+        }
+
+    async def peers(self):
+        return [
+            {
+                "peer": PEER,
+                "address": "/ip4/127.0.0.1/tcp/4001",
+                "version": "0.1.0",
+                "head": 41,
+                "member": True,
+                "roles": ["worker"],
+                "seconds": 12,
+            }
+        ]
+
+    async def blocks(self, start, limit):
+        top = 42 if start is None else start
+        return [_block(height) for height in range(top, max(-1, top - limit), -1)]
+
+    async def block(self, height):
+        if height > 42:
+            raise NotFoundError(f"block {height} is above the head, which is at 42")
+        tx = {"id": "cd" * 32, "from": PEER, "type": "transfer", "fee": 10, "ok": True, "error": ""}
+        return {**_block(height), "txs": [tx]}
+
+    async def balance(self, account):
+        if account is not None and not account.startswith("12D3"):
+            raise UsageError(f"account: {account!r} is not a peer id")
+        owner = account or PEER
+        return {"account": owner, "balance": 12_500_000_000, "stake": 0, "earned": 5}
+
+    async def send(self, to, amount, *, wait=True):
+        self.sent.append((to, amount, wait))
+        return {"tx": "ef" * 32, "height": 43 if wait else None}
+
+    async def publish(self, path, name, progress):
+        if path.name == "too-large":
+            raise QuotaError(needed=10**12, free=10**6)
+        if path.name == "slow":
+            await self._hang()
+        if path.name == "chatty":
+            while True:
+                progress("hash" * 1000, 1, 2)
+                await trio.lowlevel.checkpoint()
+        progress("hash", 1, 2)
+        await trio.lowlevel.checkpoint()
+        progress("hash", 2, 2)
+        done = {"cid": CID, "size": 5, "chunks": 1, "new_bytes": 5}
+        return done if name is None else {**done, "name": name, "version": 1}
+
+    async def get(self, cid, path, progress):
+        if cid != CID:
+            raise NotFoundError(f"nobody has {cid}: the DHT and 3 peers were asked")
+        progress("fetch", 5, 5)
+        path.write_bytes(b"hello")
+        return {"cid": cid, "path": str(path), "bytes": 5}
+
+    async def fetch(self, name, version, path, progress):
+        if name != "tiny-gpt":
+            raise NotFoundError(f"no name {name!r} on the ledger at height 42")
+        progress("fetch", 5, 5)
+        return {
+            "name": name,
+            "version": version or 3,
+            "cid": CID,
+            "path": str(path or self.home / "models" / name),
+            "height": 42,
+            "proof": {"header": "00"},
+        }
+
+    async def post_task(self, spec_text, folder, progress):
+        if "rounds" not in spec_text:
+            raise UsageError("rounds: missing")
+        return {"task": "12" * 32, "name": "tiny-gpt", "base": CID}
+
+    async def tasks(self):
+        one = {"task": "12" * 32, "name": "tiny-gpt", "round": 2, "rounds": 6}
+        return [{**one, "phase": "train", "version": 1, "loss": 2.5}]
+
+    async def scoreboard(self, task):
+        if task != "tiny-gpt":
+            raise NotFoundError(f"no task {task!r}")
+        paid = {
+            "worker": PEER,
+            "root": CID,
+            "score": 0.25,
+            "accepted": True,
+            "reason": "",
+            "paid": 10**9,
+        }
+        failed = {**paid, "score": None, "accepted": False, "reason": "not finite", "paid": 0}
+        rounds = [
+            {"round": 1, "version": 1, "base_loss": 4.2, "loss": 2.5, "submissions": [paid, failed]}
+        ]
+        return {"task": "12" * 32, "name": "tiny-gpt", "rounds": rounds}
+
+    async def sample(self, name, version, prompt, path, length, seed):
+        if name == "broken":
+            raise ZeroDivisionError("a fault of the node's own")
+        if name == "gan":
+            return {"path": str(path)}
+        return {"text": f"{prompt or ''}…{length}…{seed}"}
+
+    async def evaluate(self, name, version):
+        return {"loss": 2.5}
+
+    def stop(self):
+        self.stopped.set()
+
+    async def _hang(self):
+        self.began.set()
+        try:
+            await trio.sleep_forever()
+        finally:
+            self.cancelled.set()
+
+
+def _block(height):
+    return {
+        "height": height,
+        "id": f"{height:064x}",
+        "view": height + 1,
+        "epoch": 0,
+        "leader": PEER,
+        "time_ms": 1_700_000_000_000 + height,
+        "transactions": 1,
+        "state_root": "00" * 32,
+        "bytes": 345,
+    }

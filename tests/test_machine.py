@@ -1,0 +1,53 @@
+"""How the nodes of one machine find each other."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import trio
+from swarm.heights import Heights
+from swarm.machine import Machine
+
+
+def test_a_running_node_is_found_and_a_stopped_one_is_not(tmp_path) -> None:
+    machine = Machine(tmp_path / "run")
+    machine.enter(b"c" * 32, ["/ip4/127.0.0.1/tcp/1/p2p/x"])
+    (found,) = machine.running()
+    assert (found.pid, found.chain_id) == (os.getpid(), (b"c" * 32).hex())
+    machine.leave()
+    assert machine.running() == []
+
+
+def test_the_file_of_a_killed_node_and_of_a_reused_pid_is_removed(tmp_path) -> None:
+    machine = Machine(tmp_path / "run")
+    machine.enter(b"c" * 32, [])
+    (path,) = (tmp_path / "run").glob("*.node")
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"created": record["created"] - 60}))
+    assert machine.running() == []
+    assert not path.exists()
+
+
+def test_garbage_in_the_folder_is_no_node(tmp_path) -> None:
+    machine = Machine(tmp_path / "run")
+    for name, data in {"1.node": "[]", "2.node": "{", "3.node": '{"pid": "x"}'}.items():
+        (tmp_path / "run" / name).write_text(data)
+    assert machine.running() == []
+
+
+async def test_a_waiting_task_wakes_at_the_next_height_only(autojump_clock) -> None:
+    heights, seen = Heights(4), []
+
+    async def wait() -> None:
+        seen.append(await heights.above(4))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        await trio.sleep(1)
+        heights.move(4)
+        await trio.sleep(1)
+        assert seen == []
+        heights.move(6)
+    assert seen == [6]
+    assert await heights.above(5) == 6
