@@ -72,3 +72,20 @@ class StoreLockedError(StorageError):
         super().__init__(f"{folder} is in use by process {pid}")
         self.folder = folder
         self.pid = pid
+
+
+class PathNotFoundError(StorageError):
+    """The folder has no entry of that path."""
+
+    def __init__(self, path: str, root: str) -> None:
+        super().__init__(f"there is no {path!r} in {root}")
+        self.path = path
+        self.root = root
+
+
+class TargetExistsError(StorageError):
+    """Something is in the place that was to be written, and is left as it is."""
+
+    def __init__(self, target: str) -> None:
+        super().__init__(f"{target} exists; nothing was written")
+        self.target = target

@@ -144,11 +144,11 @@ class SegmentLog:
             DamagedRecordError: Other bytes are there, or none.
             OSError: The file could not be opened for a reason that may pass.
         """
-        wanted = PREFIX_BYTES + place.length
         try:
             descriptor = os.open(self._path(place.segment), os.O_RDONLY)
             try:
-                record = os.pread(descriptor, wanted, place.offset)
+                prefix = os.pread(descriptor, PREFIX_BYTES, place.offset)
+                data = os.pread(descriptor, place.length, place.offset + PREFIX_BYTES)
             finally:
                 os.close(descriptor)
         except OSError as error:
@@ -156,13 +156,10 @@ class SegmentLog:
                 message = f"segment {place.segment}: {error}"
                 raise DamagedRecordError(message) from error
             raise
-        if (
-            len(record) != wanted
-            or pack(cid, memoryview(record)[PREFIX_BYTES:]).prefix != record[:PREFIX_BYTES]
-        ):
+        if len(data) != place.length or pack(cid, data).prefix != prefix:
             message = f"segment {place.segment}, offset {place.offset}"
             raise DamagedRecordError(message)
-        return record[PREFIX_BYTES:]
+        return data
 
     def recover(self, segment: int, start: int) -> Found:
         """Read a segment from `start` again; cut a torn tail from it if it is the last."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 LOCAL_NETWORK = "local"
 """The network of this machine's own: the folder of a node that is told nothing else."""
 
+DEFAULT_LISTEN = ("/ip4/0.0.0.0/tcp/0",)
 DEFAULT_STORAGE = 10 * 10**9
 """Bytes lent when nothing is said."""
 
@@ -71,12 +72,9 @@ def format_size(size: int) -> str:
     """A size for people, in powers of 1000: `1.4 GB`."""
     if size < 1000:
         return f"{size} B"
-    value = float(size)
-    for unit in ("kB", "MB", "GB", "TB", "PB"):
-        value /= 1000
-        if value < 999.95:
-            break
-    return f"{value:.1f} {unit}"
+    units = ("kB", "MB", "GB", "TB", "PB", "EB")
+    power = next(at for at in range(1, 7) if at == 6 or size / 1000**at < 999.95)
+    return f"{size / 1000**power:.1f} {units[power - 1]}"
 
 
 def parse_address(text: str) -> str:
@@ -133,7 +131,7 @@ class Settings:
 
     Attributes:
         home: Its data folder; one network, one key, one process.
-        listen: Multiaddrs to listen on; port 0 is any free port. Empty: the network room's default.
+        listen: Multiaddrs to listen on; port 0 is any free port, 0.0.0.0 every interface.
         bootstrap: First addresses, tried together with the last known peers from disk.
         storage: Bytes lent to the swarm.
         gpu: Use an accelerator where there is one.
@@ -147,7 +145,7 @@ class Settings:
     """
 
     home: Path
-    listen: tuple[str, ...] = ()
+    listen: tuple[str, ...] = DEFAULT_LISTEN
     bootstrap: tuple[str, ...] = ()
     storage: int = DEFAULT_STORAGE
     gpu: bool = False

@@ -17,7 +17,7 @@ from protocols.sync.service import fetch_genesis
 from swarm.errors import UsageError
 from swarm.ledger.errors import GenesisError
 from swarm.ledger.genesis import UNIT, Genesis, GenesisValidator, Params
-from swarm.ledger.vrf import vrf_key_of
+from swarm.ledger.vrf import VrfKey
 from swarm.network import Network, NetworkSettings
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ async def find(  # noqa: PLR0913 - each is one way in
     Args:
         folder: The node's data folder.
         signer: The node's key; the validator of a network that it makes.
-        machine: Where this machine's nodes find each other; the caller holds `deciding`.
+        machine: Where this machine's nodes find each other.
         genesis: A file that the person named.
         bootstrap: Addresses that the person named.
         hello: What to say to peers before a network is known.
@@ -116,7 +116,9 @@ def _load(path: Path) -> Genesis:
 
 
 def _own(signer: Signer) -> Genesis:
-    validator = GenesisValidator(signer.public_key, vrf_key_of(signer), OWN_STAKE)
+    validator = GenesisValidator(
+        signer.public_key, VrfKey.of(signer.seed).public_key, OWN_STAKE
+    )
     return Genesis.create(
         OWN_NETWORK,
         0,

@@ -6,13 +6,13 @@ import fcntl
 import os
 import secrets
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from protocols.signing import Signer
 from swarm.errors import RefusedError
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import TracebackType
 
 KEY_FILE = "identity.key"

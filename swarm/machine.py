@@ -6,7 +6,6 @@ The first node to start makes the network; a lock keeps two that start at once f
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import os
@@ -16,7 +15,6 @@ from typing import TYPE_CHECKING
 import psutil
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 MAX_RECORD_BYTES = 64 * 2**10
@@ -39,6 +37,19 @@ class Running:
     addresses: tuple[str, ...]
 
 
+class Deciding:
+    """The lock, held until it is released; the kernel releases it for a process that ends."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor: int | None = descriptor
+
+    def release(self) -> None:
+        """Let the next node decide."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
 class Machine:
     """The folder in which this user's nodes find each other.
 
@@ -50,15 +61,15 @@ class Machine:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder = folder
 
-    @contextlib.contextmanager
-    def deciding(self) -> Iterator[None]:
-        """Held while a node finds out whether it is the first; waits for another that does so."""
+    def decide(self) -> Deciding | None:
+        """Take the lock for finding out whether this node is the first; None while another does so."""
         descriptor = os.open(self._folder / "deciding.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
             os.close(descriptor)
+            return None
+        return Deciding(descriptor)
 
     def running(self) -> list[Running]:
         """Nodes that run now; files that dead ones left are removed."""

@@ -36,6 +36,17 @@ def test_garbage_in_the_folder_is_no_node(tmp_path) -> None:
     assert machine.running() == []
 
 
+def test_only_one_node_at_a_time_decides(tmp_path) -> None:
+    machine = Machine(tmp_path / "run")
+    first = machine.decide()
+    assert first is not None
+    assert machine.decide() is None
+    first.release()
+    second = machine.decide()
+    assert second is not None
+    second.release()
+
+
 async def test_a_waiting_task_wakes_at_the_next_height_only(autojump_clock) -> None:
     heights, seen = Heights(4), []
 

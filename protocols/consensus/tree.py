@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from enum import Enum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from protocols.consensus.blocks import Block
+if TYPE_CHECKING:
+    from protocols.consensus.blocks import Block
 
 RECENT_BLOCKS: Final = 64
 RECENT_BYTES: Final = 16 * 2**20
@@ -128,7 +129,7 @@ class BlockTree:
             self.durable.discard(block_id)
         self.missing.clear()
 
-    def unheld_pruned(self, keep: set[bytes]) -> None:
+    def keep_only(self, keep: set[bytes]) -> None:
         """Forget held blocks that are neither named in `keep` nor an ancestor of one that is."""
         wanted: set[bytes] = set()
         for block_id in keep:

@@ -68,9 +68,7 @@ class View:
     number: int
     proposal: Proposal | None = None
     rejected: bool = False
-    votes: dict[Kind, dict[int, Vote]] = field(
-        default_factory=lambda: {kind: {} for kind in Kind}
-    )
+    votes: dict[Kind, dict[int, Vote]] = field(default_factory=lambda: {kind: {} for kind in Kind})
     own: dict[Kind, Vote] = field(default_factory=dict)
     notarization: Certificate | None = None
     nullification: Certificate | None = None

@@ -122,7 +122,8 @@ class Schedule:
         self.last_progress = now
         self._wants: dict[Cid, _Want] = {}
         self._leaves: deque[_Want] = deque()
-        self._manifests: list[_Want] = []
+        self._manifests: deque[_Want] = deque()
+        self._lacked: deque[_Want] = deque()
         self._manifests_in_flight = 0
         self._providers: dict[PeerId, _Provider] = {}
         self._checking: dict[Cid, int] = {}
@@ -142,8 +143,12 @@ class Schedule:
     @property
     def is_starving(self) -> bool:
         """Whether chunks are wanted, none is in flight and none can be asked of anybody."""
-        return bool(self._leaves or self._manifests) and not self._checking and not any(
-            want.holders for want in self._wants.values()
+        return (
+            bool(self._wants)
+            and not self._checking
+            and not any(
+                cid in self._wants for p in self._providers.values() for cid in p.in_flight
+            )
         )
 
     def first_wanted(self) -> Cid | None:
@@ -235,6 +240,9 @@ class Schedule:
         """Ask again those that lacked a chunk: they may have it by now."""
         for want in self._wants.values():
             want.lacking.clear()
+        returned, self._lacked = self._lacked, deque()
+        for want in returned:
+            self._queue(want)
 
     def tick(self, now: float, budget: int) -> list[Effect]:
         """Hand out what can be handed out.
@@ -262,31 +270,40 @@ class Schedule:
                 effects.append(Ask(provider.peer, tuple(asked)))
         return effects
 
+    def _line(self, want: _Want) -> deque[_Want]:
+        if want.lacking:
+            return self._lacked
+        return self._manifests if is_manifest(want.cid) else self._leaves
+
     def _queue(self, want: _Want, *, first: bool = False) -> None:
-        if is_manifest(want.cid):
-            self._manifests.append(want)
-        elif first:
-            self._leaves.appendleft(want)
+        line = self._line(want)
+        if first or line is self._manifests:
+            line.appendleft(want)
         else:
-            self._leaves.append(want)
+            line.append(want)
 
     def _unqueue(self, want: _Want) -> None:
-        if is_manifest(want.cid):
-            self._manifests.remove(want)
-        else:
-            self._leaves.remove(want)
+        for line in (self._lacked, self._manifests, self._leaves):
+            if want in line:
+                line.remove(want)
 
     def _pick(self, provider: _Provider) -> _Want | None:
+        lines = [self._leaves, self._lacked]
         if len(self._leaves) < LOW_LEAVES and self._manifests_in_flight < MAX_OPEN_MANIFESTS:
-            last = len(self._manifests) - 1
-            for index in range(last, max(-1, last - _SCAN), -1):
-                if _may_ask(provider, self._manifests[index]):
-                    return self._manifests.pop(index)
-        for index in range(min(_SCAN, len(self._leaves))):
-            want = self._leaves[index]
-            if _may_ask(provider, want):
-                del self._leaves[index]
-                return want
+            lines.insert(0, self._manifests)
+        for line in lines:
+            found: _Want | None = None
+            turns = 0
+            while found is None and turns < min(_SCAN, len(line)):
+                if _may_ask(provider, line[0]):
+                    found = line.popleft()
+                else:
+                    line.rotate(-1)
+                    turns += 1
+            if line is not self._lacked:
+                line.rotate(turns)
+            if found is not None:
+                return found
         return None
 
     def _steal(self, thief: _Provider, now: float) -> _Want | None:
@@ -334,7 +351,7 @@ class Schedule:
         if not want.holders:
             if is_manifest(cid):
                 self._manifests_in_flight -= 1
-            self._queue(want, first=True)
+            self._queue(want, first=not want.lacking)
 
 
 def _may_ask(provider: _Provider, want: _Want) -> bool:

@@ -30,4 +30,4 @@ from __future__ import annotations
 from protocols.handshake.errors import HandshakeError
 from protocols.handshake.messages import Hello
 
-__all__ = ["Hello", "HandshakeError"]
+__all__ = ["HandshakeError", "Hello"]

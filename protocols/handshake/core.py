@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from enum import Enum
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from protocols.handshake import messages
 from protocols.handshake.errors import HandshakeError
-from protocols.handshake.messages import Hello
+
+if TYPE_CHECKING:
+    from protocols.handshake.messages import Hello
 
 REFRESH_S = 5.0
 """The opener says hello this often."""

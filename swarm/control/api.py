@@ -9,8 +9,10 @@ by the control app (quota: refused; a malformed CID: usage; a chunk or root nobo
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Json: TypeAlias = dict[str, Any]
 Progress: TypeAlias = Callable[[str, int, int], None]

@@ -6,9 +6,20 @@ import errno
 
 import trio
 
+from protocols.exchange.errors import ContentNotFoundError
 from protocols.transport import StreamError, UnreachableError
-from storage.errors import ChunkNotFoundError, CidError, ManifestError, QuotaError
+from storage.errors import (
+    ChunkNotFoundError,
+    CidError,
+    DiskFullError,
+    ManifestError,
+    QuotaError,
+    StoreLockedError,
+    TargetExistsError,
+)
 from swarm.errors import NetworkError, NotFoundError, RefusedError, SwarmError, UsageError
+from swarm.ledger.errors import GenesisError, LedgerError
+from swarm.training.errors import SpecError
 
 STATUS: dict[str, int] = {
     "usage": 400,
@@ -19,6 +30,18 @@ STATUS: dict[str, int] = {
     "internal": 500,
 }
 """The HTTP status of each error code."""
+
+_KINDS: tuple[tuple[tuple[type[Exception], ...], type[SwarmError], str | None], ...] = (
+    ((DiskFullError,), RefusedError, "make room on the disk"),
+    ((QuotaError,), RefusedError, "lend more with `swarm join --storage SIZE`"),
+    ((CidError,), UsageError, "a CID looks like bafybei… or bafkrei…"),
+    ((ChunkNotFoundError, ContentNotFoundError), NotFoundError, None),
+    ((ManifestError, StoreLockedError, TargetExistsError), RefusedError, None),
+    ((SpecError, GenesisError), UsageError, None),
+    ((LedgerError,), RefusedError, None),
+    ((UnreachableError, StreamError, trio.TooSlowError), NetworkError, None),
+)
+"""What each room raises, and as what a person is told it; the first that fits."""
 
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -32,18 +55,9 @@ def translate(error: BaseException) -> SwarmError:
         error = error.exceptions[0]
     if isinstance(error, SwarmError):
         return error
-    if isinstance(error, QuotaError):
-        return RefusedError(
-            str(error), "lend more with --storage, or unpin what you no longer need"
-        )
-    if isinstance(error, ChunkNotFoundError):
-        return NotFoundError(str(error))
-    if isinstance(error, CidError):
-        return UsageError(str(error))
-    if isinstance(error, ManifestError):
-        return RefusedError(f"the manifest is not one that this node takes: {error}")
-    if isinstance(error, UnreachableError | StreamError | trio.TooSlowError):
-        return NetworkError(str(error) or "peers did not answer in time")
+    for kinds, told, hint in _KINDS:
+        if isinstance(error, kinds):
+            return told(str(error) or "peers did not answer in time", hint)
     if isinstance(error, OSError):
         return _of_disk(error)
     return SwarmError(f"{type(error).__name__}: {error}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,11 +39,12 @@ class Fields:
             UsageError: Larger, not JSON, or not an object.
         """
         body = bytearray()
-        async for part in request.stream():
-            body += part
-            if len(body) > MAX_BODY_BYTES:
-                message = f"the request has more than {MAX_BODY_BYTES:,} bytes"
-                raise UsageError(message)
+        async with aclosing(request.stream()) as parts:
+            async for part in parts:
+                body += part
+                if len(body) > MAX_BODY_BYTES:
+                    message = f"the request has more than {MAX_BODY_BYTES:,} bytes"
+                    raise UsageError(message)
         try:
             values = json.loads(bytes(body) or b"{}")
         except (ValueError, RecursionError) as error:

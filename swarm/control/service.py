@@ -9,7 +9,7 @@ import socket
 import tempfile
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 from hypercorn.config import Config
@@ -23,6 +23,8 @@ from swarm.control.app import make_app
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from trio_typing import TaskStatus
 
     from swarm.control.api import NodeApi
 
@@ -38,7 +40,7 @@ async def serve(
     node: NodeApi,
     socket_path: Path,
     *,
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve a node's control API until cancelled; operations in flight are cancelled with it.
 
@@ -67,7 +69,8 @@ class _Connections:
     """
 
     def __init__(self, node: NodeApi) -> None:
-        self._app = wrap_app(make_app(node), 0, "asgi")
+        app: Any = make_app(node)  # ASGI, typed more loosely there
+        self._app = wrap_app(app, 0, "asgi")
         self._config = Config()
         self._config.errorlog = None
         self._config.keep_alive_timeout = KEEP_ALIVE_SECONDS
@@ -80,7 +83,8 @@ class _Connections:
         self._open.add(stream)
         try:
             async with stream, self._places:
-                await TCPServer(self._app, self._config, self._context, ConnectionState({}), stream)
+                plain: Any = stream  # typed for TLS only; it asks which it is
+                await TCPServer(self._app, self._config, self._context, ConnectionState({}), plain)
         finally:
             self._open.discard(stream)
 

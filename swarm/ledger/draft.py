@@ -5,7 +5,7 @@ A transaction that fails is rolled back: each change notes what stood there befo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from storage import canonical
 from swarm.ledger import state
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from swarm.ledger.state import Reader
 
+T = TypeVar("T")
 _UNREAD = object()
 _FLAT = (Head, Money, Params)
 
@@ -63,6 +64,11 @@ class Draft:
             if data != self._view.get(key):
                 found[key] = data
         return found
+
+    @property
+    def chain_id(self) -> bytes:
+        """SHA-256 of the genesis."""
+        return self._need(state.CHAIN_KEY, lambda value: bytes(value[0]))
 
     @property
     def params(self) -> Params:
@@ -127,6 +133,10 @@ class Draft:
             if key.startswith(b"b/"):
                 (found.discard if self._records[key] is None else found.add)(key)
         return sorted(key[2:] for key in found)
+
+    def put_chain_id(self, chain_id: bytes) -> None:
+        """Only genesis does."""
+        self.put(state.CHAIN_KEY, [chain_id])
 
     def put_params(self, params: Params) -> None:
         """Only genesis does."""
@@ -207,16 +217,17 @@ class Draft:
         self._records[key] = record
         self._changed.add(key)
 
-    def _need(self, key: bytes, unpack: Callable[[list[Any]], Any]) -> Any:  # noqa: ANN401
+    def _need(self, key: bytes, unpack: Callable[[list[Any]], T]) -> T:
         found = self._get(key, unpack)
         if found is None:
             message = f"the state has no {key!r}"
             raise LookupError(message)
         return found
 
-    def _get(self, key: bytes, unpack: Callable[[list[Any]], Any]) -> Any:  # noqa: ANN401
+    def _get(self, key: bytes, unpack: Callable[[list[Any]], T]) -> T | None:
         if key in self._records:
-            return self._records[key]
+            known: T | None = self._records[key]
+            return known
         data = self._view.get(key)
         record = None if data is None else unpack(state.load(data))
         self._records[key] = record

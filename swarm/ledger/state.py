@@ -39,6 +39,7 @@ if TYPE_CHECKING:
             """Keys and values below a prefix, in order."""
 
 
+CHAIN_KEY = b"m/chain"
 HEAD_KEY = b"m/head"
 MONEY_KEY = b"m/money"
 PARAMS_KEY = b"m/params"

@@ -45,7 +45,7 @@ MAX_PHASE_BLOCKS = 1_000_000
 MAX_ROUNDS = 100_000
 MAX_TOLERANCE = 2**30
 MAX_LOSS = 2**40
-MAX_VOTE_BYTES = 1024
+MAX_EVIDENCE_BYTES = 1024
 MAX_FILE_BYTES = 2**60
 SALT_BYTES = 32
 ROLES = ("keeper", "reader", "validator", "worker")
@@ -313,15 +313,13 @@ class MergeAttest:
 class Evidence:
     """Two votes of one validator that contradict each other."""
 
-    first: bytes
-    second: bytes
+    evidence: bytes  # of `protocols.consensus.evidence`
 
     TYPE: ClassVar[int] = 15
     GAS: ClassVar[int] = 100_000
 
     def check(self) -> None:
-        _bytes(self.first, 1, MAX_VOTE_BYTES)
-        _bytes(self.second, 1, MAX_VOTE_BYTES)
+        _bytes(self.evidence, 1, MAX_EVIDENCE_BYTES)
 
 
 Payload: TypeAlias = (

@@ -68,19 +68,7 @@ def parse(text: str) -> Address:
         message = f"{text!r} is not of the form /ip4/<address>/tcp/<port>/p2p/<peer id>"
         raise AddressError(message)
     kind, host, port_text = parts[1], parts[2], parts[4]
-    if kind in {"ip4", "ip6"}:
-        try:
-            ip = ipaddress.ip_address(host)
-        except ValueError as error:
-            message = f"{host!r} in {text!r} is not an IP address"
-            raise AddressError(message) from error
-        if ip.version != int(kind[2]) or (ip.version == 6 and ip.scope_id):
-            message = f"{host!r} is not an address for /{kind}"
-            raise AddressError(message)
-        host = str(ip)
-    elif kind not in _DNS or not _NAME.match(host):
-        message = f"{text!r} does not start with an IP address or a name"
-        raise AddressError(message)
+    host = _host(kind, host, text)
     if not (port_text.isascii() and port_text.isdigit() and len(port_text) <= 5):
         message = f"{port_text!r} in {text!r} is not a port"
         raise AddressError(message)
@@ -99,6 +87,23 @@ def parse(text: str) -> Address:
         except ValueError as error:
             raise AddressError(str(error)) from error
     return Address(kind, host, port, peer)
+
+
+def _host(kind: str, host: str, text: str) -> str:
+    if kind not in {"ip4", "ip6"}:
+        if kind not in _DNS or not _NAME.match(host):
+            message = f"{text!r} does not start with an IP address or a name"
+            raise AddressError(message)
+        return host
+    try:
+        ip = ipaddress.ip_address(host)
+    except ValueError as error:
+        message = f"{host!r} in {text!r} is not an IP address"
+        raise AddressError(message) from error
+    if f"ip{ip.version}" != kind or "%" in host:
+        message = f"{host!r} is not an address for /{kind}"
+        raise AddressError(message)
+    return str(ip)
 
 
 def of_socket(host: str, port: int) -> Address:

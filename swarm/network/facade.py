@@ -15,13 +15,15 @@ from libp2p.network.stream.exceptions import StreamClosed, StreamEOF, StreamRese
 from libp2p.peer.id import ID
 from libp2p.peer.peerstore import PeerStore, create_signed_peer_record
 from libp2p.tools.anyio_service.api import InternalManagerAPI
-from multiaddr import Multiaddr
+from multiaddr import Multiaddr  # type: ignore[import-untyped]  # ships no types
 
 from protocols.transport import StreamError, UnreachableError
 from swarm.network import addresses
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
+
+    from trio_typing import TaskStatus
 
     from swarm.network.addresses import Address
     from swarm.network.host import Host, Link
@@ -213,11 +215,15 @@ class Facade:
         peer = peer_id.to_base58()
         try:
             link = self._host.link_to(peer) or await self._reach(peer)
-            if not await link.settled():
-                raise UnreachableError(peer, "it is no member of this network")
-            return ForeignStream(await self._host.open_on(link, [str(each) for each in protocols]))
+            member = await link.settled()
+            if member:
+                stream = await self._host.open_on(link, [str(each) for each in protocols])
         except UnreachableError as error:
             raise SwarmException(str(error)) from error
+        if not member:
+            message = f"{peer} is no member of this network"
+            raise SwarmException(message)
+        return ForeignStream(stream)
 
 
 class Supervisor(InternalManagerAPI):
@@ -235,9 +241,9 @@ class Supervisor(InternalManagerAPI):
         self._fault = fault
         self._nursery: trio.Nursery | None = None
         self._over = trio.Event()
-        service._manager = self  # noqa: SLF001 - libp2p's own way to hand a service its manager
+        service._manager = self
 
-    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled."""
         try:
             async with trio.open_nursery() as nursery:
@@ -282,7 +288,7 @@ class Supervisor(InternalManagerAPI):
         """Start a task that starts again when it ends."""
         self.run_task(async_fn, *args, daemon=True, name=name)
 
-    def run_child_service(self, service: Any, daemon: bool = False, name: str | None = None) -> Any:  # noqa: ANN401, FBT001, FBT002 - libp2p's signature
+    def run_child_service(self, service: Any, daemon: bool = False, name: str | None = None) -> Any:  # noqa: ANN401 - libp2p's signature
         """Start a service under this one."""
         del daemon, name
         child = Supervisor(service, self._fault)

@@ -22,10 +22,12 @@ from libp2p.pubsub.score import ScoreParams, TopicScoreParams
 
 from protocols import signing
 from protocols.transport import MAX_GOSSIP_BYTES, RemoteProtocolError
-from swarm.network.facade import ForeignStream, Supervisor
+from swarm.network.facade import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from trio_typing import TaskStatus
 
     from swarm.network.facade import Facade
 
@@ -34,6 +36,8 @@ HEARTBEAT_S = 1
 DEGREE, DEGREE_LOW, DEGREE_HIGH = 8, 5, 12
 QUEUE_MESSAGES = 1024
 """Messages that a subscriber may be behind before the oldest is lost."""
+OUTBOUND_MESSAGES = 256
+"""RPCs that wait for one peer before the next is lost."""
 MAX_SEEN = 2**16
 """Message ids remembered."""
 RATE_PER_S = 200.0
@@ -67,6 +71,34 @@ class Bucket:
         return True
 
 
+class Seen:
+    """Message ids, the newest `MAX_SEEN`; libp2p's own holds a thread and any number of them."""
+
+    def __init__(self) -> None:
+        self._ids: OrderedDict[bytes, None] = OrderedDict()
+
+    def has(self, message_id: bytes) -> bool:
+        """Whether it was added."""
+        return message_id in self._ids
+
+    def add(self, message_id: bytes) -> bool:
+        """Add it; False when it was there."""
+        if message_id in self._ids:
+            return False
+        self._ids[message_id] = None
+        while len(self._ids) > MAX_SEEN:
+            self._ids.popitem(last=False)
+        return True
+
+
+class RoomyQueues(dict[ID, Any]):
+    """Makes room in each outbound queue that libp2p puts here; its 32 lose every burst."""
+
+    def __setitem__(self, peer: ID, queue: Any) -> None:  # noqa: ANN401 - libp2p's RpcQueue
+        queue._queue.max_size = OUTBOUND_MESSAGES
+        super().__setitem__(peer, queue)
+
+
 class FencedPubsub(Pubsub):
     """libp2p's Pubsub with our limits; delivers to a callback instead of its queues."""
 
@@ -79,10 +111,13 @@ class FencedPubsub(Pubsub):
     ) -> None:
         super().__init__(facade, router, strict_signing=True)  # type: ignore[arg-type]  # a facade of a host
         self.counter = _seqno()
+        self.peer_queues = RoomyQueues()
+        self.seen_messages.stop()
+        self.seen_messages = Seen()  # type: ignore[assignment]  # the two methods that libp2p calls
         self._deliver = deliver
         self._accuse = accuse
         self._buckets: dict[ID, Bucket] = {}
-        self._delivered: OrderedDict[bytes, None] = OrderedDict()
+        self._delivered = Seen()
 
     async def stream_handler(self, stream: Any) -> None:  # noqa: ANN401 - libp2p's INetStream
         """Read a member's RPCs; what cannot be read costs its stream and a strike."""
@@ -115,11 +150,8 @@ class FencedPubsub(Pubsub):
         if publish_message.from_id == self.my_id.to_bytes():
             return
         message_id = self.get_message_id(publish_message)
-        if message_id in self._delivered:
+        if not self._delivered.add(message_id):
             return
-        self._delivered[message_id] = None
-        while len(self._delivered) > MAX_SEEN:
-            self._delivered.popitem(last=False)
         publisher = ID(publish_message.from_id).to_base58()
         try:
             signing.public_key(publisher)
@@ -140,7 +172,7 @@ class FencedPubsub(Pubsub):
 
 def _seqno() -> int:
     """A start for the sequence that no earlier run has reached."""
-    import time  # noqa: PLC0415 - the one clock of this file, at start only
+    import time
 
     return time.time_ns()
 
@@ -190,7 +222,7 @@ class Gossip:
         ] = {}
         self._supervisor: Supervisor | None = None
 
-    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled."""
         async with trio.open_nursery() as nursery:
             await nursery.start(Supervisor(self._router, self._fault).run)
@@ -266,6 +298,3 @@ class Gossip:
             except trio.WouldBlock:
                 drain.receive_nowait()
                 send.send_nowait((publisher, data))
-
-
-__all__ = ["ForeignStream", "Gossip"]

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, TypeAlias
 import structlog
 import trio
 
-from protocols import handshake
 from protocols.handshake import core as handshake_core
 from protocols.handshake import messages as handshake_messages
 from protocols.handshake import service as handshake_service
@@ -29,6 +28,8 @@ from swarm.network.wire import Wire, WireError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection
+
+    from trio_typing import TaskStatus
 
     from protocols.handshake.messages import Hello
     from swarm.network.addresses import Address
@@ -45,10 +46,12 @@ GREET_S = 10.0
 """For a new connection's first Hello."""
 ASKING_S = 2.0
 """For a peer that asks to become a member, when it opens a stream for members."""
-NEGOTIATE_S = 10.0
+NEGOTIATE_S = 15.0
 """For a stream to choose its protocol."""
-OPEN_S = 10.0
+OPEN_S = 15.0
 """For this node to open a stream on a live connection."""
+FLUSH_S = 120.0
+"""After a handler is done, for what it has written to reach the socket."""
 LINGER_S = 10.0
 """After a handler is done, for the peer to finish its side."""
 LINGER_BYTES = 2**20
@@ -161,7 +164,7 @@ class Host:
         """What is served."""
         return self._served.keys()
 
-    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Hold the links until cancelled; no socket is left open. `bind` comes before."""
         listeners = self._listeners
         try:
@@ -368,7 +371,7 @@ class Host:
                 changed=lambda: self._changed,
             )
             link.session.close("the peer ended the handshake")
-        except handshake.HandshakeError as error:
+        except RemoteProtocolError as error:
             self.note_misbehaviour(link.peer, str(error))
             link.session.close(str(error))
         except StreamError as error:
@@ -406,9 +409,13 @@ class Host:
             stream.break_off("too many streams of a stranger")
             return
         protocol = ""
+
+        async def admit(wanted: str) -> bool:
+            return not self._served[wanted].members_only or await link.settled()
+
         try:
             with trio.fail_after(NEGOTIATE_S):
-                protocol = await multistream.accept(stream, self._served)
+                protocol = await multistream.accept(stream, self._served, admit)
             served = self._served[protocol]
             if link.inbound[protocol] >= served.limit:
                 stream.break_off(f"more than {served.limit} streams of {protocol}")
@@ -417,9 +424,6 @@ class Host:
             link.inbound[protocol] += 1
             try:
                 stream.protocol = protocol
-                if served.members_only and not await link.settled():
-                    stream.break_off("for members only")
-                    return
                 await served.handler(stream)
                 await _linger(stream)
             finally:
@@ -495,7 +499,9 @@ class Host:
                 raise UnreachableError(who, f"no answer in {DIAL_S:g} s") from None
             if isinstance(error, (OSError, ValueError)):
                 cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
-                raise UnreachableError(who, getattr(cause, "strerror", None) or str(cause)) from error
+                raise UnreachableError(
+                    who, getattr(cause, "strerror", None) or str(cause)
+                ) from error
             if isinstance(error, (RemoteProtocolError, WireError)):
                 raise UnreachableError(who, str(error)) from error
             raise
@@ -535,6 +541,8 @@ class Host:
 async def _linger(stream: MuxedStream) -> None:
     """Finish a stream whose handler is done, and give the peer a while to finish its side."""
     stream.finish()
+    with trio.move_on_after(FLUSH_S):
+        await stream.flushed()
     left = LINGER_BYTES
     with trio.move_on_after(LINGER_S), suppress(StreamError):
         while left > 0:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from protocols.transport import RemoteProtocolError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Awaitable, Callable, Collection
 
 HEADER = "/multistream/1.0.0"
 MAX_LINE_BYTES = 1024
@@ -59,12 +59,17 @@ async def propose(pipe: Pipe, protocols: Collection[str]) -> str:
     raise NotSpokenError(message)
 
 
-async def accept(pipe: Pipe, protocols: Collection[str]) -> str:
+async def accept(
+    pipe: Pipe,
+    protocols: Collection[str],
+    admit: Callable[[str], Awaitable[bool]] | None = None,
+) -> str:
     """Answer an opener.
 
     Args:
         pipe: The stream.
         protocols: What is served here.
+        admit: Whether one of them is served to this peer.
 
     Raises:
         RemoteProtocolError: The peer proposes nothing that is served, or breaks the rules.
@@ -76,7 +81,7 @@ async def accept(pipe: Pipe, protocols: Collection[str]) -> str:
     await pipe.send_all(_line(HEADER))
     for _ in range(MAX_PROPOSALS):
         proposed = await _read_line(pipe)
-        if proposed in protocols:
+        if proposed in protocols and (admit is None or await admit(proposed)):
             await pipe.send_all(_line(proposed))
             return proposed
         if proposed == "ls":

@@ -70,6 +70,8 @@ class MuxedStream:
         self._finished_there = False
         self._failure: str | None = None
         self._detached = False
+        self._in_queue = 0
+        self._flushed = trio.Event()
         self._readable = trio.Event()
         self._writable = trio.Event()
 
@@ -165,6 +167,22 @@ class MuxedStream:
         if self._finished_there:
             self.detach()
 
+    async def flushed(self) -> None:
+        """Wait until what was written is with the socket."""
+        while self._in_queue and self._failure is None:
+            self._flushed = trio.Event()
+            await self._flushed.wait()
+
+    def left_queue(self) -> None:
+        """One frame less waits for the socket."""
+        self._in_queue -= 1
+        if not self._in_queue:
+            self._flushed.set()
+
+    def entered_queue(self) -> None:
+        """One frame more waits for the socket."""
+        self._in_queue += 1
+
     async def reset(self) -> None:
         """See `protocols.transport.Stream`."""
         self.break_off("the stream was reset here")
@@ -186,6 +204,7 @@ class MuxedStream:
             self._failure = why
         self._readable.set()
         self._writable.set()
+        self._flushed.set()
 
     def detach(self) -> None:
         """The session no longer counts this stream; what has arrived can still be read."""
@@ -260,6 +279,10 @@ class Session:
         self._queued = 0
         self._work = trio.Event()
         self._room = trio.Event()
+        self._pending = b""
+        self._body_of: MuxedStream | None = None
+        self._body_left = 0
+        self._body_flags = 0
 
     @property
     def streams(self) -> list[MuxedStream]:
@@ -326,6 +349,7 @@ class Session:
         kind = DATA if data else WINDOW_UPDATE
         body = b"".join((HEADER.pack(0, kind, flags, stream.number, len(data)), data))
         self._queue.append((stream, body))
+        stream.entered_queue()
         self._queued += len(body)
         self._work.set()
 
@@ -386,7 +410,8 @@ class Session:
             elif self._queue:
                 stream, frame = self._queue.popleft()
                 self._queued -= len(frame)
-                if stream._failure is not None and frame[1] == DATA:  # noqa: SLF001 - its own session
+                stream.left_queue()
+                if stream._failure is not None and frame[1] == DATA:
                     continue
             else:
                 break
@@ -404,61 +429,58 @@ class Session:
         return messages
 
     async def _read_all(self) -> None:
-        pending = b""
-        body_of: MuxedStream | None = None
-        body_left = 0
-        body_flags = 0
         while not self.closed.is_set():
             message = await self._channel.receive_message()
             if not message:
                 return
-            data = pending + message if pending else message
-            at = 0
-            end = len(data)
-            while True:
-                if body_left:
-                    size = min(body_left, end - at)
-                    if not size:
-                        break
-                    if body_of is not None:
-                        self._deliver(body_of, data[at : at + size])
-                    at += size
-                    body_left -= size
-                    if not body_left and body_of is not None:
-                        self._flags(body_of, body_flags)
-                    continue
-                if end - at < HEADER.size:
+            self._feed(message)
+
+    def _feed(self, message: bytes) -> None:
+        """Take the next plaintext; frames may be cut anywhere.
+
+        Raises:
+            RemoteProtocolError: It breaks the framing or a window.
+        """
+        data = self._pending + message if self._pending else message
+        at = 0
+        while not self.closed.is_set():
+            if self._body_left:
+                size = min(self._body_left, len(data) - at)
+                if not size:
                     break
-                version, kind, flags, number, length = HEADER.unpack_from(data, at)
+                self._body_left -= size
+                if self._body_of is not None:
+                    self._deliver(self._body_of, data[at : at + size])
+                    if not self._body_left:
+                        self._flags(self._body_of, self._body_flags)
+                at += size
+            elif len(data) - at >= HEADER.size:
+                self._frame(*HEADER.unpack_from(data, at))
                 at += HEADER.size
-                if version != 0:
-                    error = f"yamux version {version}"
-                    raise RemoteProtocolError(error)
-                if kind == DATA:
-                    if length > RECEIVE_WINDOW:
-                        error = f"a frame of {length:,} bytes"
-                        raise RemoteProtocolError(error)
-                    body_of = self._stream_for(number, flags)
-                    if length:
-                        body_left, body_flags = length, flags
-                    elif body_of is not None:
-                        self._flags(body_of, flags)
-                elif kind == WINDOW_UPDATE:
-                    stream = self._stream_for(number, flags)
-                    if stream is not None:
-                        if length:
-                            stream.credited(length)
-                        self._flags(stream, flags)
-                elif kind == PING:
-                    if flags & SYN:
-                        self.send_control(PING, ACK, 0, length)
-                elif kind == GO_AWAY:
-                    self.close("the peer said goodbye")
-                    return
-                else:
-                    error = f"a frame of kind {kind}"
-                    raise RemoteProtocolError(error)
-            pending = data[at:]
+            else:
+                break
+        self._pending = data[at:]
+
+    def _frame(self, version: int, kind: int, flags: int, number: int, length: int) -> None:
+        if version != 0 or kind > GO_AWAY:
+            error = f"a frame of version {version} and kind {kind}"
+            raise RemoteProtocolError(error)
+        if kind == PING:
+            if flags & SYN:
+                self.send_control(PING, ACK, 0, length)
+        elif kind == GO_AWAY:
+            self.close("the peer said goodbye")
+        elif kind == DATA and length > RECEIVE_WINDOW:
+            error = f"a frame of {length:,} bytes"
+            raise RemoteProtocolError(error)
+        else:
+            stream = self._stream_for(number, flags)
+            if kind == DATA and length:
+                self._body_of, self._body_left, self._body_flags = stream, length, flags
+            elif stream is not None:
+                if length:
+                    stream.credited(length)
+                self._flags(stream, flags)
 
     def _deliver(self, stream: MuxedStream, data: bytes) -> None:
         stream.arrived(data)

@@ -14,13 +14,13 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING
 
-import psutil
+import psutil  # type: ignore[import-untyped]  # ships no types
 import structlog
 import trio
 
+from protocols import signing
 from protocols.handshake.core import Standing
 from protocols.transport import UnreachableError
-from swarm.errors import NetworkError
 from swarm.network import addresses
 from swarm.network.addresses import Address, AddressError
 from swarm.network.facade import Facade
@@ -33,6 +33,8 @@ from swarm.network.settings import NetworkSettings, PeerInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from trio_typing import TaskStatus
 
     from protocols.handshake.messages import Hello
     from protocols.signing import Signer
@@ -48,6 +50,8 @@ PARALLEL_ADDRESSES = 4
 ASKING_LINKS = 3
 """Connections that a node without a genesis holds."""
 TICK_S = 1.0
+SHORTEST_S = 0.05
+"""Between two looks at the peer book."""
 LOOKUP_S = 2.0
 """Between two searches for peers of peers while there are too few."""
 MAX_LOOKUP_S = 60.0
@@ -178,7 +182,7 @@ class Network:
 
     # Running.
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Listen, look for peers and serve until cancelled; leaves no socket open.
 
         Raises:
@@ -198,7 +202,7 @@ class Network:
                 task_status.started()
         finally:
             self._nursery = None
-            with trio.move_on_after(SAVE_AT_END_S, shield=True):
+            with trio.CancelScope(deadline=trio.current_time() + SAVE_AT_END_S, shield=True):
                 await self._save()
 
     def _mine(self) -> Hello:
@@ -315,19 +319,21 @@ class Network:
         """A live link to a peer, dialled if need be; many callers share one attempt."""
         if peer == self.me:
             raise UnreachableError(peer, "it is this node")
+        try:
+            signing.public_key(peer)
+        except ValueError as error:
+            raise UnreachableError(peer, str(error)) from error
+        found = self._book.addresses_of(peer)
+        if not found:
+            # The search itself may connect to the peer, so it comes before the attempt is announced.
+            texts = await self._routing.addresses_of(peer) if far else self._facade.known(peer)
+            found = [addresses.parse(text).of(peer) for text in texts]
         while (other := self._dialling.get(peer)) is not None:
             await other.wait()
-            link = self._host.link_to(peer)
-            if link is not None:
-                return link
+        if (link := self._host.link_to(peer)) is not None:
+            return link
         done = self._dialling[peer] = trio.Event()
         try:
-            found = self._book.addresses_of(peer)
-            if not found:
-                texts = (
-                    await self._routing.addresses_of(peer) if far else self._facade.known(peer)
-                )
-                found = [addresses.parse(text).of(peer) for text in texts]
             try:
                 link = await self._dial_any(peer, found)
                 await self._greeted(link)
@@ -369,8 +375,8 @@ class Network:
                     lookup_wait = min(lookup_wait * 2, MAX_LOOKUP_S)
                     nursery.start_soon(self._look_up)
                 self._wake = trio.Event()
-                wait = min(TICK_S, max(0.05, self._book.next_due(now) - now))
-                with trio.move_on_after(wait):
+                due_at = self._book.next_due(self._host.links, hungry=hungry)
+                with trio.move_on_after(min(TICK_S, max(SHORTEST_S, due_at - now))):
                     await self._wake.wait()
                     lookup_wait = LOOKUP_S
 
@@ -494,6 +500,3 @@ def _write(path: Path, data: bytes) -> None:
         except BaseException:
             Path(file.name).unlink(missing_ok=True)
             raise
-
-
-__all__ = ["Network", "NetworkError", "NetworkSettings", "PeerInfo"]

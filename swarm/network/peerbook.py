@@ -6,6 +6,7 @@ No clock, no socket: times come in as arguments. Written to disk as JSON by `dum
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from swarm.network import addresses
 from swarm.network.addresses import Address, AddressError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Iterator
 
 MAX_ENTRIES = 1024
 MAX_SAVED = 256
@@ -120,13 +121,7 @@ class PeerBook:
             hungry: More members are wanted; otherwise only given and lost ones come back.
         """
         waiting = [
-            entry
-            for entry in self._entries.values()
-            if not entry.trying
-            and now >= entry.next_try
-            and entry.addresses
-            and (entry.peer is None or entry.peer not in connected)
-            and (hungry or entry.given or entry.member)
+            entry for entry in self._wanted(connected, hungry=hungry) if now >= entry.next_try
         ]
         waiting.sort(key=lambda entry: (entry.failures, not entry.given, not entry.member))
         return waiting[:limit]
@@ -178,12 +173,22 @@ class PeerBook:
         if entry is not None and not entry.foreign:
             entry.next_try = now + FIRST_RETRY_S
 
-    def next_due(self, now: float) -> float:
-        """When the next entry may be tried; `inf` when there is none."""
+    def next_due(self, connected: Collection[str], *, hungry: bool) -> float:
+        """When the next peer may be tried; `inf` when there is none to try."""
         return min(
-            (max(entry.next_try, now) for entry in self._entries.values() if not entry.trying),
-            default=float("inf"),
+            (entry.next_try for entry in self._wanted(connected, hungry=hungry)),
+            default=math.inf,
         )
+
+    def _wanted(self, connected: Collection[str], *, hungry: bool) -> Iterator[Entry]:
+        for entry in self._entries.values():
+            if (
+                not entry.trying
+                and entry.addresses
+                and (entry.peer is None or entry.peer not in connected)
+                and (hungry or entry.given or entry.member)
+            ):
+                yield entry
 
     def problems(self, connected: Collection[str]) -> list[str]:
         """What keeps this node from the peers it was given, one sentence each."""

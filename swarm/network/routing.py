@@ -113,7 +113,7 @@ class Routing:
         dht.routing_table = self._table = MembersTable(self._me, facade, is_known)
         dht.peer_routing = self._peers = PeerRouting(host, self._table)
         dht.provider_store = self._store = BoundedProviders(host, self._peers)
-        dht._inbound_limiter = trio.CapacityLimiter(INBOUND_STREAMS)  # noqa: SLF001 - 12 slots can be held by one peer
+        dht._inbound_limiter = trio.CapacityLimiter(INBOUND_STREAMS)
         self._dht = dht
         facade.set_stream_handler("/ipfs/kad/1.0.0", self._serve)
 
@@ -140,7 +140,7 @@ class Routing:
         near: set[ID] = set()
 
         async def ask(peer: ID) -> list[ID]:
-            found = await self._peers._query_peer_for_closest(peer, key)  # noqa: SLF001 - libp2p offers the whole lookup only
+            found = await self._peers._query_peer_for_closest(peer, key)
             near.add(peer)
             return found
 
@@ -162,7 +162,7 @@ class Routing:
         take(self._store.get_providers(key))
 
         async def ask(peer: ID) -> list[ID]:
-            providers, closer = await self._store._get_providers_from_peer_with_closers(peer, key)  # noqa: SLF001 - see above
+            providers, closer = await self._store._get_providers_from_peer_with_closers(peer, key)
             take(providers)
             return closer
 
@@ -256,7 +256,7 @@ class Routing:
         async def tell(peer: ID) -> None:
             nonlocal taken
             with trio.move_on_after(ASK_S):
-                taken += await self._store._send_add_provider(peer, key)  # noqa: SLF001 - libp2p offers the whole announcement only
+                taken += await self._store._send_add_provider(peer, key)
 
         try:
             nearest = await self.closest(key)

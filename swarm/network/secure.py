@@ -21,6 +21,8 @@ from swarm.network import multistream, muxer
 from swarm.network.wire import WireError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from protocols.signing import Signer
     from swarm.network.wire import Wire
 
@@ -37,8 +39,8 @@ class SecureChannel:
 
     def __init__(self, wire: Wire, session: Any) -> None:  # noqa: ANN401 - libp2p's ISecureConn
         self._wire = wire
-        self._decrypt = session.conn.decrypt
-        self._encrypt = session.conn.encrypt
+        self._decrypt: Callable[[bytes], bytes] = session.conn.decrypt
+        self._encrypt: Callable[[bytes], bytes] = session.conn.encrypt
         self._plain = b""
 
     async def receive_message(self) -> bytes:

@@ -11,7 +11,7 @@ from libp2p.connection_types import ConnectionType
 from swarm.network import addresses
 
 if TYPE_CHECKING:
-    from multiaddr import Multiaddr
+    from multiaddr import Multiaddr  # type: ignore[import-untyped]  # ships no types
 
 READ_BYTES = 2**18
 
@@ -72,7 +72,7 @@ class Wire(IRawConnection):
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
             self._buffer = b""
             self._at = 0
-            message = f"the connection is gone: {error or type(error).__name__}"
+            message = f"the connection is gone: {str(error) or type(error).__name__}"
             raise WireError(message) from error
         self._at = 0
         self.bytes_in += len(self._buffer)
@@ -82,7 +82,7 @@ class Wire(IRawConnection):
         try:
             await self._stream.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
-            message = f"the connection is gone: {error or type(error).__name__}"
+            message = f"the connection is gone: {str(error) or type(error).__name__}"
             raise WireError(message) from error
         self.bytes_out += len(data)
 

@@ -316,6 +316,7 @@ class Participant:
                 dataset=await self._shelf.take(state.dataset),
                 pool=await self._shelf.take(state.pool),
                 updates=await self._take_updates(pairs, round_),
+                peers=[signing.peer_id(one.worker) for one in round_.submissions],
             )
         )
         salt = secrets.token_bytes(SALT_BYTES)
@@ -346,6 +347,7 @@ class Participant:
                 base_root=cids.text(round_.base),
                 base=await self._shelf.take(round_.base),
                 updates=[path for path in paths if path is not None],
+                scores=[one.score for one in round_.accepted],
                 pool=await self._shelf.take(state.pool),
                 dataset=await self._shelf.take(state.dataset),
                 out=out,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import trio
 import trio.lowlevel
 
 from storage.errors import QuotaError
 from swarm.errors import NotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CID = "bafkreiaxnnnb7qz2focittuqq3ya25q7rcv3bqynnczfzako47346wosmu"
 PEER = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN"
@@ -79,13 +82,15 @@ class FakeNode:
 
     async def block(self, height):
         if height > 42:
-            raise NotFoundError(f"block {height} is above the head, which is at 42")
+            msg = f"block {height} is above the head, which is at 42"
+            raise NotFoundError(msg)
         tx = {"id": "cd" * 32, "from": PEER, "type": "transfer", "fee": 10, "ok": True, "error": ""}
         return {**_block(height), "txs": [tx]}
 
     async def balance(self, account):
         if account is not None and not account.startswith("12D3"):
-            raise UsageError(f"account: {account!r} is not a peer id")
+            msg = f"account: {account!r} is not a peer id"
+            raise UsageError(msg)
         owner = account or PEER
         return {"account": owner, "balance": 12_500_000_000, "stake": 0, "earned": 5}
 
@@ -110,14 +115,16 @@ class FakeNode:
 
     async def get(self, cid, path, progress):
         if cid != CID:
-            raise NotFoundError(f"nobody has {cid}: the DHT and 3 peers were asked")
+            msg = f"nobody has {cid}: the DHT and 3 peers were asked"
+            raise NotFoundError(msg)
         progress("fetch", 5, 5)
         path.write_bytes(b"hello")
         return {"cid": cid, "path": str(path), "bytes": 5}
 
     async def fetch(self, name, version, path, progress):
         if name != "tiny-gpt":
-            raise NotFoundError(f"no name {name!r} on the ledger at height 42")
+            msg = f"no name {name!r} on the ledger at height 42"
+            raise NotFoundError(msg)
         progress("fetch", 5, 5)
         return {
             "name": name,
@@ -130,7 +137,8 @@ class FakeNode:
 
     async def post_task(self, spec_text, folder, progress):
         if "rounds" not in spec_text:
-            raise UsageError("rounds: missing")
+            msg = "rounds: missing"
+            raise UsageError(msg)
         return {"task": "12" * 32, "name": "tiny-gpt", "base": CID}
 
     async def tasks(self):
@@ -139,7 +147,8 @@ class FakeNode:
 
     async def scoreboard(self, task):
         if task != "tiny-gpt":
-            raise NotFoundError(f"no task {task!r}")
+            msg = f"no task {task!r}"
+            raise NotFoundError(msg)
         paid = {
             "worker": PEER,
             "root": CID,
@@ -156,7 +165,8 @@ class FakeNode:
 
     async def sample(self, name, version, prompt, path, length, seed):
         if name == "broken":
-            raise ZeroDivisionError("a fault of the node's own")
+            msg = "a fault of the node's own"
+            raise ZeroDivisionError(msg)
         if name == "gan":
             return {"path": str(path)}
         return {"text": f"{prompt or ''}…{length}…{seed}"}

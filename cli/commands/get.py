@@ -1,0 +1,38 @@
+"""`swarm get CID`: fetch a file or folder by its root CID."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cli import connection, output
+from swarm.errors import UsageError
+
+
+@click.command("get")
+@click.argument("cid")
+@click.option(
+    "-o",
+    "--output",
+    "path",
+    type=click.Path(path_type=Path),
+    help="Where to write it; the CID in this folder if not given.",
+)
+@connection.options
+def command(*, cid: str, path: Path | None, home: Path, as_json: bool) -> None:
+    """Fetch a file or folder by its CID; every byte is checked against it."""
+    from storage import cid as cids
+    from storage.errors import CidError
+
+    try:
+        root = cids.text(cids.parse(cid.removeprefix("ipfs://")))
+    except CidError as error:
+        message = f"CID: {error}"
+        raise UsageError(message, "a CID looks like bafybei… or bafkrei…") from error
+    with connection.connect(home) as client, output.progress_bar() as progress:
+        got = client.get(root, path or Path(root), progress)
+    if as_json:
+        output.print_json(got)
+    else:
+        click.echo(got["path"])

@@ -1,0 +1,104 @@
+"""`swarm join`: start a node and run it until it is told to stop."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.command("join")
+@click.option(
+    "--storage",
+    metavar="SIZE",
+    help="Disk to lend: 500GB, 2TiB, 750M (SWARM_STORAGE).  [default: 10GB]",
+)
+@click.option("--gpu", is_flag=True, default=None, help="Use the accelerator, where there is one.")
+@click.option(
+    "--bootstrap",
+    multiple=True,
+    metavar="ADDRESS",
+    help="A peer to start from: /ip4/…/tcp/…/p2p/… or HOST:PORT; may be given again.",
+)
+@click.option(
+    "--listen",
+    multiple=True,
+    metavar="ADDRESS",
+    help="Where to listen; may be given again.  [default: any free port]",
+)
+@click.option(
+    "--home",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The data folder, one a network (SWARM_HOME).",
+)
+@click.option(
+    "--genesis",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The genesis file of the network.",
+)
+@click.option("--no-train", is_flag=True, help="Do not train.")
+@click.option("--reader", is_flag=True, help="Only fetch: do not train, validate or keep replicas.")
+@click.option("--no-view", is_flag=True, help="Plain log lines also on a terminal.")
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    help="The lowest level that is logged.  [default: info]",
+)
+@click.option(
+    "--temporary", is_flag=True, help="A node for one command; keeps no replicas for others."
+)
+@click.option(
+    "--until-stdin-closes",
+    is_flag=True,
+    help="Stop when standard input closes; for a program that starts a node.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the status as JSON every two seconds.")
+def command(
+    *,
+    storage: str | None,
+    gpu: bool | None,
+    bootstrap: tuple[str, ...],
+    listen: tuple[str, ...],
+    home: Path | None,
+    genesis: Path | None,
+    no_train: bool,
+    reader: bool,
+    no_view: bool,
+    log_level: str | None,
+    temporary: bool,
+    until_stdin_closes: bool,
+    as_json: bool,
+) -> int:
+    """Start a node: find peers, sync, lend disk, train, earn.
+
+    First addresses come from --bootstrap, then from the last known peers on disk.
+    With neither, the node starts or joins a network of this machine's own.
+    Ctrl-C stops it cleanly; a second one ends it at once.
+    """
+    from cli import logs, node_process
+    from swarm.config import Settings, default_settings_file
+
+    flags = {
+        "storage": storage,
+        "gpu": gpu,
+        "bootstrap": bootstrap,
+        "listen": listen,
+        "home": home,
+        "genesis": genesis,
+        "train": False if no_train or reader else None,
+        "validate": False if reader else None,
+        "keep": False if reader or temporary else None,
+        "temporary": temporary or None,
+        "log_level": log_level,
+    }
+    settings = Settings.build(flags, os.environ, default_settings_file())
+    live = not no_view and not as_json and sys.stderr.isatty() and sys.stdout.isatty()
+    if live:
+        settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    logs.configure(settings.log_level, settings.home / "node.log" if live else None)
+    teller = node_process.Teller.JSON if as_json else node_process.Teller.LINES
+    if live:
+        teller = node_process.Teller.LIVE
+    return node_process.run(settings, teller, until_stdin_closes=until_stdin_closes)

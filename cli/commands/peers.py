@@ -1,0 +1,39 @@
+"""`swarm peers`: who is connected."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from cli import connection, output, view
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@click.command("peers")
+@connection.options
+def command(*, home: Path, as_json: bool) -> None:
+    """List the connected peers."""
+    with connection.connect(home) as client:
+        peers = client.peers()
+    if as_json:
+        output.print_json(peers)
+        return
+    if not peers:
+        output.say("no peer is connected")
+        return
+    output.print_table(
+        ("PEER", "ADDRESS", "HEAD", "FOR", "VERSION"),
+        (
+            (
+                one["peer"],
+                one["address"],
+                f"{one['head']:,}" if one["member"] else "another network",
+                view.duration(one["seconds"]),
+                one["version"] or "",
+            )
+            for one in peers
+        ),
+    )

@@ -1,0 +1,31 @@
+"""`swarm send TO AMOUNT`: pay an account."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from cli import connection, output
+from cli.money import format_tokens, parse_tokens
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@click.command("send")
+@click.argument("to")
+@click.argument("amount")
+@click.option("--no-wait", is_flag=True, help="Do not wait until the payment is final.")
+@connection.options
+def command(*, to: str, amount: str, no_wait: bool, home: Path, as_json: bool) -> None:
+    """Pay AMOUNT tokens to the account TO (a peer id); prints the transaction's id."""
+    units = parse_tokens(amount)
+    with connection.connect(home) as client:
+        sent = client.send(to, units, wait=not no_wait)
+    if as_json:
+        output.print_json(sent)
+        return
+    click.echo(sent["tx"])
+    where = "handed in" if sent["height"] is None else f"final in block {sent['height']:,}"
+    output.say(f"{format_tokens(units)} tokens to {to}: {where}")

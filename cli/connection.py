@@ -1,0 +1,166 @@
+"""Finding the node that a command speaks to, or starting a temporary one for it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli.output import say
+from swarm.errors import NetworkError, RefusedError, SwarmError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from swarm.client import Client
+
+START_SECONDS = 60
+STOP_SECONDS = 6
+POLL_SECONDS = 0.05
+GENESIS_FILE = "genesis.cbor"
+MAX_LOG_TAIL = 4096
+
+_ERRORS: dict[int, type[SwarmError]] = {2: UsageError, 4: RefusedError, 5: NetworkError}
+
+
+def options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--home` and `--json`, which every command that asks a node has."""
+    json_option = click.option(
+        "--json", "as_json", is_flag=True, help="Print JSON, one object a line."
+    )
+    return home_option(json_option(function))
+
+
+def home_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--home`, read with SWARM_HOME, swarm.toml and the default behind it."""
+
+    @click.option(
+        "--home",
+        type=click.Path(file_okay=False, path_type=Path),
+        help="The node's data folder (SWARM_HOME).",
+    )
+    @wraps(function)
+    def with_home(*, home: Path | None, **rest: Any) -> Any:  # noqa: ANN401
+        return function(home=settings_home(home), **rest)
+
+    return with_home
+
+
+def settings_home(home: Path | None) -> Path:
+    """The data folder: the flag, then SWARM_HOME, then swarm.toml, then the default."""
+    from swarm.config import Settings, default_settings_file
+
+    return Settings.build({"home": home}, os.environ, default_settings_file()).home
+
+
+@contextlib.contextmanager
+def connect(home: Path) -> Iterator[Client]:
+    """A client of the node on a data folder; a temporary node where none runs.
+
+    Raises:
+        NetworkError: The temporary node did not come up.
+    """
+    with terminable(), contextlib.ExitStack() as stack:
+        if not answers(home):
+            stack.enter_context(_temporary_node(home))
+        from swarm.client import Client
+
+        yield stack.enter_context(Client.of_home(home))
+
+
+def answers(home: Path) -> bool:
+    """Whether a node listens on the control socket of a data folder."""
+    import socket
+
+    from swarm.client import CONNECT_SECONDS, socket_of
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(CONNECT_SECONDS)
+        try:
+            probe.connect(str(socket_of(home)))
+        except OSError:
+            return False
+    return True
+
+
+@contextlib.contextmanager
+def _temporary_node(home: Path) -> Iterator[None]:
+    say(f"no node runs on {home}: starting a temporary one")
+    if not (home / GENESIS_FILE).exists():
+        say("hint: that folder knows no network yet; `swarm join --bootstrap ADDRESS` joins one")
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    log = home / "temporary.log"
+    command = [sys.executable, "-m", "cli", "join", "--home", str(home)]
+    command += ["--temporary", "--no-train", "--no-view", "--until-stdin-closes"]
+    with log.open("wb") as out:
+        child = subprocess.Popen(  # noqa: S603 - this program itself
+            command, stdin=subprocess.PIPE, stdout=out, stderr=out, start_new_session=True
+        )
+    try:
+        _wait_until_it_answers(child, home, log)
+        yield
+    finally:
+        stop_child(child)
+
+
+def _wait_until_it_answers(child: subprocess.Popen[bytes], home: Path, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not answers(home):
+        if child.poll() is not None:
+            message, hint = _last_error(log)
+            raise _ERRORS.get(child.returncode, NetworkError)(message, hint)
+        if time.monotonic() > deadline:
+            message = f"the temporary node did not come up within {START_SECONDS} s"
+            raise NetworkError(message, f"its log is {log}")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(POLL_SECONDS)
+
+
+def _last_error(log: Path) -> tuple[str, str | None]:
+    text = log.read_bytes()[-MAX_LOG_TAIL:].decode(errors="replace")
+    error = hint = None
+    for line in text.splitlines():
+        if line.startswith("error: "):
+            error = line.removeprefix("error: ")
+        if line.startswith("hint: "):
+            hint = line.removeprefix("hint: ")
+    if error is None:
+        return "the temporary node ended by itself", f"its log is {log}"
+    return f"the temporary node: {error}", hint
+
+
+def stop_child(child: subprocess.Popen[bytes]) -> None:
+    """Stop a child node, politely first; whatever interrupts this, it does not stay."""
+    try:
+        child.terminate()
+        child.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        if child.poll() is None:
+            child.kill()
+            child.wait()
+        if child.stdin is not None:
+            child.stdin.close()
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM unwind this process as Ctrl-C does, so that it takes its children with it."""
+
+    def interrupt(_signal: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,134 @@
+"""The command's entry: the table of commands, and the one place where an error becomes an exit code.
+
+Exit codes: 0 done, 1 a bug, 2 usage, 3 not found, 4 refused (quota, disk, stake), 5 network, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from swarm.errors import SwarmError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+INTERRUPTED = 130
+
+COMMANDS: dict[str, str] = {
+    "join": "Start a node: find peers, sync, lend disk, train, earn.",
+    "publish": "Store a file or folder in the swarm; prints its root CID.",
+    "get": "Fetch a file or folder by its CID.",
+    "fetch": "Fetch the latest agreed checkpoint, or anything else with a name.",
+    "sample": "Use a checkpoint: text of a language model, pictures of a GAN.",
+    "task": "Post a training task.",
+    "tasks": "List the training tasks.",
+    "scoreboard": "Who contributed what to a task, and what it was worth.",
+    "status": "How the node on this machine does.",
+    "peers": "List the connected peers.",
+    "blocks": "List the newest blocks, or show one.",
+    "balance": "What an account owns.",
+    "send": "Pay an account.",
+    "demo": "Run a whole network on this machine: four nodes train a model, a fifth joins late.",
+}
+"""Each command and its line of help; the module of the same name in `cli.commands` holds it."""
+
+
+class LazyGroup(click.Group):
+    """Commands that are imported when they are used; the table gives their help."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands in the table's order."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command."""
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(f"cli.commands.{cmd_name}").command
+        assert isinstance(command, click.Command)  # noqa: S101 - for the type
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table; click's own would import every command."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from importlib import metadata
+
+        try:
+            version = metadata.version("swarm-node")
+        except metadata.PackageNotFoundError:
+            version = "not installed"
+        click.echo(f"swarm {version}")
+        ctx.exit()
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_print_version,
+    help="Show the version and exit.",
+)
+def swarm() -> None:
+    """Own and train models together, peer to peer.
+
+    \b
+    swarm join --storage 500GB --gpu    find peers, sync, lend disk, train, earn
+    swarm publish ./shakespeare         bafybei… (the CID that IPFS would give it)
+    swarm fetch tiny-gpt                the latest agreed checkpoint by name
+    """  # noqa: D301 - \b is click's
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line; returns the exit code."""
+    try:
+        code = swarm.main(arguments, prog_name="swarm", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help() if error.ctx else "", err=True)
+        return 2
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx is not None else "swarm"
+        return _fail(error.format_message(), f"{where} --help", 2)
+    except click.ClickException as error:
+        return _fail(error.format_message(), None, 2)
+    except SwarmError as error:
+        return _fail(error.message, error.hint, error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        return _fail("interrupted", None, INTERRUPTED)
+    except BrokenPipeError:  # `swarm blocks | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:  # noqa: BLE001 - the last boundary
+        return _bug(error)
+    return code if isinstance(code, int) else 0
+
+
+def _bug(error: Exception) -> int:
+    if os.environ.get("SWARM_DEBUG"):
+        import traceback
+
+        traceback.print_exception(error)
+    message = f"{type(error).__name__}: {error}"
+    return _fail(message, "this is a bug; SWARM_DEBUG=1 shows where", 1)
+
+
+def _fail(message: str, hint: str | None, code: int) -> int:
+    click.echo(f"error: {message}", err=True)
+    if hint:
+        click.echo(f"hint: {hint}", err=True)
+    return code

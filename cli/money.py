@@ -1,0 +1,34 @@
+"""Tokens as people write them; everywhere else money is an int in units of 10^-9 token."""
+
+from __future__ import annotations
+
+import re
+
+from swarm.errors import UsageError
+
+DECIMALS = 9
+UNIT = 10**DECIMALS
+MAX_UNITS = 2**63 - 1
+_AMOUNT = re.compile(r"(\d{1,19})(?:\.(\d{1,9}))?")
+
+
+def format_tokens(units: int) -> str:
+    """`12.5` for 12,500,000,000 units: every digit that counts, and no more."""
+    sign = "-" if units < 0 else ""
+    whole, part = divmod(abs(units), UNIT)
+    digits = f"{part:0{DECIMALS}d}".rstrip("0")
+    return f"{sign}{whole:,}{'.' if digits else ''}{digits}"
+
+
+def parse_tokens(text: str) -> int:
+    """Read an amount in tokens, exactly: `12`, `0.5`.
+
+    Raises:
+        UsageError: Not a number above zero with at most nine decimals.
+    """
+    match = _AMOUNT.fullmatch(text.strip().replace(",", ""))
+    units = int(match[1]) * UNIT + int((match[2] or "").ljust(DECIMALS, "0")) if match else 0
+    if not 0 < units <= MAX_UNITS:
+        message = f"AMOUNT: {text[:64]!r} is not an amount of tokens"
+        raise UsageError(message, "write it like 12 or 0.5, with at most nine decimals")
+    return units

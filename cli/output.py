@@ -1,0 +1,97 @@
+"""Two printers of the same answers: text for people, one JSON object a line for programs.
+
+Data goes to stdout; talk and progress to stderr, progress to a terminal only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from rich.console import Console
+
+    Json = dict[str, Any]
+    Progress = Callable[[str, int, int], None]
+
+BYTE_STAGES = frozenset({"hash", "publish", "fetch", "store", "dataset", "pool", "download"})
+"""Stages that count bytes; the others count steps."""
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A rich console without colour where NO_COLOR asks for it or there is no terminal."""
+    from rich.console import Console
+
+    return Console(
+        stderr=stderr, highlight=False, no_color=bool(os.environ.get("NO_COLOR")) or None
+    )
+
+
+def say(line: str) -> None:
+    """Tell the person one line, on stderr."""
+    click.echo(line, err=True)
+
+
+def print_json(value: Json | Iterable[Json]) -> None:
+    """One object a line."""
+    for one in [value] if isinstance(value, dict) else value:
+        click.echo(json.dumps(one, ensure_ascii=False))
+    sys.stdout.flush()
+
+
+def print_fields(fields: Iterable[tuple[str, str]]) -> None:
+    """Names and values in two columns."""
+    rows = [(name, value) for name, value in fields if value]
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, value in rows:
+        click.echo(f"{name:<{width}}  {value}")
+
+
+def print_table(titles: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+    """Columns under titles, cut nowhere: a CID that is cut cannot be copied."""
+    lines = [titles, *rows]
+    widths = [max(len(line[at]) for line in lines) for at in range(len(titles))]
+    for line in lines:
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())
+
+
+@contextlib.contextmanager
+def progress_bar() -> Iterator[Progress | None]:
+    """A progress bar on stderr while the block runs; None where stderr is no terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from swarm.config import format_size
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[amount]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
+        tasks: dict[str, Any] = {}
+
+        def tell(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=total or None, amount="")
+            show = format_size if stage in BYTE_STAGES else str
+            amount = f"{show(done)} of {show(total)}" if total else show(done)
+            bar.update(tasks[stage], completed=done, total=total or None, amount=amount)
+
+        yield tell
+
+
+def loss(value: float | None) -> str:
+    """A loss in nats, or a dash where none is known yet."""
+    return "-" if value is None else f"{value:.4f}"

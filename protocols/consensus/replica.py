@@ -1,0 +1,143 @@
+"""One node's consensus from epoch to epoch: a `Simplex` for the present one, and the last one to answer laggards.
+
+When an epoch's last block is final, the next core starts at the tick after it: by then the shell has carried out the
+`Commit`, so the application can name the next validators.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from protocols.consensus.core import Simplex
+from protocols.consensus.events import (
+    Advanced,
+    Behind,
+    Effect,
+    Event,
+    Now,
+    Received,
+    SetTimer,
+    Start,
+    Tick,
+)
+from protocols.consensus.messages import Proposal, epoch_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from protocols.consensus.application import Validator
+    from protocols.consensus.messages import Block
+    from protocols.consensus.views import Timing
+    from protocols.signing import Signer
+
+MAX_EARLY: Final = 256
+"""Messages of the next epoch that wait until this node gets there."""
+MAX_EARLY_PROPOSALS: Final = 4
+
+
+class Replica:
+    """Agreement on one chain, sans I/O.
+
+    Args:
+        chain_id: 32 bytes.
+        epoch_length: In blocks.
+        signer: This node's key; it votes in the epochs whose validators name it.
+        finalized: The application's last final block.
+        validators: The set of an epoch, up to the one after the last final block.
+        leader: Epoch and view to public key.
+        timing: How long to wait.
+        first_voting_epoch: Before it, this node follows without a vote: it cannot know what it has signed.
+    """
+
+    def __init__(
+        self,
+        chain_id: bytes,
+        epoch_length: int,
+        signer: Signer | None,
+        finalized: Block,
+        validators: Callable[[int], tuple[Validator, ...]],
+        leader: Callable[[int, int], bytes],
+        timing: Timing,
+        first_voting_epoch: int = 0,
+    ) -> None:
+        self._chain_id = chain_id
+        self._epoch_length = epoch_length
+        self._signer = signer
+        self._validators = validators
+        self._leader = leader
+        self._timing = timing
+        self._first_voting_epoch = first_voting_epoch
+        self._entries: tuple[bytes, ...] = ()
+        self._early: deque[Received] = deque(maxlen=MAX_EARLY)
+        self.previous: Simplex | None = None
+        self.core = self._build(finalized)
+
+    @property
+    def is_voting(self) -> bool:
+        """Whether this node votes in the present epoch."""
+        signer = self._signer
+        return (
+            signer is not None
+            and self.core.epoch >= self._first_voting_epoch
+            and signer.public_key in self.core.committee.index
+        )
+
+    def handle(self, event: Event, now: Now) -> list[Effect]:
+        """Take one event in; see `Simplex.handle`."""
+        match event:
+            case Start(entries):
+                self._entries = entries
+                return self._end_of_epoch(self.core.handle(event, now), now)
+            case Received(_, message) if message.epoch != self.core.epoch:
+                return self._elsewhen(event, now)
+            case Tick() if self.core.done:
+                return self._next_epoch(now)
+            case Advanced(block, _) if self.core.done and block.height > self.core.last_height:
+                effects = self._next_epoch(now)
+                return self._end_of_epoch(effects + self.core.handle(event, now), now)
+            case _:
+                return self._end_of_epoch(self.core.handle(event, now), now)
+
+    def snapshot(self) -> list[bytes]:
+        """The entries that a log needs in place of all that it holds."""
+        return self.core.snapshot()
+
+    def _build(self, finalized: Block) -> Simplex:
+        epoch = epoch_of(finalized.height + 1, self._epoch_length)
+        return Simplex(
+            self._chain_id,
+            epoch,
+            self._validators(epoch),
+            self._signer if epoch >= self._first_voting_epoch else None,
+            finalized,
+            lambda view: self._leader(epoch, view),
+            self._epoch_length,
+            self._timing,
+        )
+
+    def _end_of_epoch(self, effects: list[Effect], now: Now) -> list[Effect]:
+        if self.core.done:
+            effects.append(SetTimer(now.tick_ms))
+        return effects
+
+    def _next_epoch(self, now: Now) -> list[Effect]:
+        self.previous = self.core
+        self.core = self._build(self.core.root)
+        effects = self.core.handle(Start(self._entries), now)
+        early, self._early = self._early, deque(maxlen=MAX_EARLY)
+        for received in early:
+            if received.message.epoch == self.core.epoch:
+                effects += self.core.handle(received, now)
+        return self._end_of_epoch(effects, now)
+
+    def _elsewhen(self, event: Received, now: Now) -> list[Effect]:
+        epoch = event.message.epoch
+        if self.previous is not None and epoch == self.previous.epoch:
+            return self.previous.handle(event, now)
+        if epoch == self.core.epoch + 1:
+            proposals = sum(isinstance(early.message, Proposal) for early in self._early)
+            if not isinstance(event.message, Proposal) or proposals < MAX_EARLY_PROPOSALS:
+                self._early.append(event)
+            return []
+        return [Behind(epoch)] if epoch > self.core.epoch else []

@@ -1,0 +1,22 @@
+"""What can go wrong in sync; each docstring is what the user reads."""
+
+from __future__ import annotations
+
+from protocols.transport import RemoteProtocolError
+
+
+class SyncMessageError(RemoteProtocolError):
+    """A sync request or answer is malformed or over its limits."""
+
+
+class WrongGenesisError(RemoteProtocolError):
+    """The peer's genesis is not the one of the network that was asked for."""
+
+    def __init__(self, expected: bytes, found: bytes) -> None:
+        super().__init__(f"the genesis hashes to {found.hex()}, not to {expected.hex()}")
+        self.expected = expected
+        self.found = found
+
+
+class NothingProvenError(Exception):
+    """The peer does not have the state that was asked for, or does not answer for it."""

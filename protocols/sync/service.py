@@ -1,0 +1,362 @@
+"""The shell of sync: answers from a `BlockSource`, and follows peers that are ahead into a `Chain`."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+
+import trio
+
+from protocols.framing import FrameReader, frame
+from protocols.sync.core import PeerBook
+from protocols.sync.errors import NothingProvenError, SyncMessageError, WrongGenesisError
+from protocols.sync.messages import (
+    MAX_BLOCKS,
+    MAX_FRAME_BYTES,
+    MAX_REQUEST_BYTES,
+    AskBlocks,
+    AskGenesis,
+    AskProof,
+    AskTip,
+    Proof,
+    Request,
+    decode_genesis,
+    decode_gossip,
+    decode_pair,
+    decode_request,
+    decode_tip,
+    encode_genesis,
+    encode_pair,
+    encode_tip,
+)
+from protocols.transport import RemoteProtocolError, StreamError, UnreachableError
+from storage import canonical
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from trio_typing import TaskStatus
+
+    from protocols.transport import PeerId, Stream, Transport
+
+T = TypeVar("T")
+
+PROTOCOL: Final = "/swarm/sync/1.0.0"
+ANSWER_SECONDS: Final = 10.0
+FRAME_SECONDS: Final = 30.0
+POLL_SECONDS: Final = 5.0
+"""Between two looks at the tips of peers; a hint wakes it at once."""
+ALONE_SECONDS: Final = 10.0
+"""A node whose peers do not answer for this long counts as caught up: it may be the first."""
+PROBES: Final = 3
+SLICE: Final = 16
+"""Blocks that are read from the source at a time."""
+GROUP_BYTES: Final = 64 * 2**20
+"""Blocks without a finalization of their own that are held until one comes."""
+APPLY_BYTES: Final = 4 * 2**20
+"""Blocks that are applied in one go, with the chain's lock held."""
+STREAMS: Final = 16
+STREAMS_PER_PEER: Final = 4
+
+
+class Encodable(Protocol):
+    """A block or a finalization."""
+
+    def encode(self) -> bytes:
+        """Its canonical bytes."""
+
+
+class BlockSource(Protocol):
+    """What a node answers from; calls are synchronous, short reads, and may come from any thread."""
+
+    def genesis_bytes(self) -> bytes:
+        """At most 4 MiB; their SHA-256 is the chain id."""
+
+    def finalized_height(self) -> int:
+        """Of the last final block."""
+
+    def blocks(self, from_height: int, limit: int) -> Sequence[tuple[Encodable, Encodable]]:
+        """Final blocks from a height (1 is the first) on with their finalizations; fewer where fewer are held."""
+
+    def prove(self, key: bytes) -> Proof | None:
+        """A value of the state at a final block, with its proof; None if it cannot be had now."""
+
+
+class Chain(Protocol):
+    """Where final blocks go: `protocols.consensus.finalizer.Finalizer`."""
+
+    def height(self) -> int:
+        """Of the last final block."""
+
+    async def apply(self, pairs: Sequence[tuple[bytes, bytes]]) -> int:
+        """Check, execute and commit blocks; how many became final.
+
+        Raises:
+            RemoteProtocolError: They are not what they claim to be.
+        """
+
+
+class SyncService:
+    """Answers other nodes, and keeps this one level with them.
+
+    Args:
+        transport: The network; the handler is registered at once, for peers of any network (they may ask for genesis).
+        source: What is answered from.
+        chain: Where blocks go; None only answers.
+        topic: Where final blocks are gossiped.
+        on_lie: Told which peer lied and how.
+        in_thread: False reads the source on the event loop, for tests on a virtual clock.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        source: BlockSource,
+        chain: Chain | None = None,
+        topic: str | None = None,
+        *,
+        on_lie: Callable[[PeerId, str], None] = lambda _peer, _why: None,
+        in_thread: bool = True,
+    ) -> None:
+        self._transport = transport
+        self._source = source
+        self._chain = chain
+        self._topic = topic
+        self._on_lie = on_lie
+        self._in_thread = in_thread
+        self._limiter = trio.CapacityLimiter(2)
+        self._book = PeerBook()
+        self._hint = trio.Event()
+        self._serving: dict[PeerId, int] = {}
+        self.caught_up = trio.Event()
+        transport.handle(PROTOCOL, self._serve, members_only=False)
+
+    def wake(self) -> None:
+        """Look at the tips of peers now: somebody seems to be ahead."""
+        self._hint.set()
+
+    async def follow(self, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Fetch what peers have finalized and this node has not, until cancelled.
+
+        `caught_up` is set when for the first time no peer that answers is ahead.
+        """
+        if self._chain is None:
+            message = "a sync service without a chain only answers"
+            raise ValueError(message)
+        async with trio.open_nursery() as nursery:
+            if self._topic is not None:
+                nursery.start_soon(self._listen, self._chain, self._topic)
+            task_status.started()
+            began, turn = trio.current_time(), 0
+            while True:
+                answered = await self._probe(turn)
+                turn += 1
+                progressed = await self._catch_up(self._chain)
+                alone = trio.current_time() - began >= ALONE_SECONDS
+                ahead = self._book.best(self._transport.peers(), self._chain.height())
+                if ahead is None and (answered or alone):
+                    self.caught_up.set()
+                if not progressed:
+                    with trio.move_on_after(POLL_SECONDS):
+                        await self._hint.wait()
+                    self._hint = trio.Event()
+
+    # Asking
+
+    async def _probe(self, turn: int) -> int:
+        peers = self._book.to_probe(self._transport.peers(), trio.current_time(), PROBES, turn)
+        answers: list[PeerId] = []
+
+        async def probe(peer: PeerId) -> None:
+            try:
+                self._book.told(peer, await fetch_tip(self._transport, peer))
+                answers.append(peer)
+            except (UnreachableError, StreamError, trio.TooSlowError):
+                self._book.failed(peer, trio.current_time())
+            except RemoteProtocolError as error:
+                self._lied(peer, str(error))
+
+        async with trio.open_nursery() as nursery:
+            for peer in peers:
+                nursery.start_soon(probe, peer)
+        return len(answers)
+
+    async def _catch_up(self, chain: Chain) -> bool:
+        peer = self._book.best(self._transport.peers(), chain.height())
+        if peer is None:
+            return False
+        before = chain.height()
+        try:
+            await self._download(chain, peer)
+        except (UnreachableError, StreamError, trio.TooSlowError):
+            self._book.failed(peer, trio.current_time())
+        except RemoteProtocolError as error:
+            self._lied(peer, str(error))
+        else:
+            if chain.height() == before:
+                self._book.failed(peer, trio.current_time())
+        return chain.height() > before
+
+    async def _download(self, chain: Chain, peer: PeerId) -> None:
+        """Ask one peer for blocks and apply them as they come."""
+        pairs: list[tuple[bytes, bytes]] = []
+        held = 0
+        request = AskBlocks(chain.height() + 1, MAX_BLOCKS)
+        async with _ask(self._transport, peer, request) as reader:
+            for _ in range(MAX_BLOCKS):
+                with trio.fail_after(FRAME_SECONDS):
+                    data = await reader.read()
+                if data is None:
+                    break
+                pairs.append(decode_pair(data))
+                held += len(data)
+                if held > GROUP_BYTES:
+                    message = f"{held:,} bytes of blocks without a finalization of their own"
+                    raise SyncMessageError(message)
+                if held >= APPLY_BYTES and (done := await chain.apply(pairs)):
+                    pairs = pairs[done:]
+                    held = sum(len(block) + len(proof) for block, proof in pairs)
+        if pairs:
+            await chain.apply(pairs)
+
+    async def _listen(self, chain: Chain, topic: str) -> None:
+        """Take gossiped final blocks; one with a gap before it only wakes the follower."""
+        async with self._transport.subscribe(topic) as messages:
+            async for peer, data in messages:
+                if peer in self._book.lied:
+                    continue
+                try:
+                    height, block, finalization = decode_gossip(data)
+                    if height == chain.height() + 1:
+                        await chain.apply([(block, finalization)])
+                    if height > chain.height():
+                        self.wake()
+                except RemoteProtocolError as error:
+                    self._lied(peer, str(error))
+
+    def _lied(self, peer: PeerId, why: str) -> None:
+        self._book.caught(peer)
+        self._on_lie(peer, why)
+
+    # Answering
+
+    async def _serve(self, stream: Stream) -> None:
+        count = self._serving.get(stream.peer, 0)
+        if count >= STREAMS_PER_PEER or sum(self._serving.values()) >= STREAMS:
+            message = "too many sync streams at once"
+            raise RemoteProtocolError(message)
+        self._serving[stream.peer] = count + 1
+        try:
+            with trio.fail_after(ANSWER_SECONDS):
+                data = await FrameReader(stream, MAX_REQUEST_BYTES).read()
+            if data is not None:
+                await self._answer(stream, decode_request(data))
+            await stream.close()
+        finally:
+            self._serving[stream.peer] -= 1
+            if not self._serving[stream.peer]:
+                del self._serving[stream.peer]
+
+    async def _answer(self, stream: Stream, request: Request) -> None:
+        match request:
+            case AskGenesis():
+                genesis = await self._read(self._source.genesis_bytes)
+                await _send(stream, encode_genesis(genesis))
+            case AskTip():
+                await _send(stream, encode_tip(await self._read(self._source.finalized_height)))
+            case AskProof(key):
+                proof = await self._read(self._source.prove, key)
+                await _send(stream, canonical.encode([]) if proof is None else proof.encode())
+            case AskBlocks(height, count):
+                await self._send_blocks(stream, max(1, height), count)
+
+    async def _send_blocks(self, stream: Stream, height: int, count: int) -> None:
+        while count > 0:
+            found = await self._read(self._source.blocks, height, min(SLICE, count))
+            for block, finalization in found[: min(SLICE, count)]:
+                await _send(stream, encode_pair(block.encode(), finalization.encode()))
+            if not found:
+                return
+            height += len(found)
+            count -= len(found)
+
+    async def _read(self, function: Callable[..., T], *arguments: object) -> T:
+        if self._in_thread:
+            return await trio.to_thread.run_sync(function, *arguments, limiter=self._limiter)
+        await trio.lowlevel.checkpoint()
+        return function(*arguments)
+
+
+@asynccontextmanager
+async def _ask(transport: Transport, peer: PeerId, request: Request) -> AsyncIterator[FrameReader]:
+    """Open a stream, send one request, read the answer inside; the stream ends with the block."""
+    with trio.fail_after(ANSWER_SECONDS):
+        stream = await transport.open_stream(peer, PROTOCOL)
+    try:
+        with trio.fail_after(ANSWER_SECONDS):
+            await stream.send_all(frame(request.encode()))
+            await stream.close()
+        yield FrameReader(stream, MAX_FRAME_BYTES)
+    finally:
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
+            await stream.reset()
+
+
+async def _ask_one(transport: Transport, peer: PeerId, request: Request, seconds: float) -> bytes:
+    async with _ask(transport, peer, request) as reader:
+        with trio.fail_after(seconds):
+            data = await reader.read()
+    if data is None:
+        message = "the peer closed without an answer"
+        raise StreamError(message)
+    return data
+
+
+async def _send(stream: Stream, body: bytes) -> None:
+    with trio.fail_after(FRAME_SECONDS):
+        await stream.send_all(frame(body))
+
+
+async def fetch_genesis(
+    transport: Transport, peer: PeerId, expected_chain_id: bytes | None = None
+) -> bytes:
+    """Ask a peer for its network's genesis.
+
+    Args:
+        transport: May be of no network yet.
+        peer: Whom to ask.
+        expected_chain_id: What the bytes must hash to; None takes the peer's word for which network it is.
+
+    Raises:
+        WrongGenesisError: Another network.
+        UnreachableError, StreamError, RemoteProtocolError, trio.TooSlowError: No answer, or a bad one.
+    """
+    genesis = decode_genesis(await _ask_one(transport, peer, AskGenesis(), FRAME_SECONDS))
+    found = hashlib.sha256(genesis).digest()
+    if expected_chain_id is not None and found != expected_chain_id:
+        raise WrongGenesisError(expected_chain_id, found)
+    return genesis
+
+
+async def fetch_tip(transport: Transport, peer: PeerId) -> int:
+    """Ask a peer for the height of its last final block: a claim.
+
+    Raises:
+        UnreachableError, StreamError, RemoteProtocolError, trio.TooSlowError: No answer, or a bad one.
+    """
+    return decode_tip(await _ask_one(transport, peer, AskTip(), ANSWER_SECONDS))
+
+
+async def fetch_proof(transport: Transport, peer: PeerId, key: bytes) -> Proof:
+    """Ask a peer for a value of the state with its proof; the caller checks it.
+
+    Raises:
+        NothingProvenError: The peer has none.
+        UnreachableError, StreamError, RemoteProtocolError, trio.TooSlowError: No answer, or a bad one.
+    """
+    proof = Proof.decode(await _ask_one(transport, peer, AskProof(key), ANSWER_SECONDS))
+    if proof is None:
+        message = f"peer {peer} proves nothing about {key.hex()}"
+        raise NothingProvenError(message)
+    return proof

@@ -1,0 +1,192 @@
+"""The log of what this validator has said: on disk before it is on the wire.
+
+    file   = magic (16 bytes, the version in its last) || salt (8 random bytes) || record*
+    record = storage.records, one an append: salt || (length (u32, big endian) || entry)*
+
+An append is one record, so a crash leaves all of it or none. A record that is torn at the end is cut off: its append
+never returned, so nothing was sent. A bad record with good ones after it is damage, and the log is refused: a validator
+that forgets a vote may contradict it and lose its bond. The salt, which no peer knows, keeps bytes inside an entry
+from passing as a record of ours.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final, Self
+
+from storage import records
+from storage.errors import LogError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+VERSION: Final = 1
+_MAGIC: Final = b"swarm-votes-log"
+_SALT_BYTES: Final = 8
+HEADER_BYTES: Final = len(_MAGIC) + 1 + _SALT_BYTES
+MAX_APPEND_BYTES: Final = records.MAX_RECORD_BYTES - 2**10
+"""Of the entries in one append together, with four bytes more for each."""
+
+
+class ConsensusLog:
+    """An append-only file of entries; one process has it open.
+
+    `created` tells whether there was no file before: a validator without its log cannot know what it has signed.
+
+    Args:
+        path: The file; made, with its folder, if there is none.
+
+    Raises:
+        LogError: Damaged before its tail, of an unknown version, or not a consensus log.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.created = not path.exists()
+        if self.created:
+            self._replace(())
+        self._file = path.open("r+b", buffering=0)
+        try:
+            data = self._file.read()
+            self._salt = self._read_header(data)
+            self._entries: list[bytes] = []
+            end = self._recover(data)
+            if end < len(data):
+                self._file.truncate(end)
+                os.fsync(self._file.fileno())
+        except BaseException:
+            self._file.close()
+            raise
+        self._end = end
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the file."""
+        return self._end
+
+    def entries(self) -> list[bytes]:
+        """The entries that the file held when it was opened, in order."""
+        return list(self._entries)
+
+    def append(self, entries: Sequence[bytes]) -> None:
+        """Add entries, all or none; they are on the disk when this returns.
+
+        Raises:
+            OSError: The disk is full or fails. What was written is cut off again where that is possible;
+                nothing may be sent, and the log must be opened anew.
+        """
+        if not entries:
+            return
+        record = records.pack(self._pack(entries))
+        try:
+            self._write(record)
+            os.fdatasync(self._file.fileno())
+        except OSError:
+            self._file.truncate(self._end)
+            raise
+        self._end += len(record)
+
+    def rotate(self, keep: Sequence[bytes]) -> None:
+        """Put these entries in the place of all; a crash leaves the old file or the new one."""
+        self._replace(keep)
+        self._file.close()
+        self._file = self._path.open("r+b", buffering=0)
+        self._salt = self._read_header(self._file.read(HEADER_BYTES))
+        self._end = self._file.seek(0, os.SEEK_END)
+
+    def close(self) -> None:
+        """Close the file; every append is on the disk already."""
+        self._file.close()
+
+    def _write(self, data: bytes) -> None:
+        self._file.seek(self._end)
+        view = memoryview(data)
+        while view:
+            view = view[self._file.write(view) :]
+
+    def _pack(self, entries: Iterable[bytes]) -> bytes:
+        body = self._salt + b"".join(len(e).to_bytes(4, "big") + e for e in entries)
+        if len(body) > MAX_APPEND_BYTES:
+            message = f"an append of {len(body):,} bytes where {MAX_APPEND_BYTES:,} are allowed"
+            raise ValueError(message)
+        return body
+
+    def _replace(self, keep: Sequence[bytes]) -> None:
+        """Write a new file beside the old and rename it."""
+        self._salt = os.urandom(_SALT_BYTES)
+        beside = self._path.with_name(self._path.name + ".new")
+        with beside.open("wb") as file:
+            file.write(_MAGIC + bytes((VERSION,)) + self._salt)
+            if keep:
+                file.write(records.pack(self._pack(keep)))
+            file.flush()
+            os.fsync(file.fileno())
+        beside.rename(self._path)
+        folder = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def _read_header(self, data: bytes) -> bytes:
+        if len(data) < HEADER_BYTES or not data.startswith(_MAGIC):
+            message = (
+                f"{self._path} is not a consensus log; move it away only if this key has never voted, "
+                "otherwise restore the file from a copy"
+            )
+            raise LogError(message)
+        if data[len(_MAGIC)] != VERSION:
+            message = (
+                f"{self._path} is a consensus log of version {data[len(_MAGIC)]}, this program knows "
+                f"version {VERSION}; run the program that wrote it"
+            )
+            raise LogError(message)
+        return data[HEADER_BYTES - _SALT_BYTES : HEADER_BYTES]
+
+    def _recover(self, data: bytes) -> int:
+        """Read the good records; where they end.
+
+        Raises:
+            LogError: Good records follow a bad one.
+        """
+        end = HEADER_BYTES
+        for at, body in records.scan(data, HEADER_BYTES):
+            if bytes(body[:_SALT_BYTES]) != self._salt:
+                break
+            self._entries += _unpack(body[_SALT_BYTES:])
+            end = at + len(body)
+        found = data.find(self._salt, end + records.HEADER.size + 1)
+        while found != -1:
+            start = found - records.HEADER.size
+            if next(records.scan(data, start), None) is not None:
+                message = (
+                    f"{self._path} is damaged at byte {end:,} with good records after it; restore it from "
+                    "a copy, or do not validate with this key: it may contradict a vote that it has forgotten"
+                )
+                raise LogError(message)
+            found = data.find(self._salt, found + 1)
+        return end
+
+
+def _unpack(body: memoryview) -> list[bytes]:
+    entries = []
+    at = 0
+    while at + 4 <= len(body):
+        length = int.from_bytes(body[at : at + 4], "big")
+        entries.append(bytes(body[at + 4 : at + 4 + length]))
+        at += 4 + length
+    return entries

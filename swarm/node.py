@@ -1,0 +1,329 @@
+"""The composition root: opens the stores of one node and starts every background task it has.
+
+What a person asks of the node stands in `operations`; this module only builds and runs.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from functools import partial
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+import platformdirs
+import structlog
+import trio
+
+from protocols.consensus.finalizer import Finalizer
+from protocols.consensus.service import ConsensusService, ConsensusSettings
+from protocols.consensus.views import Timing
+from protocols.exchange.service import ExchangeService
+from protocols.handshake.messages import ROLE_KEEPER, ROLE_VALIDATOR, ROLE_WORKER, Hello
+from protocols.sync.service import SyncService
+from storage.blockstore import SegmentBlockstore
+from storage.consensus_log import ConsensusLog
+from storage.state_store import StateStore
+from swarm import entry
+from swarm.control.service import serve
+from swarm.errors import SwarmError
+from swarm.gossip import TransactionGossip
+from swarm.heights import Heights
+from swarm.identity import Identity, NodeLock
+from swarm.ledger.application import LedgerApplication
+from swarm.ledger.errors import LedgerError
+from swarm.ledger.transactions import Evidence
+from swarm.ledger.vrf import VrfKey
+from swarm.machine import Machine
+from swarm.network import Network, NetworkSettings
+from swarm.operations import Operations
+from swarm.participant import membership
+from swarm.participant.announcements import Announcements
+from swarm.participant.core import Me
+from swarm.participant.service import Participant
+from swarm.shelf import Shelf
+from swarm.training.errors import WorkerError
+from swarm.training.supervisor import Worker, WorkerSettings
+from swarm.wallet import Wallet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from protocols.consensus.messages import Block, Certificate
+    from protocols.signing import Signer
+    from swarm.config import Settings
+    from swarm.control.api import NodeApi
+    from swarm.entry import Entry
+    from swarm.machine import Deciding
+
+_log = structlog.get_logger("swarm.node")
+
+DECIDE_SECONDS = 0.1
+ENTER_SECONDS = 5.0
+"""How often the addresses that other nodes of this machine read are written again."""
+MEMBERSHIP_BLOCKS = 8
+"""Between two looks at whether this account should register or stake."""
+DISK_THREADS = 4
+
+
+async def run_node(
+    settings: Settings,
+    *,
+    on_ready: Callable[[NodeApi], None],
+    say: Callable[[str], None] = lambda _line: None,
+) -> None:
+    """Run one node until it is cancelled or told to stop.
+
+    Args:
+        settings: What it was told.
+        on_ready: Called once, when every part runs.
+        say: Tells the person one line while the node starts.
+
+    Raises:
+        SwarmError: It cannot start: the folder is in use, or the genesis is not one.
+    """
+    with NodeLock(settings.home):
+        signer = Identity.load_or_create(settings.home).signer
+        machine = Machine(platformdirs.user_runtime_path("swarm"))
+        deciding = await _decide(settings, machine)
+        try:
+            found = await entry.find(
+                settings.home,
+                signer,
+                machine,
+                genesis=settings.genesis,
+                bootstrap=settings.bootstrap,
+                hello=lambda: Hello(b"", software(), 0, 0),
+                say=say,
+            )
+            node = await trio.to_thread.run_sync(Node, settings, signer, found, machine)
+            try:
+                await node.run(on_ready, deciding)
+            finally:
+                with trio.CancelScope(shield=True):
+                    await trio.to_thread.run_sync(node.close)
+        finally:
+            if deciding is not None:
+                deciding.release()
+
+
+async def _decide(settings: Settings, machine: Machine) -> Deciding | None:
+    """Wait for the lock, where this node may turn out to be the first of this machine's own network."""
+    known = (settings.home / entry.GENESIS_FILE).exists()
+    if known or settings.bootstrap or settings.genesis is not None:
+        return None
+    while (deciding := machine.decide()) is None:
+        await trio.sleep(DECIDE_SECONDS)
+    return deciding
+
+
+def software() -> str:
+    """Name and version, as peers see them."""
+    return f"swarm/{version()}"
+
+
+def version() -> str:
+    """Of the installed distribution."""
+    return metadata.version("swarm-node")
+
+
+class Node:
+    """Every part of one node, built but not running.
+
+    Args:
+        settings: What it was told.
+        signer: Its key.
+        found: Its network, and addresses to start from.
+        machine: Where other nodes of this machine look for it.
+    """
+
+    def __init__(self, settings: Settings, signer: Signer, found: Entry, machine: Machine) -> None:
+        home = settings.home
+        self.settings = settings
+        self.signer = signer
+        self.genesis = found.genesis
+        self.started = time.monotonic()
+        self.pid = os.getpid()
+        self.version = version()
+        self.device = "no worker has started yet"
+        self._machine = machine
+        self._stopped = trio.Event()
+        chain_id = found.genesis.chain_id
+
+        self.store = SegmentBlockstore(home / "chunks", settings.storage)
+        self._state = StateStore(home / "ledger")
+        self.ledger = LedgerApplication(self._state, found.genesis, signer)
+        self._votes = ConsensusLog(home / "consensus.log")
+        self.heights = Heights(self.ledger.finalized_height())
+
+        self.network = Network(
+            NetworkSettings(
+                listen=settings.listen or NetworkSettings().listen,
+                bootstrap=found.addresses,
+                known_peers=home / "peers.json",
+            ),
+            signer,
+            chain_id,
+            self._hello,
+        )
+        topic = f"/swarm/{chain_id.hex()}"
+        disk = trio.CapacityLimiter(DISK_THREADS)
+        self.exchange = ExchangeService(
+            self.network,
+            self.store,
+            limiter=disk,
+            on_misbehaviour=self.network.note_misbehaviour,
+        )
+        params = found.genesis.params
+        self._finalizer = Finalizer(self.ledger)
+        self._finalizer.listen(self._finalized)
+        self.sync = SyncService(self.network, self._finalizer, self.ledger)
+        self.consensus = ConsensusService(
+            self.network,
+            self._finalizer,
+            self._votes,
+            signer if settings.validate else None,
+            ConsensusSettings(Timing(params.delta_ms, params.block_interval_ms)),
+            on_evidence=self._accuse,
+            on_behind=self.sync.wake,
+            on_blame=self.network.note_misbehaviour,
+        )
+        self._gossip = TransactionGossip(self.network, f"{topic}/tx", self.ledger)
+        self.wallet = Wallet(signer, self.ledger, self.heights, self._gossip.queue)
+        self.worker = Worker(WorkerSettings(device="auto" if settings.gpu else "cpu"))
+        self.shelf = Shelf(home / "shelf", self.store, self.exchange)
+        self._announcements = Announcements(
+            self.network, f"{topic}/updates", signer.public_key, self.ledger.view, self.shelf
+        )
+        self._vrf_key = VrfKey.of(signer.seed).public_key
+        self.participant = Participant(
+            me=Me(signer.public_key, settings.train, settings.validate),
+            view=self.ledger.view,
+            heights=self.heights,
+            wallet=self.wallet,
+            shelf=self.shelf,
+            store=self.store,
+            worker=self.worker,
+            announcements=self._announcements,
+            provide=self._provide,
+            folder=home / "rounds",
+            block_seconds=params.block_interval_ms / 1000,
+        )
+
+    async def run(
+        self, on_ready: Callable[[NodeApi], None], deciding: Deciding | None = None
+    ) -> None:
+        """Run every part until cancelled or stopped.
+
+        Args:
+            on_ready: Called once everything runs and the control socket answers.
+            deciding: Released once other nodes of this machine can find this one.
+        """
+        self.started_trio = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            await nursery.start(self.network.run)
+            self._machine.enter(self.genesis.chain_id, self.network.addresses())
+            if deciding is not None:
+                deciding.release()
+            self.exchange.register()
+            for part in (self.exchange.run, self.sync.run, self.consensus.run, self.worker.run):
+                await nursery.start(part)
+            for task in (
+                self._gossip.run,
+                self.wallet.run,
+                self._announcements.run,
+                self.participant.run,
+                self._keep_membership,
+                self._keep_entered,
+                self._provide_again,
+                self._describe_worker,
+            ):
+                nursery.start_soon(task)
+            api = Operations(self)
+            await nursery.start(partial(serve, api, self.settings.home / "control.sock"))
+            on_ready(api)
+            await self._stopped.wait()
+            nursery.cancel_scope.cancel()
+
+    def stop(self) -> None:
+        """End `run`; returns at once."""
+        self._stopped.set()
+
+    def close(self) -> None:
+        """Close the stores; nothing of the node may run any more."""
+        self._machine.leave()
+        self._votes.close()
+        self._state.close()
+        self.store.close()
+
+    def problems(self) -> list[str]:
+        """What is wrong now, in sentences."""
+        return self.network.problems()
+
+    def best_head(self) -> int:
+        """The highest block that a connected member says it holds; 0 with no member."""
+        return max((one.head for one in self.network.peer_info() if one.member), default=0)
+
+    def _hello(self) -> Hello:
+        roles = ROLE_KEEPER if self.settings.keep else 0
+        roles |= ROLE_WORKER if self.settings.train else 0
+        roles |= ROLE_VALIDATOR if self.settings.validate else 0
+        return Hello(self.genesis.chain_id, software(), self.heights.height, roles)
+
+    def _finalized(self, block: Block, _certificate: Certificate) -> None:
+        self.heights.move(block.height)
+
+    def _accuse(self, payload: Evidence) -> None:
+        """Hand evidence to the ledger; a duplicate is refused there."""
+
+        async def send() -> None:
+            try:
+                await self.wallet.submit(payload)
+            except SwarmError as error:
+                _log.info("evidence.refused", error=str(error))
+
+        self._nursery.start_soon(send)
+
+    def _provide(self, root: bytes) -> None:
+        self._nursery.start_soon(self.network.provide, root)
+
+    async def _provide_again(self) -> None:
+        """Announce what an earlier run published."""
+        for root, label in (await trio.to_thread.run_sync(self.store.pins)).items():
+            if label != "update":
+                await self.network.provide(root)
+
+    async def _describe_worker(self) -> None:
+        if self.settings.train or self.settings.validate:
+            try:
+                self.device = (await self.worker.describe()).device
+            except WorkerError as error:
+                self.device = f"no worker: {error}"
+
+    async def _keep_membership(self) -> None:
+        """Register, and stake what was earned, when the ledger says that it is time."""
+        height = self.heights.height - MEMBERSHIP_BLOCKS
+        while True:
+            await self.heights.above(height + MEMBERSHIP_BLOCKS - 1)
+            height = self.heights.height
+            view = self.ledger.view()
+            step = membership.next_step(
+                view.account(self.signer.public_key),
+                view.params,
+                self._vrf_key,
+                "gpu" if self.settings.gpu else "cpu",
+                trains=self.settings.train,
+                validates=self.settings.validate,
+            )
+            if step is not None and height + 2 >= self.best_head():
+                try:
+                    await self.wallet.submit(step)
+                except (SwarmError, LedgerError) as error:
+                    _log.info("membership.refused", step=type(step).__name__, error=str(error))
+
+    async def _keep_entered(self) -> None:
+        """Keep the addresses that this machine's other nodes see up to date."""
+        while True:
+            self._machine.enter(self.genesis.chain_id, self.network.addresses())
+            await trio.sleep(ENTER_SECONDS)

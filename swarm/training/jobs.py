@@ -1,0 +1,296 @@
+"""What the worker does for each job: from a message's fields to a result's fields."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from swarm.training import (
+    assignment,
+    checkpoint,
+    codec,
+    data,
+    gan,
+    local,
+    merge,
+    models,
+    sample,
+    score,
+)
+from swarm.training.errors import NOT_FOUND, REFUSED, TrainingError, UpdateError
+from swarm.training.spec import TaskSpec, parse_spec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from swarm.training.checkpoint import Checkpoint
+    from swarm.training.tensors import Array
+
+FIXED_POOL_SAMPLES = 2000
+"""Generated images by which `evaluate` judges a gan, unless the task's score asks for more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What a job works with."""
+
+    device: torch.device
+    report: Callable[[int, int, float], None]
+
+
+def run(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
+    """Do one job.
+
+    Args:
+        job: A message of the node; `job` names the kind.
+        bench: The device, and where progress goes.
+
+    Returns:
+        The result's fields.
+
+    Raises:
+        TrainingError: The job's task, data, checkpoint or update is not as it must be.
+    """
+    return _JOBS[job["job"]](job, bench)
+
+
+def _describe(_job: dict[str, Any], bench: Bench) -> dict[str, Any]:
+    name = "CPU"
+    if bench.device.type == "cuda":
+        name = torch.cuda.get_device_name(bench.device)
+    return {
+        "device": f"{bench.device.type}: {name}, {torch.backends.cpu.get_cpu_capability()}",
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _initial(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
+    spec, out = parse_spec(job["spec"]), Path(job["out"])
+    values = models.initial(models.build(spec.model), spec.train.seed)
+    out.mkdir(parents=True, exist_ok=True)
+    evaluator = None
+    if spec.kind == "gan":
+        sizes = spec.gan
+        images = data.ImageData(Path(job["dataset"]), sizes.size, sizes.channels)
+        evaluator = out / checkpoint.EVALUATOR
+        trained = gan.Evaluator.train(sizes, spec.train.seed, images, bench.device, bench.report)
+        trained.save(evaluator)
+    _write(spec, 0, values, out, evaluator, base=None, round_=None, peers=[])
+    return {}
+
+
+def _train(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
+    spec = parse_spec(job["spec"])
+    base = _base(spec, job)
+    place = local.Place(
+        task=job["task"],
+        round=job["round"],
+        peer=job["peer"],
+        beacon=job["beacon"],
+        base_root=job["base_root"],
+        dataset_root=job["dataset_root"],
+    )
+    dataset, out = Path(job["dataset"]), Path(job["out"])
+    if spec.kind == "gan":
+        evaluator = Path(job["base"]) / checkpoint.EVALUATOR
+        outcome = gan.train(spec, place, base, evaluator, dataset, out, bench.device, bench.report)
+    else:
+        outcome = local.train(
+            spec, place, base, dataset, Path(job["state"]), out, bench.device, bench.report
+        )
+    return asdict(outcome)
+
+
+def _score(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
+    spec = parse_spec(job["spec"])
+    base = _base(spec, job)
+    paths = [None if path is None else Path(path) for path in job["updates"]]
+    peers = job["peers"] or [None] * len(paths)
+    expected = [_expected(spec, job, base, peer) for peer in peers]
+    if spec.kind == "gan":
+        loss, scores = _score_pairs(spec, job, base, paths, expected, bench)
+    else:
+        sequences = score.batches(
+            spec, job["task"], job["round"], job["beacon"], Path(job["pool"]), Path(job["dataset"])
+        )
+        loss, scores = score.score(spec, base, sequences, paths, expected, bench.device, bench.report)
+    return {"base_loss": loss, "scores": scores}
+
+
+def _score_pairs(
+    spec: TaskSpec,
+    job: dict[str, Any],
+    base: Checkpoint,
+    paths: list[Path | None],
+    expected: list[codec.Expected],
+    bench: Bench,
+) -> tuple[int, list[int]]:
+    judge, reference = _judge(spec, job["base"], job["pool"], bench)
+    seed = assignment.torch_seed("score-latents", job["task"], job["round"], job["beacon"])
+    count = spec.score.sequences
+    before = judge.distance(base.tensors, reference, count, seed)
+    scores = []
+    for done, (path, wanted) in enumerate(zip(paths, expected, strict=True), 1):
+        try:
+            if path is None:
+                raise UpdateError(NOT_FOUND, "the update was not found")
+            update = codec.read(path, wanted)
+        except UpdateError as error:
+            scores.append(REFUSED - error.code)
+            continue
+        after = judge.distance(update.tensors, reference, count, seed)
+        scores.append(score.units((before - after) / max(before, 1e-9)))
+        bench.report(done, len(paths), after)
+    return score.units(before), scores
+
+
+def _merge(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
+    spec = parse_spec(job["spec"])
+    base = _base(spec, job)
+    expected = _expected(spec, job, base, None)
+    paths = [Path(path) for path in job["updates"]]
+    if spec.kind == "gan" and len(paths) > 1:
+        paths = [_winner(spec, job, base, paths, bench)]
+    updates = [codec.read(path, expected) for path in paths]
+    if spec.kind == "gan":
+        values = updates[0].tensors if updates else base.tensors
+    else:
+        groups = [update.groups for update in updates]
+        values = merge.merge(base.tensors, groups, expected.layout, spec.amplify_milli)
+    out = Path(job["out"])
+    peers = [update.about.peer for update in updates]
+    evaluator = Path(job["base"]) / checkpoint.EVALUATOR if spec.kind == "gan" else None
+    _write(
+        spec, job["version"], values, out, evaluator, base=job["base_root"], round_=job["round"], peers=peers
+    )
+    return {"loss": _merged_loss(spec, job, base, values, bench)}
+
+
+def _winner(
+    spec: TaskSpec, job: dict[str, Any], base: Checkpoint, paths: list[Path], bench: Bench
+) -> Path:
+    """The update of the highest agreed score; without agreed scores, of the highest that this node gives."""
+    scores = job["scores"]
+    if len(scores) != len(paths):
+        expected = [_expected(spec, job, base, None)] * len(paths)
+        known: list[Path | None] = list(paths)
+        _, scores = _score_pairs(spec, job, base, known, expected, bench)
+    return paths[max(range(len(paths)), key=lambda at: (scores[at], -at))]
+
+
+def _merged_loss(
+    spec: TaskSpec, job: dict[str, Any], base: Checkpoint, values: dict[str, Array], bench: Bench
+) -> int:
+    if spec.kind == "gan":
+        judge, reference = _judge(spec, job["base"], job["pool"], bench)
+        seed = assignment.torch_seed("score-latents", job["task"], job["round"], job["beacon"])
+        return score.units(judge.distance(values, reference, spec.score.sequences, seed))
+    held = data.TextData(Path(job["pool"]), spec.lm.context)
+    draw = assignment.Generator("merge-pool", job["task"], job["round"], job["beacon"])
+    sequences = held.samples(draw.distinct(spec.score.sequences, held.total))
+    return score.units(float(score.model_losses(base, values, sequences, bench.device).mean()))
+
+
+def _evaluate(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
+    spec = parse_spec(job["spec"])
+    base = _base(spec, {"base": job["checkpoint"]})
+    limit = job["limit"]
+    if spec.kind == "gan":
+        judge, reference = _judge(spec, job["checkpoint"], job["pool"], bench)
+        count = limit or max(FIXED_POOL_SAMPLES, spec.score.sequences)
+        seed = assignment.torch_seed("evaluate", spec.train.seed)
+        return {"loss": score.units(judge.distance(base.tensors, reference, count, seed))}
+    held = data.TextData(Path(job["pool"]), spec.lm.context)
+    total = held.total if limit is None else min(limit, held.total)
+    model = models.fill(models.build(base.config.model), base.tensors, bench.device)
+    found = []
+    for at in range(0, total, score.BATCH):
+        sequences = held.samples(range(at, min(at + score.BATCH, total)))
+        found.append(score.losses(model, sequences, bench.device))
+        bench.report(min(at + score.BATCH, total), total, float(found[-1].mean()))
+    return {"loss": score.units(float(np.concatenate(found).mean()))}
+
+
+def _sample(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
+    base = checkpoint.load(Path(job["checkpoint"]))
+    if base.config.kind == "gan":
+        if job["out"] is None:
+            message = "a sample of images needs a file to write"
+            raise TrainingError(message)
+        sample.grid(base, Path(job["out"]), bench.device, seed=job["seed"])
+        return {"out": job["out"]}
+    text = sample.text(
+        base,
+        job["prompt"][-sample.MAX_PROMPT :],
+        bench.device,
+        bench.report,
+        length=job["length"],
+        temperature=job["temperature"],
+        seed=job["seed"],
+    )
+    return {"text": text}
+
+
+def _judge(
+    spec: TaskSpec, folder: str, pool: str, bench: Bench
+) -> tuple[gan.Evaluator, gan.Moments]:
+    sizes = spec.gan
+    judge = gan.Evaluator.load(Path(folder) / checkpoint.EVALUATOR, sizes, bench.device)
+    images = data.ImageData(Path(pool), sizes.size, sizes.channels)
+    return judge, judge.moments(images.pixels)
+
+
+def _base(spec: TaskSpec, job: dict[str, Any]) -> Checkpoint:
+    base = checkpoint.load(Path(job["base"]))
+    if base.config.model != spec.model:
+        message = "the checkpoint is of another model than the task's"
+        raise checkpoint.CheckpointError(message)
+    return base
+
+
+def _expected(
+    spec: TaskSpec, job: dict[str, Any], base: Checkpoint, peer: str | None
+) -> codec.Expected:
+    return codec.Expected(
+        kind=spec.kind,
+        layout=codec.Layout(base.shapes, spec.update.top_k),
+        base=job["base_root"],
+        task=job["task"],
+        round=job["round"],
+        peer=peer,
+    )
+
+
+def _write(
+    spec: TaskSpec,
+    version: int,
+    values: dict[str, Array],
+    out: Path,
+    evaluator: Path | None,
+    *,
+    base: str | None,
+    round_: int | None,
+    peers: list[str],
+) -> None:
+    config = checkpoint.Config(spec.kind, spec.name, version, spec.data.tokenizer, spec.model)
+    count = sum(item.size for item in values.values())
+    card = checkpoint.card(
+        spec, version=version, parameters=count, base=base, round_=round_, peers=peers
+    )
+    checkpoint.write(out, config, values, card, evaluator=evaluator)
+
+
+_JOBS: dict[str, Callable[[dict[str, Any], Bench], dict[str, Any]]] = {
+    "describe": _describe,
+    "initial": _initial,
+    "train": _train,
+    "score": _score,
+    "merge": _merge,
+    "evaluate": _evaluate,
+    "sample": _sample,
+}

@@ -1,0 +1,234 @@
+"""The inner loop: what one peer does in one round of a task of kind lm.
+
+H local steps from the agreed checkpoint, then the difference is compressed with error feedback:
+
+    E <- feedback * E + (theta_t - theta_w);  U = Q(top-k of E);  E <- E - U
+
+The state (moments and E) is kept a file a round, so that a round can be done again after a crash.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from swarm.training import assignment, codec, data, models, tensors
+from swarm.training.errors import TensorFileError
+from swarm.training.optimizers import AdamW, Muon
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from torch import Tensor, nn
+
+    from swarm.training.checkpoint import Checkpoint
+    from swarm.training.codec import Layout
+    from swarm.training.spec import TaskSpec, Train
+    from swarm.training.tensors import Array
+
+KEPT_STATES = 2
+FINAL_RATE = 0.1
+"""The cosine ends at this share of the learning rate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which task, round and peer a job is for."""
+
+    task: bytes
+    round: int
+    peer: str
+    beacon: bytes
+    base_root: str
+    dataset_root: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a round of training gave."""
+
+    loss_first: float
+    loss_last: float
+    samples: int
+    bytes: int
+    parameters: int
+    seconds: float
+
+
+def rate(settings: Train, step: int, total: int) -> float:
+    """The share of the learning rate at a step of the whole task: linear warm-up, then a cosine.
+
+    Args:
+        settings: Gives the warm-up's share.
+        step: From 0.
+        total: Steps of the task.
+    """
+    warm = max(1, round(settings.warmup * total))
+    if step < warm:
+        return (step + 1) / warm
+    progress = min(1.0, (step - warm) / max(1, total - warm))
+    return FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def sequence_losses(model: nn.Module, batch: Tensor) -> Tensor:
+    """(B, T + 1) tokens to (B,): the mean loss of each sequence in nats."""
+    logits = model(batch[:, :-1])
+    losses = functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten(), reduction="none")
+    return losses.view(len(batch), -1).mean(1)
+
+
+class Optimizers:
+    """Muon on the blocks' matrices and AdamW on the rest, or AdamW on all."""
+
+    def __init__(self, model: nn.Module, settings: Train) -> None:
+        named = dict(model.named_parameters())
+        muon = settings.optimizer == "muon"
+        matrices = {k: v for k, v in named.items() if muon and k.startswith("blocks.") and v.ndim == 2}
+        rest = {k: v for k, v in named.items() if k not in matrices}
+        self._settings = settings
+        self._parameters = list(named.values())
+        self._muon = Muon(matrices, weight_decay=settings.weight_decay)
+        self._adamw = AdamW(rest, weight_decay=settings.weight_decay)
+
+    def step(self, share: float) -> None:
+        """Clip the gradients, move, and forget them."""
+        torch.nn.utils.clip_grad_norm_(self._parameters, self._settings.clip, foreach=False)
+        self._muon.step(self._settings.muon_learning_rate * share)
+        self._adamw.step(self._settings.learning_rate * share)
+        for item in self._parameters:
+            item.grad = None
+
+    def state(self) -> dict[str, Tensor]:
+        return {**self._muon.state(), **self._adamw.state()}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        self._muon.restore(state)
+        self._adamw.restore(state)
+
+
+def train(
+    spec: TaskSpec,
+    place: Place,
+    base: Checkpoint,
+    dataset: Path,
+    state: Path,
+    out: Path,
+    device: torch.device,
+    report: Callable[[int, int, float], None],
+) -> Outcome:
+    """Train one round and write the update file.
+
+    Args:
+        spec: The task.
+        place: Task, round, peer, beacon and roots.
+        base: The agreed checkpoint.
+        dataset: Folder of the training data.
+        state: Folder kept across rounds.
+        out: The update file to write.
+        device: Where to compute.
+        report: Called after each step with (step, steps, loss).
+    """
+    started = time.monotonic()
+    settings = spec.train
+    text = data.TextData(dataset, spec.lm.context)
+    ids = assignment.sample_ids(
+        place.task,
+        place.dataset_root,
+        place.round,
+        place.peer,
+        place.beacon,
+        count=settings.steps * settings.batch,
+        total=text.total,
+    )
+    samples = text.samples(ids)
+    layout = codec.Layout(base.shapes, spec.update.top_k)
+    model = models.fill(models.build(base.config.model), base.tensors, device)
+    optimizers = Optimizers(model, settings)
+    error = _restore(state, place, optimizers, layout)
+    tokens = torch.from_numpy(samples.astype(np.int64)).to(device)
+    losses = []
+    for step in range(settings.steps):
+        batch = tokens[step * settings.batch : (step + 1) * settings.batch]
+        loss = sequence_losses(model, batch).mean()
+        loss.backward()
+        optimizers.step(
+            rate(settings, place.round * settings.steps + step, spec.rounds * settings.steps)
+        )
+        losses.append(float(loss.detach()))
+        report(step + 1, settings.steps, losses[-1])
+    before, after = codec.gather(base.tensors, layout), codec.gather(models.values(model), layout)
+    for flat, old, new in zip(error, before, after, strict=True):
+        flat *= np.float32(spec.update.feedback)
+        flat += old - new
+    sparse = codec.compress(error, layout)
+    about = codec.About(
+        kind="lm",
+        k=layout.k,
+        base=place.base_root,
+        task=place.task,
+        round=place.round,
+        peer=place.peer,
+        data=data.digest(ids, samples),
+        samples=len(ids),
+    )
+    packed = codec.pack(sparse, layout, about)
+    codec.subtract(error, sparse)
+    _keep(state, place, optimizers, error)
+    write_file(out, packed)
+    return Outcome(
+        losses[0], losses[-1], len(ids), len(packed), sum(len(flat) for flat in error), time.monotonic() - started
+    )
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write beside the place and rename into it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_bytes(content)
+    temporary.replace(path)
+
+
+def _restore(folder: Path, place: Place, optimizers: Optimizers, layout: Layout) -> list[Array]:
+    """Take up the newest state from before this round; without one, start afresh."""
+    fresh = {name: item for name, item in optimizers.state().items()}
+    error = [np.zeros(group.size, np.float32) for group in layout.groups]
+    wanted = {name: tuple(item.shape) for name, item in fresh.items()}
+    wanted |= {f"feedback.{at}": flat.shape for at, flat in enumerate(error)}
+    for path in sorted(folder.glob("round-*.safetensors"), reverse=True):
+        if path.name >= _state_name(place.round):
+            continue
+        try:
+            file = tensors.read(path, max_bytes=2**40)
+        except TensorFileError:
+            continue
+        if (
+            file.metadata != {"task": place.task.hex(), "peer": place.peer}
+            or {name: item.shape for name, item in file.tensors.items()} != wanted
+            or not all(np.isfinite(item).all() for item in file.tensors.values())
+        ):
+            continue
+        copied = {name: torch.from_numpy(np.array(file.tensors[name])) for name in fresh}
+        optimizers.restore(copied)
+        return [np.array(file.tensors[f"feedback.{at}"]) for at in range(len(error))]
+    return error
+
+
+def _keep(folder: Path, place: Place, optimizers: Optimizers, error: list[Array]) -> None:
+    state = {name: item.cpu().numpy() for name, item in optimizers.state().items()}
+    state |= {f"feedback.{at}": flat for at, flat in enumerate(error)}
+    tensors.write(
+        folder / _state_name(place.round), state, {"task": place.task.hex(), "peer": place.peer}
+    )
+    for path in sorted(folder.glob("round-*.safetensors"))[:-KEPT_STATES]:
+        path.unlink()
+
+
+def _state_name(round_: int) -> str:
+    return f"round-{round_:010d}.safetensors"

@@ -1,0 +1,98 @@
+"""Inference: text from a GPT, a grid of images from a generator."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import torch
+
+from swarm.training import gan, models, philox
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from swarm.training.checkpoint import Checkpoint
+
+MAX_LENGTH: Final = 65_536
+"""Tokens that one request may ask for."""
+MAX_PROMPT: Final = 2**20
+GRID: Final = 8
+"""Images a side."""
+ENLARGED: Final = 4
+"""Screen pixels a side of one pixel."""
+
+
+def text(
+    base: Checkpoint,
+    prompt: str,
+    device: torch.device,
+    report: Callable[[int, int, float], None],
+    *,
+    length: int,
+    temperature: float,
+    seed: int,
+) -> str:
+    """Continue a prompt byte by byte; what is not UTF-8 becomes U+FFFD.
+
+    Args:
+        base: A checkpoint of kind lm.
+        prompt: Only its last `context` bytes are read; empty starts at a line's beginning.
+        device: Where to compute.
+        report: Called after each byte, so that the job can be given up.
+        length: Bytes to generate.
+        temperature: 0 takes the likeliest byte each time.
+        seed: Equal seeds give equal text.
+
+    Returns:
+        Only what was generated.
+    """
+    model = models.fill(models.build(base.config.model), base.tensors, device)
+    assert isinstance(model, models.GPT)  # noqa: S101 - narrows the type; the caller checked the kind
+    tokens = list(prompt.encode(errors="surrogatepass")) or [10]
+    length = min(length, MAX_LENGTH)
+    draws = philox.unit(seed, length)
+    start = len(tokens)
+    with torch.inference_mode():
+        for at in range(length):
+            window = torch.tensor([tokens[-model.context :]], device=device)
+            logits = model(window)[0, -1].double().cpu().numpy()
+            tokens.append(_pick(logits, temperature, float(draws[at])))
+            report(at + 1, length, 0.0)
+    return bytes(tokens[start:]).decode(errors="replace")
+
+
+def _pick(logits: np.ndarray, temperature: float, draw: float) -> int:
+    if temperature <= 0:
+        return int(logits.argmax())
+    weights = np.exp((logits - logits.max()) / temperature)
+    ends = np.cumsum(weights)
+    return min(int(np.searchsorted(ends, draw * ends[-1], side="right")), len(ends) - 1)
+
+
+def grid(base: Checkpoint, out: Path, device: torch.device, *, seed: int) -> None:
+    """Write a PNG of `GRID` by `GRID` generated images.
+
+    Args:
+        base: A checkpoint of kind gan.
+        out: The file.
+        device: Where to compute.
+        seed: Equal seeds give equal latents.
+    """
+    from PIL import Image
+
+    pair = models.fill(models.build(base.config.model), base.tensors, device)
+    assert isinstance(pair, models.Pair)  # noqa: S101 - narrows the type; the caller checked the kind
+    latent = pair.generator.first.in_features
+    images = gan.generate(pair.generator, philox.normal(seed, (GRID * GRID, latent)), device)
+    pixels = ((images.cpu().numpy() + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
+    _, channels, height, width = pixels.shape
+    rows = pixels.reshape(GRID, GRID, channels, height, width).transpose(0, 3, 1, 4, 2)
+    sheet = rows.reshape(GRID * height, GRID * width, channels)
+    sheet = sheet.repeat(ENLARGED, axis=0).repeat(ENLARGED, axis=1)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_name(out.name + ".part")
+    image = Image.fromarray(sheet[:, :, 0] if channels == 1 else sheet)
+    image.save(temporary, format="PNG")
+    temporary.replace(out)

@@ -1,0 +1,483 @@
+"""The node's side of the worker process: starts it, gives it jobs, and survives it.
+
+One job at a time, in order of asking. The process is started for the first job, and again after it crashed,
+hung or was killed; a job that ends with it raises `WorkerError` with the cause, and the next job is served.
+A caller that is cancelled gives its job up: the worker is asked to stop between two steps and is killed if it
+does not within `CANCEL_SECONDS`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import trio
+
+import swarm
+from swarm.training import messages
+from swarm.training.errors import WorkerError
+
+if TYPE_CHECKING:
+    from trio import TaskStatus
+
+START_SECONDS: Final = 120
+"""How long the process may take to load torch."""
+CANCEL_SECONDS: Final = 2
+"""How long a job that was given up may run on before the process is killed."""
+STOP_SECONDS: Final = 1
+"""How long the process may take to end by itself when the node stops."""
+STDERR_BYTES: Final = 4096
+"""The last words of the process that an error quotes."""
+
+Progress: TypeAlias = Callable[[int, int, float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """How the worker process runs."""
+
+    device: str = "cpu"  # "cpu", or "auto": an accelerator when there is one
+    threads: int = 1
+    nice: int = 10
+    job_seconds: float = 3600.0  # a job that takes longer is given up and the process killed
+    silence_seconds: float = 600.0  # likewise after so long without progress
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """What the worker computes with."""
+
+    device: str
+    torch: str
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrainJob:
+    """One peer's work in one round."""
+
+    spec: bytes
+    task: bytes  # 32
+    round: int
+    peer: str
+    beacon: bytes  # 32
+    base_root: str  # CID of the agreed checkpoint
+    base: Path  # its folder
+    dataset: Path
+    dataset_root: str
+    state: Path  # folder kept across rounds: moments and error feedback
+    out: Path  # the update file to write
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What a round of training gave; losses are nats (gan: distances)."""
+
+    loss_first: float
+    loss_last: float
+    samples: int
+    bytes: int
+    parameters: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreJob:
+    """The updates of a round to be scored; None for one that could not be fetched."""
+
+    spec: bytes
+    task: bytes
+    round: int
+    beacon: bytes
+    base_root: str
+    base: Path
+    dataset: Path
+    pool: Path
+    updates: list[Path | None]
+    peers: list[str] = field(default_factory=list)  # who must have made each; empty: not checked
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreResult:
+    """Integers for the chain, one score an update; below -2^40 is a refusal."""
+
+    base_loss: int
+    scores: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class MergeJob:
+    """The accepted updates of a round, in order of CID."""
+
+    spec: bytes
+    task: bytes
+    round: int
+    name: str
+    version: int  # of the new checkpoint
+    beacon: bytes
+    base_root: str
+    base: Path
+    updates: list[Path]
+    pool: Path
+    dataset: Path
+    out: Path  # folder of the new checkpoint
+    scores: list[int] = field(default_factory=list)  # agreed, one an update; chooses a gan's winner
+
+
+@dataclass(frozen=True, slots=True)
+class MergeResult:
+    """The merged checkpoint's loss on beacon-drawn batches of the pool."""
+
+    loss: int
+
+
+@dataclass(eq=False, slots=True)
+class _Job:
+    message: dict[str, Any]
+    on_progress: Progress | None
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    done: trio.Event = field(default_factory=trio.Event)
+    result: dict[str, Any] | None = None
+    error: BaseException | None = None
+
+
+class Worker:
+    """The one training worker of a node.
+
+    Args:
+        settings: Device, threads, priority and limits.
+    """
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._settings = settings
+        self._send, self._receive = trio.open_memory_channel[_Job](math.inf)
+        self._child: _Child | None = None
+        self._next = 0
+
+    @property
+    def pid(self) -> int | None:
+        """The process id, or None while no process runs."""
+        return None if self._child is None else self._child.pid
+
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve jobs until cancelled; the process ends with this task, within two seconds."""
+        task_status.started()
+        job: _Job | None = None
+        try:
+            while True:
+                job = await self._receive.receive()
+                await self._serve(job)
+        finally:
+            waiting = [] if job is None or job.done.is_set() else [job]
+            with suppress(trio.WouldBlock, trio.EndOfChannel):
+                while True:
+                    waiting.append(self._receive.receive_nowait())
+            self._receive.close()
+            for left in waiting:
+                left.error = WorkerError("closed", "the node is shutting down")
+                left.done.set()
+            await self._stop()
+
+    async def describe(self) -> WorkerInfo:
+        """What the worker computes with; starts it."""
+        return WorkerInfo(**await self._call("describe", {}))
+
+    async def initial(self, spec: bytes, dataset: Path, out: Path) -> None:
+        """Write the version-0 checkpoint folder of a task.
+
+        The weights are a function of the task's seed. A gan's evaluator is trained on the dataset and
+        stands in the folder, so that the folder's CID pins it.
+        """
+        await self._call("initial", {"spec": spec, "dataset": str(dataset), "out": str(out)})
+
+    async def train(self, job: TrainJob, on_progress: Progress | None = None) -> TrainResult:
+        """Train one round and write the update file; `on_progress` gets (step, steps, loss)."""
+        return TrainResult(**await self._call("train", _fields(job), on_progress))
+
+    async def score(self, job: ScoreJob) -> ScoreResult:
+        """Score the updates of a round."""
+        return ScoreResult(**await self._call("score", _fields(job)))
+
+    async def merge(self, job: MergeJob) -> MergeResult:
+        """Write the next checkpoint folder, the same bytes on every machine."""
+        return MergeResult(**await self._call("merge", _fields(job)))
+
+    async def evaluate(self, spec: bytes, checkpoint: Path, pool: Path, limit: int | None) -> int:
+        """The loss on the whole pool or its first `limit` sequences, nats times 10^5.
+
+        Of a gan: the distance times 10^5, over `limit` generated images.
+        """
+        fields = {"spec": spec, "checkpoint": str(checkpoint), "pool": str(pool), "limit": limit}
+        loss: int = (await self._call("evaluate", fields))["loss"]
+        return loss
+
+    async def sample(
+        self,
+        checkpoint: Path,
+        prompt: str,
+        out: Path | None,
+        *,
+        length: int = 200,
+        temperature: float = 0.8,
+        seed: int = 0,
+    ) -> str | Path:
+        """Text that continues the prompt (lm), or the PNG that was written to `out` (gan)."""
+        fields = {
+            "checkpoint": str(checkpoint),
+            "prompt": prompt,
+            "out": None if out is None else str(out),
+            "length": length,
+            "temperature": temperature,
+            "seed": seed,
+        }
+        result = await self._call("sample", fields)
+        return result["text"] if "text" in result else Path(result["out"])
+
+    async def _call(
+        self, kind: str, fields: dict[str, Any], on_progress: Progress | None = None
+    ) -> dict[str, Any]:
+        self._next += 1
+        job = _Job({"id": self._next, "job": kind, **fields}, on_progress)
+        try:
+            self._send.send_nowait(job)
+        except trio.BrokenResourceError as error:
+            raise WorkerError("closed", "the node is shutting down") from error
+        try:
+            await job.done.wait()
+        finally:
+            job.scope.cancel()
+        if job.error is not None:
+            raise job.error
+        assert job.result is not None  # noqa: S101 - `done` is set after one of the two
+        return job.result
+
+    async def _serve(self, job: _Job) -> None:
+        try:
+            with job.scope:
+                job.result = await self._execute(job)
+            if job.result is None and self._child is not None:
+                await self._give_up(job.message["id"])
+        except WorkerError as error:
+            job.error = error
+        except Exception as error:  # noqa: BLE001 - a progress callback's fault is its caller's
+            job.error = error
+            if self._child is not None:
+                await self._give_up(job.message["id"])
+        finally:
+            if job.result is not None or job.error is not None or job.scope.cancelled_caught:
+                job.done.set()
+
+    async def _execute(self, job: _Job) -> dict[str, Any]:
+        child = await self._started()
+        try:
+            with trio.fail_after(self._settings.job_seconds):
+                await child.send(job.message)
+                while True:
+                    with trio.fail_after(self._settings.silence_seconds):
+                        answer = await child.receive()
+                    if answer.get("id") != job.message["id"]:
+                        continue  # the tail of a job that was given up
+                    if "progress" in answer:
+                        if job.on_progress is not None:
+                            job.on_progress(*answer["progress"])
+                        continue
+                    if "error" in answer:
+                        raise WorkerError(answer["cause"], answer["error"])
+                    result: dict[str, Any] = answer["result"]
+                    return result
+        except trio.TooSlowError as error:
+            await self._stop()
+            raise WorkerError("timeout", f"job {job.message['job']} took too long") from error
+        except (trio.BrokenResourceError, EOFError, ValueError) as error:
+            cause, why = await self._ended()
+            raise WorkerError(cause, why) from error
+
+    async def _give_up(self, number: int) -> None:
+        """Ask the process to leave a job; kill it if it does not."""
+        child = self._child
+        if child is None:
+            return
+        if not child.ready:
+            await self._stop()
+            return
+        try:
+            with trio.fail_after(CANCEL_SECONDS):
+                await child.send({"cancel": number})
+                while True:
+                    answer = await child.receive()
+                    if answer.get("id") == number and "progress" not in answer:
+                        return
+        except (trio.TooSlowError, trio.BrokenResourceError, EOFError, ValueError):
+            await self._stop()
+
+    async def _started(self) -> _Child:
+        if self._child is None:
+            self._child = await _Child.start(self._settings)
+        child = self._child
+        if child.ready:
+            return child
+        try:
+            with trio.fail_after(START_SECONDS):
+                await child.receive()
+                child.ready = True
+        except trio.TooSlowError as error:
+            await self._stop()
+            raise WorkerError("start", f"the process said nothing for {START_SECONDS} s") from error
+        except (trio.BrokenResourceError, EOFError, ValueError) as error:
+            _, why = await self._ended()
+            raise WorkerError("start", why) from error
+        return child
+
+    async def _ended(self) -> tuple[str, str]:
+        child, self._child = self._child, None
+        if child is None:
+            return "crashed", "the process is gone"
+        return await child.reap()
+
+    async def _stop(self) -> None:
+        child, self._child = self._child, None
+        if child is not None:
+            await child.stop()
+
+
+class _Child:
+    """One process and the node's end of its socket."""
+
+    def __init__(self, process: trio.Process, stream: trio.SocketStream, errors: int) -> None:
+        self._process = process
+        self._stream = stream
+        self._errors = errors
+        self._buffer = bytearray()
+        self._words = ""
+        self.ready = False
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @classmethod
+    async def start(cls, settings: WorkerSettings) -> _Child:
+        """Start the process; it says that it is ready later.
+
+        Raises:
+            WorkerError: The operating system did not start it.
+        """
+        ours, theirs = socket.socketpair()
+        # What it writes to stderr goes to a nameless file: no pipe can fill up and no task has to read it.
+        errors = os.memfd_create("swarm-worker-stderr", os.MFD_CLOEXEC) if hasattr(os, "memfd_create") else -1
+        command = [sys.executable, "-m", "swarm.training.worker", str(theirs.fileno())]
+        command += [settings.device, str(settings.threads), str(settings.nice)]
+        try:
+            with trio.CancelScope(shield=True):
+                process = await trio.lowlevel.open_process(
+                    command,
+                    pass_fds=(theirs.fileno(),),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=errors if errors >= 0 else subprocess.DEVNULL,
+                    env=_environment(settings),
+                    start_new_session=True,  # Ctrl-C in a terminal is for the node, which then stops us
+                )
+        except OSError as error:
+            ours.close()
+            if errors >= 0:
+                os.close(errors)
+            raise WorkerError("start", str(error)) from error
+        finally:
+            theirs.close()
+        return cls(process, trio.SocketStream(trio.socket.from_stdlib_socket(ours)), errors)
+
+    async def send(self, message: dict[str, Any]) -> None:
+        await self._stream.send_all(messages.pack(message))
+
+    async def receive(self) -> dict[str, Any]:
+        """The next message; what is half read when cancelled is kept.
+
+        Raises:
+            EOFError: The process ended.
+            ValueError: It said something that is no message.
+        """
+        await self._fill(messages.PREFIX)
+        size = messages.PREFIX + messages.length(bytes(self._buffer[: messages.PREFIX]))
+        await self._fill(size)
+        body = bytes(self._buffer[messages.PREFIX : size])
+        del self._buffer[:size]
+        return messages.unpack(body)
+
+    async def _fill(self, count: int) -> None:
+        while len(self._buffer) < count:
+            data = await self._stream.receive_some(2**16)
+            if not data:
+                raise EOFError
+            self._buffer += data
+
+    async def reap(self) -> tuple[str, str]:
+        """Collect a process whose socket closed: (cause, what happened)."""
+        await self.stop()
+        code = self._process.returncode or 0
+        words = self._last_words()
+        if code < 0:
+            name = signal.Signals(-code).name
+            hint = ", as the system does when memory runs out" if -code == signal.SIGKILL else ""
+            return "killed", f"the process was ended by {name}{hint}{words}"
+        return "crashed", f"the process ended with status {code}{words}"
+
+    async def stop(self) -> None:
+        """End the process: close its socket, then kill it if it stays."""
+        with trio.CancelScope(shield=True):
+            await self._stream.aclose()
+            with trio.move_on_after(STOP_SECONDS):
+                await self._process.wait()
+            if self._process.returncode is None:
+                self._process.kill()
+                await self._process.wait()
+        self._words = self._read_errors()
+
+    def _last_words(self) -> str:
+        return f": {self._words}" if self._words else ""
+
+    def _read_errors(self) -> str:
+        if self._errors < 0:
+            return ""
+        size = os.fstat(self._errors).st_size
+        data = os.pread(self._errors, STDERR_BYTES, max(0, size - STDERR_BYTES))
+        os.close(self._errors)
+        self._errors = -1
+        lines = data.decode(errors="replace").strip().splitlines()
+        return lines[-1][:500] if lines else ""
+
+
+def _fields(job: TrainJob | ScoreJob | MergeJob) -> dict[str, Any]:
+    return {name: _plain(getattr(job, name)) for name in job.__dataclass_fields__}
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - a job's fields are int, str, bytes, Path or lists of these
+    if isinstance(value, Path):
+        return str(value.absolute())
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _environment(settings: WorkerSettings) -> dict[str, str]:
+    """The node's own environment, with the threads of torch's libraries and the path of our packages."""
+    root = str(Path(swarm.__file__).parents[1])
+    inherited = os.environ.get("PYTHONPATH")
+    return {
+        **os.environ,
+        "PYTHONPATH": root if not inherited else f"{root}{os.pathsep}{inherited}",
+        "PYTHONUNBUFFERED": "1",
+        "OMP_NUM_THREADS": str(settings.threads),
+        "MKL_NUM_THREADS": str(settings.threads),
+        "OPENBLAS_NUM_THREADS": str(settings.threads),
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    }

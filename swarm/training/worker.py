@@ -1,0 +1,120 @@
+"""The worker process: `python -m swarm.training.worker FD DEVICE THREADS NICE`.
+
+The node starts it with one end of a socket pair and speaks `messages` with it.
+The main thread does one job at a time; a second thread reads, so that a job can be given up between two steps
+and so that the process ends when the node's end closes, even in the middle of a job.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import socket
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+from swarm.training import messages
+from swarm.training.errors import TrainingError
+
+
+class _CancelledError(Exception):
+    """The node gave the job up."""
+
+
+class _Link:
+    """The worker's end of the socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self.jobs: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self.cancelled: set[int] = set()
+
+    def send(self, message: dict[str, Any]) -> None:
+        self._sock.sendall(messages.pack(message))
+
+    def read_all(self) -> None:
+        """Take in messages until the node's end closes, then end the process."""
+        try:
+            while True:
+                size = messages.length(self._exactly(messages.PREFIX))
+                message = messages.unpack(self._exactly(size))
+                if "cancel" in message:
+                    self.cancelled.add(message["cancel"])
+                else:
+                    self.jobs.put(message)
+        except (OSError, EOFError, ValueError):
+            os._exit(0)
+
+    def _exactly(self, count: int) -> bytes:
+        data = bytearray()
+        while len(data) < count:
+            part = self._sock.recv(count - len(data))
+            if not part:
+                raise EOFError
+            data += part
+        return bytes(data)
+
+
+def main(arguments: list[str]) -> None:
+    """Serve jobs until the node's end of the socket closes."""
+    fd, device, threads, nice = arguments
+    os.nice(int(nice))
+    link = _Link(socket.socket(fileno=int(fd)))
+    threading.Thread(target=link.read_all, daemon=True).start()
+    chosen = _prepare(device, int(threads))
+    link.send({"ready": {"pid": os.getpid()}})
+    while True:
+        _serve(link, link.jobs.get(), chosen)
+
+
+def _prepare(device: str, threads: int) -> torch.device:
+    """Load torch and pin what makes its results repeatable."""
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.set_num_interop_threads(1)
+    torch.use_deterministic_algorithms(True)
+    if device == "auto" and torch.cuda.is_available():
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.enable_flash_sdp(False)
+        torch.backends.cuda.enable_mem_efficient_sdp(False)
+        torch.backends.cuda.enable_cudnn_sdp(False)
+        return torch.device("cuda")
+    return torch.device("cpu")
+
+
+def _serve(link: _Link, job: dict[str, Any], device: torch.device) -> None:
+    import torch
+
+    from swarm.training import jobs
+
+    def report(step: int, steps: int, loss: float) -> None:
+        if job["id"] in link.cancelled:
+            raise _CancelledError
+        link.send({"id": job["id"], "progress": [step, steps, loss]})
+
+    try:
+        answer = {"result": jobs.run(job, jobs.Bench(device, report))}
+    except _CancelledError:
+        answer = {"error": "given up", "cause": "cancelled"}
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        answer = {"error": f"out of memory: {error}", "cause": "memory"}
+    except TrainingError as error:
+        answer = {"error": str(error), "cause": "failed"}
+    except RuntimeError as error:
+        # torch's allocator for the CPU says this in words only.
+        memory = "can't allocate memory" in str(error)
+        answer = {"error": str(error)[:2000], "cause": "memory" if memory else "failed"}
+    except Exception as error:  # noqa: BLE001 - a job must not end the process; the node is told
+        answer = {"error": f"{type(error).__name__}: {error}"[:2000], "cause": "failed"}
+    link.cancelled.discard(job["id"])
+    link.send({"id": job["id"], **answer})
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

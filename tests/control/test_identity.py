@@ -1,0 +1,52 @@
+import os
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from swarm.errors import RefusedError
+from swarm.identity import KEY_FILE, Identity, NodeLock
+
+
+def test_a_key_is_made_once_and_is_for_its_owner_alone(tmp_path):
+    home = tmp_path / "deep" / "home"
+    first = Identity.load_or_create(home)
+    assert Identity.load_or_create(home).peer == first.peer
+    assert first.peer.startswith("12D3KooW")
+    assert stat.S_IMODE((home / KEY_FILE).stat().st_mode) == 0o600
+    assert stat.S_IMODE(home.stat().st_mode) == 0o700
+    assert [path.name for path in home.iterdir()] == [KEY_FILE]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "swarm-identity 2\n" + "00" * 32 + "\n", "swarm-identity 1\nzz\n"]
+)
+def test_a_damaged_key_file_is_refused_and_left_alone(tmp_path, text):
+    path = tmp_path / KEY_FILE
+    path.write_text(text)
+    path.chmod(0o600)
+    with pytest.raises(RefusedError, match="damaged"):
+        Identity.load_or_create(tmp_path)
+    assert path.read_text() == text
+
+
+def test_a_key_file_that_others_can_read_is_refused(tmp_path):
+    Identity.load_or_create(tmp_path)
+    (tmp_path / KEY_FILE).chmod(0o644)
+    with pytest.raises(RefusedError, match="0644"):
+        Identity.load_or_create(tmp_path)
+
+
+def test_a_second_node_on_a_folder_is_refused_with_the_first_ones_process_id(tmp_path):
+    with NodeLock(tmp_path), pytest.raises(RefusedError, match=f"process {os.getpid()}$"):
+        NodeLock(tmp_path)
+    NodeLock(tmp_path).close()
+
+
+@pytest.mark.slow
+def test_a_node_that_was_killed_holds_no_lock(tmp_path):
+    code = f"from pathlib import Path; from swarm.identity import NodeLock; import os, sys; lock = NodeLock(Path({str(tmp_path)!r})); os._exit(9)"
+    ended = subprocess.run([sys.executable, "-c", code], check=False)
+    assert ended.returncode == 9
+    NodeLock(tmp_path).close()

@@ -1,0 +1,224 @@
+"""The muxer between two sessions joined in memory: cut anywhere, and broken on purpose."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trio.testing import MockClock
+
+from protocols.transport import RemoteProtocolError, StreamError
+from swarm.network import muxer
+from swarm.network.muxer import HEADER, Session
+
+
+class Channel:
+    """One end of a pair; plaintext messages, cut as told."""
+
+    def __init__(self, cuts=None) -> None:
+        self.send, self.receive = trio.open_memory_channel(1000)
+        self.other: Channel
+        self._cuts = cuts
+
+    async def send_messages(self, messages) -> None:
+        data = b"".join(messages)
+        while data:
+            size = (next(self._cuts) if self._cuts else 0) or len(data)
+            await self.other.send.send(data[:size])
+            data = data[size:]
+
+    async def receive_message(self) -> bytes:
+        try:
+            return await self.receive.receive()
+        except (trio.EndOfChannel, trio.ClosedResourceError):
+            return b""
+
+    def close_now(self) -> None:
+        self.other.send.close()
+        self.receive.close()
+
+
+def _cycle(sizes):
+    while True:
+        yield from sizes
+
+
+@pytest.fixture
+def join(nursery):
+    def begin(cuts=None):
+        return _join(nursery, cuts)
+
+    return begin
+
+
+def _join(nursery, cuts=None):
+    left, right = Channel(cuts), Channel(cuts)
+    left.other, right.other = right, left
+    arrived: list = []
+    one = Session(left, "right", opener=True, on_stream=arrived.append)
+    two = Session(right, "left", opener=False, on_stream=arrived.append)
+    nursery.start_soon(one.run)
+    nursery.start_soon(two.run)
+    return one, two, arrived
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 70_000), min_size=1, max_size=4),
+    parts=st.lists(st.binary(max_size=200_000), min_size=1, max_size=4),
+)
+def test_bytes_cut_anywhere_arrive_in_order(sizes, parts):
+    async def main() -> bytes:
+        async with trio.open_nursery() as nursery:
+            one, _, arrived = _join(nursery, _cycle(sizes))
+            stream = one.open_stream()
+
+            async def write() -> None:
+                for part in parts:
+                    await stream.send_all(part)
+                await stream.close()
+
+            nursery.start_soon(write)
+            while not arrived:
+                await trio.sleep(0.01)
+            got = b""
+            while data := await arrived[0].receive_some(10_000):
+                got += data
+            nursery.cancel_scope.cancel()
+        return got
+
+    assert trio.run(main, clock=MockClock(autojump_threshold=0)) == b"".join(parts)
+
+
+async def _other_end(one, arrived):
+    stream = one.open_stream()
+    await trio.testing.wait_all_tasks_blocked()
+    return stream, arrived[-1]
+
+
+async def test_a_writer_waits_for_a_reader_that_rests_an_hour(join, autojump_clock, nursery):
+    one, two, arrived = join()
+    here, there = await _other_end(one, arrived)
+    nursery.start_soon(here.send_all, bytes(3 * 2**20))
+    await trio.sleep(3600)
+    assert two.unread == muxer.INITIAL_WINDOW
+    got = 0
+    while got < 3 * 2**20:
+        got += len(await there.receive_some())
+    assert two.unread == 0
+
+
+async def test_the_window_grows_to_four_mebibytes_and_no_further(join, autojump_clock, nursery):
+    one, two, arrived = join()
+    here, there = await _other_end(one, arrived)
+    nursery.start_soon(here.send_all, bytes(20 * 2**20))
+    for _ in range(20):
+        await trio.sleep(1)
+        await there.receive_some(2**17)
+    await trio.sleep(1)
+    assert muxer.INITIAL_WINDOW < two.unread <= muxer.RECEIVE_WINDOW
+
+
+async def test_an_end_on_one_side_leaves_the_other_open(join, autojump_clock):
+    one, two, arrived = join()
+    here, there = await _other_end(one, arrived)
+    await here.close()
+    assert await there.receive_some() == b""
+    await there.send_all(b"answer")
+    await there.close()
+    assert await here.receive_some() == b"answer"
+    assert await here.receive_some() == b""
+    assert one.streams == two.streams == []
+
+
+async def test_a_reset_is_an_error_on_both_sides_and_frees_the_stream(join, autojump_clock):
+    one, two, arrived = join()
+    here, there = await _other_end(one, arrived)
+    await here.reset()
+    await here.reset()
+    for stream in (here, there):
+        with pytest.raises(StreamError):
+            await stream.receive_some()
+        with pytest.raises(StreamError):
+            await stream.send_all(b"x")
+    assert one.streams == two.streams == []
+
+
+async def test_a_stream_that_is_reset_before_it_was_sent_stays_closed_there(join, autojump_clock):
+    one, two, arrived = join()
+    await one.open_stream().reset()
+    await trio.testing.wait_all_tasks_blocked()
+    assert two.streams == []
+
+
+async def test_a_writer_that_is_cancelled_harms_no_other_stream(join, autojump_clock):
+    one, _, arrived = join()
+    here, there = await _other_end(one, arrived)
+    with trio.move_on_after(1):
+        await here.send_all(bytes(2**20))
+    other, end = await _other_end(one, arrived)
+    await other.send_all(b"whole")
+    assert await end.receive_some() == b"whole"
+    assert there is not end
+
+
+async def test_the_end_of_a_connection_keeps_what_has_arrived(join, autojump_clock):
+    one, two, arrived = join()
+    here, there = await _other_end(one, arrived)
+    await here.send_all(b"last words")
+    await here.close()
+    await trio.testing.wait_all_tasks_blocked()
+    one.close("gone")
+    await trio.testing.wait_all_tasks_blocked()
+    assert two.closed.is_set()
+    assert await there.receive_some() == b"last words"
+    assert await there.receive_some() == b""
+    with pytest.raises(StreamError):
+        two.open_stream()
+
+
+async def test_unread_bytes_of_all_streams_have_one_bound(join, autojump_clock, monkeypatch):
+    monkeypatch.setattr(muxer, "MAX_UNREAD", 2**19)
+    one, two, arrived = join()
+    ends = [await _other_end(one, arrived) for _ in range(4)]
+    for here, _ in ends[:2]:
+        await here.send_all(bytes(muxer.INITIAL_WINDOW))
+    await trio.testing.wait_all_tasks_blocked()
+    await ends[2][0].send_all(b"one too many")
+    await trio.testing.wait_all_tasks_blocked()
+    with pytest.raises(StreamError):
+        await ends[2][1].receive_some()
+    assert two.unread == 2**19
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.binary(max_size=100)
+        | st.builds(
+            HEADER.pack,
+            st.integers(0, 1),
+            st.integers(0, 4),
+            st.integers(0, 15),
+            st.integers(0, 5),
+            st.integers(0, 40),
+        ),
+        max_size=12,
+    )
+)
+def test_any_bytes_are_frames_or_a_protocol_error(messages):
+    async def main() -> None:
+        channel = Channel()
+        channel.other = Channel()
+        session = Session(channel, "peer", opener=True, on_stream=lambda stream: None)
+        try:
+            for message in messages:
+                session._feed(message)
+        except RemoteProtocolError:
+            pass
+        assert session.unread == sum(stream._unread for stream in session.streams)
+        session.close("done")
+        assert session.unread == 0
+
+    trio.run(main)
