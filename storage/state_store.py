@@ -14,6 +14,7 @@ import heapq
 import threading
 import weakref
 from itertools import groupby
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import lmdb
@@ -205,11 +206,12 @@ class StateStore:
         self._height = -1
         try:
             self.environment = lmdb.open(
-                str(folder), map_size=map_bytes, max_dbs=4, max_readers=_MAX_READERS
+                str(folder), map_size=map_bytes, max_dbs=5, max_readers=_MAX_READERS
             )
             self._values = self.environment.open_db(b"values")
             self._nodes = self.environment.open_db(b"nodes")
             self._blocks = self.environment.open_db(b"blocks")
+            self._notes = self.environment.open_db(b"notes")
             self._meta = self.environment.open_db(b"meta")
             self.environment.reader_check()  # slots of readers that were killed
             self._check_format()
@@ -231,7 +233,14 @@ class StateStore:
         """The newest committed state."""
         return self._current
 
-    def commit(self, layer: View, block: bytes, certificate: bytes, height: int) -> None:
+    def commit(
+        self,
+        layer: View,
+        block: bytes,
+        certificate: bytes,
+        height: int,
+        notes: Mapping[bytes, bytes] = MappingProxyType({}),
+    ) -> None:
         """Make a layer over the newest committed state the newest itself; durable when it returns.
 
         Args:
@@ -239,6 +248,7 @@ class StateStore:
             block: Bytes to keep under the height.
             certificate: Likewise.
             height: One above the last; anything for the first.
+            notes: What this node wants to find again by key (`note`); no part of the state.
 
         Raises:
             StaleViewError: The layer is not directly over the newest committed state.
@@ -254,7 +264,7 @@ class StateStore:
                 raise StorageError(message)
             while True:
                 try:
-                    self._write(source, block, certificate, height)
+                    self._write(source, block, certificate, height, notes)
                     break
                 except lmdb.MapFullError:
                     self._grow()
@@ -275,6 +285,12 @@ class StateStore:
         if body is None or certificate is None:
             return None
         return bytes(body), bytes(certificate)
+
+    def note(self, key: bytes) -> bytes | None:
+        """What a commit noted under a key."""
+        with self._lock, self.environment.begin() as transaction:
+            found = transaction.get(key, db=self._notes)
+        return None if found is None else bytes(found)
 
     def prove(self, key: bytes) -> bytes:
         """Shows the key's value, or that it has none, under the newest committed root."""
@@ -315,7 +331,14 @@ class StateStore:
         source = view._source
         return isinstance(source, _Snapshot) and source.height == self._height
 
-    def _write(self, layer: _Layer, block: bytes, certificate: bytes, height: int) -> None:
+    def _write(
+        self,
+        layer: _Layer,
+        block: bytes,
+        certificate: bytes,
+        height: int,
+        notes: Mapping[bytes, bytes],
+    ) -> None:
         with self.environment.begin(write=True) as transaction:
             for table, changes in ((self._values, layer.changes), (self._nodes, layer.nodes)):
                 items = sorted(changes.items())
@@ -326,6 +349,8 @@ class StateStore:
                         transaction.delete(key, db=table)
             transaction.put(_height_key(height, 0), block, db=self._blocks)
             transaction.put(_height_key(height, 1), certificate, db=self._blocks)
+            for key, value in notes.items():
+                transaction.put(key, value, db=self._notes)
             transaction.put(b"height", height.to_bytes(8, "big"), db=self._meta)
             transaction.put(b"root", layer.root, db=self._meta)
 

@@ -189,6 +189,7 @@ class Client:
 
     def _ask(self, route: str, **query: object) -> Any:  # noqa: ANN401 - JSON
         params = {name: str(value) for name, value in query.items() if value is not None}
+        self._check_socket()
         try:
             answer = self._http.get(route, params=params)
         except httpx.TransportError as error:
@@ -197,6 +198,7 @@ class Client:
 
     def _run(self, route: str, progress: Progress | None, **fields: object) -> Any:  # noqa: ANN401
         body = {name: value for name, value in fields.items() if value is not None}
+        self._check_socket()
         try:
             with self._http.stream("POST", route, json=body) as answer:
                 if answer.status_code != httpx.codes.OK:
@@ -215,10 +217,16 @@ class Client:
         message = "the node stopped before it was done"
         raise NetworkError(message)
 
+    def _check_socket(self) -> None:
+        if not self._path.is_socket():  # httpcore would leave a socket open that cannot connect
+            raise self._nobody()
+
+    def _nobody(self) -> NetworkError:
+        return NetworkError(f"no node answers on {self._path}", "start one with: swarm join")
+
     def _unreachable(self, error: httpx.TransportError) -> NetworkError:
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-            hint = "start one with: swarm join"
-            return NetworkError(f"no node answers on {self._path}", hint)
+            return self._nobody()
         if isinstance(error, httpx.TimeoutException):
             return NetworkError(f"the node has not answered for {ANSWER_SECONDS} s")
         return NetworkError("the node stopped before it was done")

@@ -58,7 +58,7 @@ class Entry:
     addresses: tuple[str, ...]
 
 
-async def find(  # noqa: PLR0913 - each is one way in
+async def find(
     folder: Path,
     signer: Signer,
     machine: Machine,
@@ -116,9 +116,7 @@ def _load(path: Path) -> Genesis:
 
 
 def _own(signer: Signer) -> Genesis:
-    validator = GenesisValidator(
-        signer.public_key, VrfKey.of(signer.seed).public_key, OWN_STAKE
-    )
+    validator = GenesisValidator(signer.public_key, VrfKey.of(signer.seed).public_key, OWN_STAKE)
     return Genesis.create(
         OWN_NETWORK,
         0,

@@ -112,6 +112,6 @@ def _read(path: Path) -> Running | None:
 
 def _alive(record: Running) -> bool:
     try:
-        return abs(psutil.Process(record.pid).create_time() - record.created) < 1.0
+        return bool(abs(psutil.Process(record.pid).create_time() - record.created) < 1.0)
     except psutil.Error:
         return False

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import platformdirs
 import structlog
 import trio
+from protocols.exchange.service import ExchangeService
 
 from protocols.consensus.finalizer import Finalizer
 from protocols.consensus.service import ConsensusService, ConsensusSettings
 from protocols.consensus.views import Timing
-from protocols.exchange.service import ExchangeService
 from protocols.handshake.messages import ROLE_KEEPER, ROLE_VALIDATOR, ROLE_WORKER, Hello
 from protocols.sync.service import SyncService
 from storage.blockstore import SegmentBlockstore
@@ -32,6 +32,7 @@ from swarm.heights import Heights
 from swarm.identity import Identity, NodeLock
 from swarm.ledger.application import LedgerApplication
 from swarm.ledger.errors import LedgerError
+from swarm.ledger.source import LedgerSource
 from swarm.ledger.transactions import Evidence
 from swarm.ledger.vrf import VrfKey
 from swarm.machine import Machine
@@ -112,7 +113,7 @@ async def _decide(settings: Settings, machine: Machine) -> Deciding | None:
     known = (settings.home / entry.GENESIS_FILE).exists()
     if known or settings.bootstrap or settings.genesis is not None:
         return None
-    while (deciding := machine.decide()) is None:
+    while (deciding := machine.decide()) is None:  # noqa: ASYNC110 - another process holds it
         await trio.sleep(DECIDE_SECONDS)
     return deciding
 
@@ -177,7 +178,12 @@ class Node:
         params = found.genesis.params
         self._finalizer = Finalizer(self.ledger)
         self._finalizer.listen(self._finalized)
-        self.sync = SyncService(self.network, self._finalizer, self.ledger)
+        self.sync = SyncService(
+            self.network,
+            self._finalizer,
+            LedgerSource(self.ledger),
+            on_lie=self.network.note_misbehaviour,
+        )
         self.consensus = ConsensusService(
             self.network,
             self._finalizer,
@@ -227,9 +233,10 @@ class Node:
             if deciding is not None:
                 deciding.release()
             self.exchange.register()
-            for part in (self.exchange.run, self.sync.run, self.consensus.run, self.worker.run):
+            for part in (self.exchange.run, self.sync.run, self.worker.run):
                 await nursery.start(part)
             for task in (
+                self._vote,
                 self._gossip.run,
                 self.wallet.run,
                 self._announcements.run,
@@ -274,12 +281,12 @@ class Node:
     def _finalized(self, block: Block, _certificate: Certificate) -> None:
         self.heights.move(block.height)
 
-    def _accuse(self, payload: Evidence) -> None:
-        """Hand evidence to the ledger; a duplicate is refused there."""
+    def _accuse(self, evidence: bytes) -> None:
+        """Hand evidence to the ledger; what was counted already is refused there."""
 
         async def send() -> None:
             try:
-                await self.wallet.submit(payload)
+                await self.wallet.submit(Evidence(evidence))
             except SwarmError as error:
                 _log.info("evidence.refused", error=str(error))
 
@@ -287,6 +294,11 @@ class Node:
 
     def _provide(self, root: bytes) -> None:
         self._nursery.start_soon(self.network.provide, root)
+
+    async def _vote(self) -> None:
+        """Take part in consensus once this node holds the blocks that others hold."""
+        await self.sync.caught_up.wait()
+        await self.consensus.run()
 
     async def _provide_again(self) -> None:
         """Announce what an earlier run published."""

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from protocols import signing
-from protocols.exchange.errors import ContentNotFoundError
 from storage import cid as cids
 from storage.errors import CidError
 from swarm import datasets, models, reports
@@ -253,9 +252,7 @@ class Operations:
             await self._node.heights.above(height)
 
     async def _write(self, root: cids.Cid, path: Path, progress: Progress) -> Json:
-        if path.exists():
-            message = f"{path} is there already"
-            raise RefusedError(message, "give another path with -o, or remove it")
+        _check_free(path)
         node = self._node
         got = await datasets.get(
             root, node.exchange, node.store, path, progress=_stage(progress, "fetch")
@@ -318,7 +315,7 @@ class Operations:
         )
         return published.root
 
-    async def sample(  # noqa: PLR0913 - the API's
+    async def sample(
         self,
         name: str,
         version: int | None,
@@ -327,10 +324,9 @@ class Operations:
         length: int,
         seed: int,
     ) -> Json:
+        if path is not None:
+            _check_free(path)
         fetched = await self.fetch(name, version, None, _silent)
-        if path is not None and path.exists():
-            message = f"{path} is there already"
-            raise RefusedError(message, "give another path with -o, or remove it")
         target = path if path is not None else self._node.settings.home / f"{name}.png"
         made = await self._node.worker.sample(
             Path(fetched["path"]), prompt or "", target, length=length, seed=seed
@@ -356,6 +352,12 @@ class Operations:
 
     def stop(self) -> None:
         self._node.stop()
+
+
+def _check_free(path: Path) -> None:
+    if path.exists():
+        message = f"{path} is there already"
+        raise RefusedError(message, "give another path with -o, or remove it")
 
 
 def _silent(_stage_name: str, _done: int, _total: int) -> None:

@@ -50,8 +50,8 @@ def transaction_report(ledger: LedgerApplication, data: bytes, base_fee: int | N
     """One transaction of a finalized block."""
     try:
         one = transactions.decode(data)
-    except LedgerError as error:
-        return {"id": transactions.transaction_id(data).hex(), "ok": False, "error": str(error)}
+    except LedgerError as fault:
+        return {"id": transactions.transaction_id(data).hex(), "ok": False, "error": str(fault)}
     included = ledger.included(one.id)
     error = included.error if included is not None else ""
     return {

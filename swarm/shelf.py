@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from protocols.exchange.service import ExchangeService
+
     from storage.blockstore import Blockstore
     from storage.cid import Cid
 

@@ -6,6 +6,7 @@ import json
 import os
 
 import trio
+
 from swarm.heights import Heights
 from swarm.machine import Machine
 

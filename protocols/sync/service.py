@@ -102,9 +102,8 @@ class SyncService:
 
     Args:
         transport: The network; the handler is registered at once, for peers of any network (they may ask for genesis).
-        source: What is answered from.
         chain: Where blocks go; None only answers.
-        topic: Where final blocks are gossiped.
+        source: What is answered from.
         on_lie: Told which peer lied and how.
         in_thread: False reads the source on the event loop, for tests on a virtual clock.
     """
@@ -112,9 +111,8 @@ class SyncService:
     def __init__(
         self,
         transport: Transport,
+        chain: Chain | None,
         source: BlockSource,
-        chain: Chain | None = None,
-        topic: str | None = None,
         *,
         on_lie: Callable[[PeerId, str], None] = lambda _peer, _why: None,
         in_thread: bool = True,
@@ -122,7 +120,6 @@ class SyncService:
         self._transport = transport
         self._source = source
         self._chain = chain
-        self._topic = topic
         self._on_lie = on_lie
         self._in_thread = in_thread
         self._limiter = trio.CapacityLimiter(2)
@@ -136,7 +133,7 @@ class SyncService:
         """Look at the tips of peers now: somebody seems to be ahead."""
         self._hint.set()
 
-    async def follow(self, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Fetch what peers have finalized and this node has not, until cancelled.
 
         `caught_up` is set when for the first time no peer that answers is ahead.
@@ -145,8 +142,9 @@ class SyncService:
             message = "a sync service without a chain only answers"
             raise ValueError(message)
         async with trio.open_nursery() as nursery:
-            if self._topic is not None:
-                nursery.start_soon(self._listen, self._chain, self._topic)
+            genesis = await self._read(self._source.genesis_bytes)
+            topic = f"/swarm/{hashlib.sha256(genesis).hexdigest()}/blocks"
+            nursery.start_soon(self._listen, self._chain, topic)
             task_status.started()
             began, turn = trio.current_time(), 0
             while True:

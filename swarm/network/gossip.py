@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import structlog
 import trio
 from libp2p.custom_types import TProtocol
+from libp2p.pubsub import gossipsub as gossipsub_module
+from libp2p.pubsub import pubsub as pubsub_module
 from libp2p.peer.id import ID
 from libp2p.pubsub.gossipsub import GossipSub
 from libp2p.pubsub.pubsub import Pubsub
@@ -33,9 +35,15 @@ if TYPE_CHECKING:
 
 PROTOCOLS = ("/meshsub/1.2.0", "/meshsub/1.1.0", "/meshsub/1.0.0")
 HEARTBEAT_S = 1
-DEGREE, DEGREE_LOW, DEGREE_HIGH = 8, 5, 12
+PRUNE_BACK_OFF_S = 3
+"""Before a pruned peer may graft again. libp2p waits a minute, in which a node that all have pruned hears nothing."""
+DEGREE, DEGREE_LOW, DEGREE_HIGH = 8, 6, 12
+"""Peers in a topic's mesh: aimed at, filled below, pruned above. Pruning early starts a quarrel in a network where all
+know all: the pruned graft again, libp2p takes that for a flood, and some end with no mesh at all."""
 QUEUE_MESSAGES = 1024
 """Messages that a subscriber may be behind before the oldest is lost."""
+LARGE_BYTES = 4096
+"""Below this, telling a neighbour not to send a message costs as much as the message."""
 OUTBOUND_MESSAGES = 256
 """RPCs that wait for one peer before the next is lost."""
 MAX_SEEN = 2**16
@@ -48,6 +56,12 @@ EXCESS_STRIKE = 1000
 MAX_TOPIC_CHARS = 160
 
 log = structlog.get_logger("swarm.network")
+
+# Each RPC would carry the sender's signed addresses and cost a signature check, a duplicate as much as a message.
+# The handshake tells addresses; none are sent here and none are read.
+for _module in (pubsub_module, gossipsub_module):
+    _module.env_to_send_in_RPC = lambda host: (b"", False)
+    _module.maybe_consume_signed_record = lambda message, host, peer=None: True
 
 
 class Bucket:
@@ -97,6 +111,22 @@ class RoomyQueues(dict[ID, Any]):
     def __setitem__(self, peer: ID, queue: Any) -> None:  # noqa: ANN401 - libp2p's RpcQueue
         queue._queue.max_size = OUTBOUND_MESSAGES
         super().__setitem__(peer, queue)
+
+
+class FencedRouter(GossipSub):
+    """libp2p's gossipsub, which tells its neighbours of each message that they need not send it again."""
+
+    _is_large = False
+
+    async def publish(self, msg_forwarder: ID, pubsub_msg: Any) -> None:  # noqa: ANN401 - libp2p's protobuf
+        """Spread a message."""
+        self._is_large = len(pubsub_msg.data) >= LARGE_BYTES
+        await super().publish(msg_forwarder, pubsub_msg)
+
+    async def _emit_idontwant_for_message(self, msg_id: bytes, topic_ids: Any) -> None:  # noqa: ANN401 - libp2p's
+        # No other task runs between `publish` and here.
+        if self._is_large:
+            await super()._emit_idontwant_for_message(msg_id, topic_ids)
 
 
 class FencedPubsub(Pubsub):
@@ -186,19 +216,17 @@ class Gossip:
     """
 
     def __init__(self, facade: Facade, accuse: Callable[[str, str], None]) -> None:
-        router = GossipSub(
+        router = FencedRouter(
             protocols=[TProtocol(each) for each in PROTOCOLS],
             degree=DEGREE,
             degree_low=DEGREE_LOW,
             degree_high=DEGREE_HIGH,
             heartbeat_interval=HEARTBEAT_S,
+            prune_back_off=PRUNE_BACK_OFF_S,
             time_to_live=60,
             score_params=ScoreParams(
                 p2_first_message_deliveries=TopicScoreParams(weight=0.1, cap=50.0, decay=0.95),
                 p4_invalid_messages=TopicScoreParams(weight=1.0, cap=1000.0, decay=0.95),
-                p5_behavior_penalty_weight=1.0,
-                p5_behavior_penalty_decay=0.9,
-                p5_behavior_penalty_threshold=10.0,
                 publish_threshold=-100.0,
                 gossip_threshold=-50.0,
                 graylist_threshold=-200.0,

@@ -31,7 +31,7 @@ from swarm.ledger.transactions import (
     score_hash,
 )
 from swarm.participant import core
-from swarm.participant.memory import SALT_BYTES, Merged, MemoryFile, RoundMemory, Scores
+from swarm.participant.memory import SALT_BYTES, MemoryFile, Merged, RoundMemory, Scores
 from swarm.training.errors import WorkerError
 from swarm.training.supervisor import MergeJob, ScoreJob, TrainJob
 
@@ -88,7 +88,7 @@ class Participant:
         block_seconds: The time between blocks, for deadlines on the clock.
     """
 
-    def __init__(  # noqa: PLR0913 - the composition root names each once
+    def __init__(
         self,
         *,
         me: core.Me,

@@ -110,7 +110,9 @@ def _config(value: Any) -> Config:  # noqa: ANN401 - JSON gives anything
     if not isinstance(value, dict) or value.keys() != keys or value["format"] != FORMAT:
         message = f"{CONFIG} is not of format {FORMAT}"
         raise CheckpointError(message)
-    kind, name, version, tokenizer = (value[key] for key in ("kind", "name", "version", "tokenizer"))
+    kind, name, version, tokenizer = (
+        value[key] for key in ("kind", "name", "version", "tokenizer")
+    )
     if (
         kind not in ("lm", "gan")
         or not isinstance(name, str)
@@ -169,7 +171,13 @@ def write(
 
 
 def card(
-    spec: TaskSpec, *, version: int, parameters: int, base: str | None, round_: int | None, peers: Sequence[str]
+    spec: TaskSpec,
+    *,
+    version: int,
+    parameters: int,
+    base: str | None,
+    round_: int | None,
+    peers: Sequence[str],
 ) -> str:
     """The model card: front matter as model hubs read it, then a few lines for people.
 

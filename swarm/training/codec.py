@@ -108,7 +108,9 @@ class Layout:
         """No update of this layout is longer."""
         chunks = sum(len(sizes) for sizes in self.chunk_sizes)
         quotients = self.total + chunks * (CHUNK >> self.rice)
-        return (quotients + self.total * (self.rice + 1)) // 8 + 4 * len(self.groups) + _HEADER_SLACK
+        return (
+            (quotients + self.total * (self.rice + 1)) // 8 + 4 * len(self.groups) + _HEADER_SLACK
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,9 +198,7 @@ def compress(groups: Sequence[Array], layout: Layout) -> list[Sparse]:
         groups: As `gather` gives them; finite.
         layout: The base's layout.
     """
-    return [
-        _compress(flat, picks) for flat, picks in zip(groups, layout.picks, strict=True)
-    ]
+    return [_compress(flat, picks) for flat, picks in zip(groups, layout.picks, strict=True)]
 
 
 def _compress(flat: Array, picks: Array) -> Sparse:
@@ -256,15 +256,19 @@ def pack(sparse: Sequence[Sparse], layout: Layout, about: About) -> bytes:
 
 def pack_full(values: Mapping[str, Array], about: About) -> bytes:
     """The update file of a task of kind gan: whole tensors."""
-    return tensors.encode({name: np.asarray(item, np.float32) for name, item in values.items()}, about.metadata())
+    return tensors.encode(
+        {name: np.asarray(item, np.float32) for name, item in values.items()}, about.metadata()
+    )
 
 
-def read(path: Path, expected: Expected) -> Update:
-    """Read an update file.
+def read(path: Path | None, expected: Expected) -> Update:
+    """Read an update file; None stands for one that could not be fetched.
 
     Raises:
         UpdateError: It does not count; `code` says why.
     """
+    if path is None:
+        raise UpdateError(NOT_FOUND, "the update was not found")
     try:
         size = path.stat().st_size
         if size > _max_bytes(expected):
@@ -328,7 +332,9 @@ def _about(metadata: dict[str, str]) -> About:
 
 def _check_about(about: About, expected: Expected) -> None:
     if (about.base, about.task, about.round) != (expected.base, expected.task, expected.round):
-        raise UpdateError(WRONG_BASE, f"the update is for round {about.round} from base {about.base[:80]}")
+        raise UpdateError(
+            WRONG_BASE, f"the update is for round {about.round} from base {about.base[:80]}"
+        )
     if expected.peer is not None and about.peer != expected.peer:
         raise UpdateError(WRONG_BASE, f"the update was made by {about.peer}")
     if about.kind != expected.kind or about.k != expected.layout.k:
@@ -381,7 +387,9 @@ def _positions(values: dict[str, Array], layout: Layout) -> Array:
     total, rice = layout.total, layout.rice
     ends = np.flatnonzero(np.unpackbits(values["quotients"]))
     if len(ends) != total or len(values["quotients"]) != int(ends[-1]) // 8 + 1:
-        raise UpdateError(MALFORMED, f"the update holds {len(ends):,} positions where {total:,} are due")
+        raise UpdateError(
+            MALFORMED, f"the update holds {len(ends):,} positions where {total:,} are due"
+        )
     gaps = (np.diff(ends, prepend=-1) - 1).astype(np.int64) << rice
     if rice:
         bits = _bits(values["remainders"], total * rice).reshape(total, rice).astype(np.int64)

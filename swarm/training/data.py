@@ -155,7 +155,9 @@ def _idx(path: Path) -> Array:
         message = f"{path.name} is no IDX file of images"
         raise DataError(message)
     dimensions = data[3]
-    shape = tuple(int.from_bytes(data[at : at + 4], "big") for at in range(4, 4 + 4 * dimensions, 4))
+    shape = tuple(
+        int.from_bytes(data[at : at + 4], "big") for at in range(4, 4 + 4 * dimensions, 4)
+    )
     start = 4 + 4 * dimensions
     expected = 1
     for size in shape:

@@ -81,7 +81,11 @@ def _texts() -> dict[str, bytes]:
     texts = {f"topic-{name}.txt": text.encode() for name, text in topics.topics.items()}
     library = Path(sysconfig.get_paths()["stdlib"])
     for path in (*library.glob("*.py"), *library.glob("*/__init__.py")):
-        if path.is_file() and 0 < path.stat().st_size <= MAX_FILE_BYTES and "site-packages" not in path.parts:
+        if (
+            path.is_file()
+            and 0 < path.stat().st_size <= MAX_FILE_BYTES
+            and "site-packages" not in path.parts
+        ):
             name = "-".join(path.relative_to(library).parts)
             texts[name] = path.read_bytes()
     return {name.replace("/", "_"): content for name, content in texts.items()}

@@ -155,11 +155,13 @@ def _adversarial(
         loss = functional.softplus(-pair.discriminator(real)).mean()
         loss = loss + functional.softplus(pair.discriminator(fake)).mean()
         _zero(pair)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch
         discriminator.step(choice.discriminator_rate * share)
         _zero(pair)
-        fooled = functional.softplus(-pair.discriminator(pair.generator(latents[step, settings.batch :])))
-        fooled.mean().backward()
+        fooled = functional.softplus(
+            -pair.discriminator(pair.generator(latents[step, settings.batch :]))
+        )
+        fooled.mean().backward()  # type: ignore[no-untyped-call]  # torch
         generator.step(choice.generator_rate * share)
         with torch.no_grad():
             for name, item in pair.generator.state_dict().items():
@@ -229,13 +231,16 @@ class Evaluator:
             ids = [draw.below(images.total) for _ in range(EVALUATOR_BATCH)]
             batch = scaled(images.samples(ids), device)
             loss = functional.mse_loss(network(batch), batch)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]  # torch
             optimizer.step(EVALUATOR_RATE * (1 - step / EVALUATOR_STEPS))
             for item in network.parameters():
                 item.grad = None
             report(step + 1, EVALUATOR_STEPS, float(loss.detach()))
         plain = cls(sizes, network, (np.ones(1), np.ones(1)), device)
-        spread = [plain.features(scaled(images.pixels[:MAX_REFERENCE], device))[at].std(0) for at in (0, 1)]
+        spread = [
+            plain.features(scaled(images.pixels[:MAX_REFERENCE], device))[at].std(0)
+            for at in (0, 1)
+        ]
         deviations = (np.maximum(spread[0], 1e-3), np.maximum(spread[1], 1e-2))
         return cls(sizes, network, deviations, device)
 
@@ -258,7 +263,10 @@ class Evaluator:
         wanted = (FEATURES, sizes.channels * POOLED * POOLED)
         if (
             file.metadata.get("format") != _FORMAT
-            or any(item.dtype != np.dtype("<f4") or not np.isfinite(item).all() for item in values.values())
+            or any(
+                item.dtype != np.dtype("<f4") or not np.isfinite(item).all()
+                for item in values.values()
+            )
             or tuple(item.shape for item in deviations) != tuple((size,) for size in wanted)
             or not all((np.isfinite(item) & (item > 0)).all() for item in deviations)
         ):
@@ -272,7 +280,9 @@ class Evaluator:
     def save(self, path: Path) -> None:
         """Write the evaluator file."""
         values = models.values(self._network)
-        values |= {f"deviation.{at}": item.astype(np.float32) for at, item in enumerate(self._deviations)}
+        values |= {
+            f"deviation.{at}": item.astype(np.float32) for at, item in enumerate(self._deviations)
+        }
         tensors.write(path, values, {"format": _FORMAT})
 
     def features(self, images: Tensor) -> tuple[Array, Array]:
@@ -293,14 +303,23 @@ class Evaluator:
         """What generated images are compared with."""
         return self._moments(scaled(pixels[:MAX_REFERENCE], self._device))
 
-    def distance(self, values: Mapping[str, Array], reference: Moments, count: int, seed: int) -> float:
+    def distance(
+        self, values: Mapping[str, Array], reference: Moments, count: int, seed: int
+    ) -> float:
         """How far a pair's generated images are from the reference; latents come from the seed."""
         pair = models.fill(models.build(self._sizes), values, self._device)
         assert isinstance(pair, models.Pair)  # noqa: S101 - narrows the type; `build` chose the class
-        images = generate(pair.generator, philox.normal(seed, (count, self._sizes.latent)), self._device)
+        images = generate(
+            pair.generator, philox.normal(seed, (count, self._sizes.latent)), self._device
+        )
         found = self._moments(images)
         return sum(
-            frechet(found.means[at], found.covariances[at], reference.means[at], reference.covariances[at])
+            frechet(
+                found.means[at],
+                found.covariances[at],
+                reference.means[at],
+                reference.covariances[at],
+            )
             / len(found.means[at])
             for at in (0, 1)
         )

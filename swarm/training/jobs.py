@@ -21,7 +21,7 @@ from swarm.training import (
     sample,
     score,
 )
-from swarm.training.errors import NOT_FOUND, REFUSED, TrainingError, UpdateError
+from swarm.training.errors import REFUSED, CheckpointError, TrainingError, UpdateError
 from swarm.training.spec import TaskSpec, parse_spec
 
 if TYPE_CHECKING:
@@ -118,7 +118,9 @@ def _score(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
         sequences = score.batches(
             spec, job["task"], job["round"], job["beacon"], Path(job["pool"]), Path(job["dataset"])
         )
-        loss, scores = score.score(spec, base, sequences, paths, expected, bench.device, bench.report)
+        loss, scores = score.score(
+            spec, base, sequences, paths, expected, bench.device, bench.report
+        )
     return {"base_loss": loss, "scores": scores}
 
 
@@ -137,8 +139,6 @@ def _score_pairs(
     scores = []
     for done, (path, wanted) in enumerate(zip(paths, expected, strict=True), 1):
         try:
-            if path is None:
-                raise UpdateError(NOT_FOUND, "the update was not found")
             update = codec.read(path, wanted)
         except UpdateError as error:
             scores.append(REFUSED - error.code)
@@ -166,7 +166,14 @@ def _merge(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
     peers = [update.about.peer for update in updates]
     evaluator = Path(job["base"]) / checkpoint.EVALUATOR if spec.kind == "gan" else None
     _write(
-        spec, job["version"], values, out, evaluator, base=job["base_root"], round_=job["round"], peers=peers
+        spec,
+        job["version"],
+        values,
+        out,
+        evaluator,
+        base=job["base_root"],
+        round_=job["round"],
+        peers=peers,
     )
     return {"loss": _merged_loss(spec, job, base, values, bench)}
 
@@ -249,7 +256,7 @@ def _base(spec: TaskSpec, job: dict[str, Any]) -> Checkpoint:
     base = checkpoint.load(Path(job["base"]))
     if base.config.model != spec.model:
         message = "the checkpoint is of another model than the task's"
-        raise checkpoint.CheckpointError(message)
+        raise CheckpointError(message)
     return base
 
 

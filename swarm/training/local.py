@@ -80,7 +80,9 @@ def rate(settings: Train, step: int, total: int) -> float:
 def sequence_losses(model: nn.Module, batch: Tensor) -> Tensor:
     """(B, T + 1) tokens to (B,): the mean loss of each sequence in nats."""
     logits = model(batch[:, :-1])
-    losses = functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten(), reduction="none")
+    losses = functional.cross_entropy(
+        logits.flatten(0, 1), batch[:, 1:].flatten(), reduction="none"
+    )
     return losses.view(len(batch), -1).mean(1)
 
 
@@ -90,7 +92,9 @@ class Optimizers:
     def __init__(self, model: nn.Module, settings: Train) -> None:
         named = dict(model.named_parameters())
         muon = settings.optimizer == "muon"
-        matrices = {k: v for k, v in named.items() if muon and k.startswith("blocks.") and v.ndim == 2}
+        matrices = {
+            k: v for k, v in named.items() if muon and k.startswith("blocks.") and v.ndim == 2
+        }
         rest = {k: v for k, v in named.items() if k not in matrices}
         self._settings = settings
         self._parameters = list(named.values())
@@ -157,7 +161,7 @@ def train(
     for step in range(settings.steps):
         batch = tokens[step * settings.batch : (step + 1) * settings.batch]
         loss = sequence_losses(model, batch).mean()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch
         optimizers.step(
             rate(settings, place.round * settings.steps + step, spec.rounds * settings.steps)
         )
@@ -183,7 +187,12 @@ def train(
     _keep(state, place, optimizers, error)
     write_file(out, packed)
     return Outcome(
-        losses[0], losses[-1], len(ids), len(packed), sum(len(flat) for flat in error), time.monotonic() - started
+        losses[0],
+        losses[-1],
+        len(ids),
+        len(packed),
+        sum(len(flat) for flat in error),
+        time.monotonic() - started,
     )
 
 
@@ -197,7 +206,7 @@ def write_file(path: Path, content: bytes) -> None:
 
 def _restore(folder: Path, place: Place, optimizers: Optimizers, layout: Layout) -> list[Array]:
     """Take up the newest state from before this round; without one, start afresh."""
-    fresh = {name: item for name, item in optimizers.state().items()}
+    fresh = optimizers.state()
     error = [np.zeros(group.size, np.float32) for group in layout.groups]
     wanted = {name: tuple(item.shape) for name, item in fresh.items()}
     wanted |= {f"feedback.{at}": flat.shape for at, flat in enumerate(error)}

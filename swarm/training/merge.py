@@ -58,10 +58,7 @@ def steps(updates: Sequence[Sequence[Sparse]]) -> list[list[int]]:
     norms = [norm(update) for update in updates]
     median = median_norm(norms) if norms else 0
     return [
-        [
-            _fixed(item.level) * min(own, median) // max(1, own)
-            for item in update
-        ]
+        [_fixed(item.level) * min(own, median) // max(1, own) for item in update]
         for update, own in zip(updates, norms, strict=True)
     ]
 

@@ -189,7 +189,8 @@ def fill(module: nn.Module, values: Mapping[str, Array], device: torch.device) -
 def values(module: nn.Module) -> dict[str, Array]:
     """A module's tensors as float32 arrays by name."""
     return {
-        name: item.detach().to("cpu", torch.float32).numpy() for name, item in module.state_dict().items()
+        name: item.detach().to("cpu", torch.float32).numpy()
+        for name, item in module.state_dict().items()
     }
 
 

@@ -24,7 +24,8 @@ def unit(seed: int, count: int) -> Array:
 def uniform(seed: int, shape: tuple[int, ...], deviation: float) -> Array:
     """float32 between plus and minus sqrt(3) deviations: mean 0 and that standard deviation."""
     values = (unit(seed, math.prod(shape)) * 2 - 1) * (math.sqrt(3) * deviation)
-    return values.astype(np.float32).reshape(shape)
+    shaped: Array = values.astype(np.float32).reshape(shape)
+    return shaped
 
 
 def normal(seed: int, shape: tuple[int, ...]) -> Array:
@@ -32,4 +33,5 @@ def normal(seed: int, shape: tuple[int, ...]) -> Array:
     count = math.prod(shape)
     first, second = unit(seed, 2 * count).reshape(2, count)
     values = np.sqrt(-2 * np.log(1 - first)) * np.cos(2 * math.pi * second)
-    return values.astype(np.float32).reshape(shape)
+    shaped: Array = values.astype(np.float32).reshape(shape)
+    return shaped

@@ -22,6 +22,8 @@ GRID: Final = 8
 """Images a side."""
 ENLARGED: Final = 4
 """Screen pixels a side of one pixel."""
+BORDER: Final = 96
+"""Grey between images."""
 
 
 def text(
@@ -87,6 +89,7 @@ def grid(base: Checkpoint, out: Path, device: torch.device, *, seed: int) -> Non
     latent = pair.generator.first.in_features
     images = gan.generate(pair.generator, philox.normal(seed, (GRID * GRID, latent)), device)
     pixels = ((images.cpu().numpy() + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
+    pixels = np.pad(pixels, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=BORDER)
     _, channels, height, width = pixels.shape
     rows = pixels.reshape(GRID, GRID, channels, height, width).transpose(0, 3, 1, 4, 2)
     sheet = rows.reshape(GRID * height, GRID * width, channels)

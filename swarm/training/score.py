@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from swarm.training import assignment, codec, data, merge, models
-from swarm.training.errors import NOT_FOUND, REFUSED, UpdateError
+from swarm.training.errors import REFUSED, UpdateError
 from swarm.training.local import sequence_losses
 
 if TYPE_CHECKING:
@@ -97,8 +97,6 @@ def score(
     scores = []
     for done, (path, wanted) in enumerate(zip(updates, expected, strict=True), 1):
         try:
-            if path is None:
-                raise UpdateError(NOT_FOUND, "the update was not found")
             update = codec.read(path, wanted)
             moved = merge.merge(base.tensors, [update.groups], wanted.layout, spec.amplify_milli)
         except UpdateError as error:

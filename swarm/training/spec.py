@@ -127,14 +127,14 @@ class TaskSpec:
     def lm(self) -> LmModel:
         """The sizes of a task of kind lm."""
         if not isinstance(self.model, LmModel):
-            raise SpecError("task.kind", "is not lm")
+            raise SpecError(field="task.kind", why="is not lm")
         return self.model
 
     @property
     def gan(self) -> GanModel:
         """The sizes of a task of kind gan."""
         if not isinstance(self.model, GanModel):
-            raise SpecError("task.kind", "is not gan")
+            raise SpecError(field="task.kind", why="is not gan")
         return self.model
 
     @property
@@ -156,18 +156,24 @@ def parse_spec(data: bytes) -> TaskSpec:
         SpecError: Something is missing, unknown, of another type or out of bounds; it names the field.
     """
     if len(data) > MAX_SPEC_BYTES:
-        raise SpecError("task file", f"has {len(data):,} bytes, at most {MAX_SPEC_BYTES:,} are allowed")
+        raise SpecError(
+            field="task file",
+            why=f"has {len(data):,} bytes, at most {MAX_SPEC_BYTES:,} are allowed",
+        )
     try:
         tables = tomllib.loads(data.decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise SpecError("task file", f"is not TOML: {error}") from error
+        raise SpecError(field="task file", why=f"is not TOML: {error}") from error
     for name in tables:
         if name not in ("task", "data", "model", "train", "update", "score", "phases"):
             raise SpecError(name, "is not a table of a task file")
     task = _Table("task", tables.get("task"))
     name = task.text("name", maximum=64)
     if not _NAME.fullmatch(name):
-        raise SpecError("task.name", "has 1 to 64 of a-z, 0-9, '.', '_' and '-', no mark at either end")
+        raise SpecError(
+            field="task.name",
+            why="has 1 to 64 of a-z, 0-9, '.', '_' and '-', no mark at either end",
+        )
     kind = task.choice("kind", ("lm", "gan"))
     rounds = task.integer("rounds", 1, 10**6)
     budget = _amount("task.budget", task.text("budget", maximum=24))
@@ -196,7 +202,9 @@ def write_spec(spec: TaskSpec) -> bytes:
     for title in ("data", "model", "train", "update", "score", "phases"):
         part = getattr(spec, title)
         lines += ["", f"[{title}]"]
-        lines += [f"{item.name} = {_toml(getattr(part, item.name))}" for item in dataclasses.fields(part)]
+        lines += [
+            f"{item.name} = {_toml(getattr(part, item.name))}" for item in dataclasses.fields(part)
+        ]
     return ("\n".join(lines) + "\n").encode()
 
 
@@ -209,7 +217,11 @@ def with_data(spec: TaskSpec, dataset: str, pool: str) -> TaskSpec:
 
 def parameters(spec: TaskSpec) -> int:
     """How many parameters a task's model has (of a pair: both); exact for lm, an upper bound for gan."""
-    return lm_parameters(spec.model) if isinstance(spec.model, LmModel) else _gan_parameters(spec.model)
+    return (
+        lm_parameters(spec.model)
+        if isinstance(spec.model, LmModel)
+        else _gan_parameters(spec.model)
+    )
 
 
 def check_model(kind: Kind, entries: Any) -> LmModel | GanModel:  # noqa: ANN401 - JSON or TOML gives anything
@@ -221,7 +233,9 @@ def check_model(kind: Kind, entries: Any) -> LmModel | GanModel:  # noqa: ANN401
     model = _lm({"model": entries}) if kind == "lm" else _gan({"model": entries})
     count = lm_parameters(model) if isinstance(model, LmModel) else _gan_parameters(model)
     if count > MAX_PARAMETERS:
-        raise SpecError("model", f"has {count:,} parameters, at most {MAX_PARAMETERS:,} are allowed")
+        raise SpecError(
+            field="model", why=f"has {count:,} parameters, at most {MAX_PARAMETERS:,} are allowed"
+        )
     return model
 
 
@@ -281,7 +295,7 @@ def _lm(tables: dict[str, Any]) -> LmModel:
     )
     table.done()
     if model.width % model.heads:
-        raise SpecError("model.width", f"is no multiple of model.heads ({model.heads})")
+        raise SpecError(field="model.width", why=f"is no multiple of model.heads ({model.heads})")
     return model
 
 
@@ -295,7 +309,7 @@ def _gan(tables: dict[str, Any]) -> GanModel:
     )
     table.done()
     if model.size not in (16, 32):
-        raise SpecError("model.size", "is 16 or 32")
+        raise SpecError(field="model.size", why="is 16 or 32")
     return model
 
 
@@ -374,7 +388,9 @@ class _Table:
     def choice(self, key: str, allowed: tuple[str, ...], default: str | None = None) -> str:
         value = self._take(key, default)
         if value not in allowed or not isinstance(value, str):
-            raise SpecError(self._name(key), "is one of " + ", ".join(f'"{item}"' for item in allowed))
+            raise SpecError(
+                self._name(key), "is one of " + ", ".join(f'"{item}"' for item in allowed)
+            )
         return value
 
     def integer(self, key: str, low: int, high: int, default: int | None = None) -> int:

@@ -18,16 +18,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import trio
 
 import swarm
 from swarm.training import messages
 from swarm.training.errors import WorkerError
-
-if TYPE_CHECKING:
-    from trio import TaskStatus
 
 START_SECONDS: Final = 120
 """How long the process may take to load torch."""
@@ -168,7 +165,7 @@ class Worker:
         """The process id, or None while no process runs."""
         return None if self._child is None else self._child.pid
 
-    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve jobs until cancelled; the process ends with this task, within two seconds."""
         task_status.started()
         job: _Job | None = None
@@ -183,7 +180,7 @@ class Worker:
                     waiting.append(self._receive.receive_nowait())
             self._receive.close()
             for left in waiting:
-                left.error = WorkerError("closed", "the node is shutting down")
+                left.error = WorkerError(cause="closed", why="the node is shutting down")
                 left.done.set()
             await self._stop()
 
@@ -250,7 +247,7 @@ class Worker:
         try:
             self._send.send_nowait(job)
         except trio.BrokenResourceError as error:
-            raise WorkerError("closed", "the node is shutting down") from error
+            raise WorkerError(cause="closed", why="the node is shutting down") from error
         try:
             await job.done.wait()
         finally:
@@ -296,7 +293,9 @@ class Worker:
                     return result
         except trio.TooSlowError as error:
             await self._stop()
-            raise WorkerError("timeout", f"job {job.message['job']} took too long") from error
+            raise WorkerError(
+                cause="timeout", why=f"job {job.message['job']} took too long"
+            ) from error
         except (trio.BrokenResourceError, EOFError, ValueError) as error:
             cause, why = await self._ended()
             raise WorkerError(cause, why) from error
@@ -331,10 +330,12 @@ class Worker:
                 child.ready = True
         except trio.TooSlowError as error:
             await self._stop()
-            raise WorkerError("start", f"the process said nothing for {START_SECONDS} s") from error
+            raise WorkerError(
+                cause="start", why=f"the process said nothing for {START_SECONDS} s"
+            ) from error
         except (trio.BrokenResourceError, EOFError, ValueError) as error:
             _, why = await self._ended()
-            raise WorkerError("start", why) from error
+            raise WorkerError(cause="start", why=why) from error
         return child
 
     async def _ended(self) -> tuple[str, str]:
@@ -373,7 +374,11 @@ class _Child:
         """
         ours, theirs = socket.socketpair()
         # What it writes to stderr goes to a nameless file: no pipe can fill up and no task has to read it.
-        errors = os.memfd_create("swarm-worker-stderr", os.MFD_CLOEXEC) if hasattr(os, "memfd_create") else -1
+        errors = (
+            os.memfd_create("swarm-worker-stderr", os.MFD_CLOEXEC)
+            if hasattr(os, "memfd_create")
+            else -1
+        )
         command = [sys.executable, "-m", "swarm.training.worker", str(theirs.fileno())]
         command += [settings.device, str(settings.threads), str(settings.nice)]
         try:
@@ -391,7 +396,7 @@ class _Child:
             ours.close()
             if errors >= 0:
                 os.close(errors)
-            raise WorkerError("start", str(error)) from error
+            raise WorkerError(cause="start", why=str(error)) from error
         finally:
             theirs.close()
         return cls(process, trio.SocketStream(trio.socket.from_stdlib_socket(ours)), errors)

@@ -34,7 +34,11 @@ MAX_METADATA = 64
 MAX_TEXT = 1024
 """Characters of a tensor's name, and of a metadata key or value."""
 
-_DTYPES = {"F32": np.dtype("<f4"), "I64": np.dtype("<i8"), "U8": np.dtype("u1")}
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "F32": np.dtype("<f4"),
+    "I64": np.dtype("<i8"),
+    "U8": np.dtype("u1"),
+}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
@@ -116,7 +120,8 @@ def read(path: Path, *, max_bytes: int) -> TensorFile:
     except OSError as error:
         message = f"{path.name} cannot be read: {error.strerror}"
         raise TensorFileError(message) from error
-    return decode(memoryview(mapped), max_bytes=max_bytes)
+    view = memoryview(mapped)  # type: ignore[arg-type]  # an array is a buffer
+    return decode(view, max_bytes=max_bytes)
 
 
 def write(path: Path, tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> int:
@@ -186,14 +191,20 @@ def _metadata(value: Any) -> dict[str, str]:  # noqa: ANN401 - JSON gives anythi
         or any(not isinstance(item, str) or len(item) > MAX_TEXT for item in value.values())
         or any(len(key) > MAX_TEXT for key in value)
     ):
-        message = f"has metadata that is not at most {MAX_METADATA} texts of {MAX_TEXT:,} characters"
+        message = (
+            f"has metadata that is not at most {MAX_METADATA} texts of {MAX_TEXT:,} characters"
+        )
         raise TensorFileError(message)
     return value
 
 
 def _entry(name: str, value: Any, start: int) -> Entry:  # noqa: ANN401 - JSON gives anything
     message = f"has a malformed entry for tensor {name[:80]!r}"
-    if len(name) > MAX_TEXT or not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
+    if (
+        len(name) > MAX_TEXT
+        or not isinstance(value, dict)
+        or set(value) != {"dtype", "shape", "data_offsets"}
+    ):
         raise TensorFileError(message)
     dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
     if (

@@ -99,7 +99,7 @@ def _serve(link: _Link, job: dict[str, Any], device: torch.device) -> None:
         link.send({"id": job["id"], "progress": [step, steps, loss]})
 
     try:
-        answer = {"result": jobs.run(job, jobs.Bench(device, report))}
+        answer: dict[str, Any] = {"result": jobs.run(job, jobs.Bench(device, report))}
     except _CancelledError:
         answer = {"error": "given up", "cause": "cancelled"}
     except (MemoryError, torch.OutOfMemoryError) as error:

@@ -43,7 +43,7 @@ def until():
 
     async def wait(true: Callable[[], object], seconds: float = 8) -> None:
         with trio.fail_after(seconds):
-            while not true():
+            while not true():  # noqa: ASYNC110 - what is waited for has no event
                 await trio.sleep(0.01)
 
     return wait

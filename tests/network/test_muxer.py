@@ -80,7 +80,7 @@ def test_bytes_cut_anywhere_arrive_in_order(sizes, parts):
                 await stream.close()
 
             nursery.start_soon(write)
-            while not arrived:
+            while not arrived:  # noqa: ASYNC110 - filled by a callback
                 await trio.sleep(0.01)
             got = b""
             while data := await arrived[0].receive_some(10_000):
@@ -146,7 +146,7 @@ async def test_a_reset_is_an_error_on_both_sides_and_frees_the_stream(join, auto
 
 
 async def test_a_stream_that_is_reset_before_it_was_sent_stays_closed_there(join, autojump_clock):
-    one, two, arrived = join()
+    one, two, _ = join()
     await one.open_stream().reset()
     await trio.testing.wait_all_tasks_blocked()
     assert two.streams == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
 from storage import cid
 from swarm.ledger.state import (
     Accepted,

@@ -134,7 +134,8 @@ class Cluster:
                 return found
             time.sleep(POLL_SECONDS)  # noqa: TID251 - real processes have no virtual clock
         logs = "\n".join(
-            f"--- {one.home.name}\n{one.log.read_text(errors='replace')[-3000:]}" for one in self.nodes
+            f"--- {one.home.name}\n{one.log.read_text(errors='replace')[-3000:]}"
+            for one in self.nodes
         )
         message = f"waited {seconds} s for {what}\n{logs}"
         raise AssertionError(message)
@@ -144,9 +145,7 @@ class Cluster:
         return -1 if status is None else int(status["height"])
 
     def wait_for_height(self, index: int, height: int, seconds: float = 60) -> None:
-        self.wait(
-            lambda: self.height(index) >= height, f"node {index} at height {height}", seconds
-        )
+        self.wait(lambda: self.height(index) >= height, f"node {index} at height {height}", seconds)
 
     def same_block(self, height: int) -> bool:
         """Whether every node that answers holds the same block."""

@@ -7,10 +7,10 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+
 from storage import cid
 from storage.unixfs import hash_path
 from swarm.errors import NotFoundError, RefusedError, UsageError
-
 from tests.process.cluster import Cluster
 
 if TYPE_CHECKING:

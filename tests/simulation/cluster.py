@@ -37,7 +37,6 @@ from protocols.consensus.messages import (
     Block,
     Cast,
     Certificate,
-    Certify,
     Kind,
     Proposal,
     Vote,
@@ -70,8 +69,8 @@ class Plan:
     crashes: tuple[tuple[int, int, int], ...] = ()
     crash_writes: float = 0.0
     skew_ms: tuple[int, ...] = (0, 0, 0, 0)
-    chaos_ms: int = 6_000
-    calm_ms: int = 4_000
+    chaos_ms: int = 5_000
+    calm_ms: int = 3_000
     epoch_length: int = 4
     delta_ms: int = 100
     block_interval_ms: int = 150
@@ -446,5 +445,3 @@ def play(seed: int, plan: Plan, replica_type: type[Replica] = Replica) -> Cluste
     assert after >= before + 3, f"{before} -> {cluster.heights()}: seed {seed}, plan {plan}"
     return cluster
 
-
-_ = Certify

@@ -105,7 +105,7 @@ class TestEveryStore:
     def test_takes_memoryviews_and_generators(self, make):
         store = make()
         cid, data = chunk(5, 1_000)
-        store.put_many((pair for pair in [(cid, memoryview(data))]))
+        store.put_many(pair for pair in [(cid, memoryview(data))])
         assert store.get(cid) == data
 
     def test_refuses_what_is_no_chunk(self, make):

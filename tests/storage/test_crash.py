@@ -47,13 +47,13 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path):
     acknowledged = []
     for life in range(6):
         arguments = [sys.executable, "-c", WRITER, str(tmp_path / "chunks"), f"{seed}-{life}"]
-        with subprocess.Popen(arguments, stdout=subprocess.PIPE, cwd=ROOT) as writer:
+        with subprocess.Popen(arguments, stdout=subprocess.PIPE, cwd=ROOT, text=True) as writer:
             for _ in range(source.randint(1, 25)):
                 acknowledged += [bytes.fromhex(name) for name in writer.stdout.readline().split()]
             writer.send_signal(signal.SIGKILL)
             # A line that was printed was acknowledged, even if nobody had read it yet; the last may be cut short.
             for line in writer.stdout:
-                if line.endswith(b"\n"):
+                if line.endswith("\n"):
                     acknowledged += [bytes.fromhex(name) for name in line.split()]
         store = SegmentBlockstore(tmp_path / "chunks", 2**34)
         assert store.missing(acknowledged) == []

@@ -1,0 +1,149 @@
+"""One stream on which a peer asks this node: read what it wants, answer from the store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from protocols.exchange.lines import Answering
+from protocols.exchange.messages import (
+    REQUESTS,
+    Decoder,
+    DontHave,
+    Have,
+    block_head,
+    encode,
+    encode_all,
+)
+from protocols.transport import StreamError
+from storage.errors import StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from protocols.transport import PeerId, Stream
+    from storage.blockstore import Blockstore
+    from storage.cid import Cid
+
+BATCH_BYTES = 2**20
+"""Read from the store at a time; at most one chunk more. Two batches of a stream are in memory."""
+BATCH_WANTS = 256
+SEND_SECONDS = 60.0
+"""A peer that does not take one batch within this time is given up."""
+READ_BYTES = 2**16
+
+
+class Serving:
+    """The answers to one stream.
+
+    Args:
+        stream: Opened by the peer that asks.
+        store: Where chunks are read from.
+        limiter: The room's threads.
+        on_bytes: Told (peer, bytes sent).
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        store: Blockstore,
+        limiter: trio.CapacityLimiter,
+        on_bytes: Callable[[PeerId, int], None],
+    ) -> None:
+        self._stream = stream
+        self._store = store
+        self._limiter = limiter
+        self._on_bytes = on_bytes
+        self._answering = Answering()
+        self._changed = trio.Event()
+        self._scope = trio.CancelScope()
+
+    def stop(self) -> None:
+        """End it: the peer has opened a newer stream."""
+        self._scope.cancel()
+
+    async def run(self) -> None:
+        """Serve until the peer has finished.
+
+        Raises:
+            RemoteProtocolError: It said what is not allowed.
+            StreamError: The stream was lost.
+            trio.TooSlowError: The peer did not take its answers.
+        """
+        failures: list[Exception] = []
+
+        async def guard(part: Callable[[], object]) -> None:
+            try:
+                await part()  # type: ignore[misc]  # each part is an async function
+            except Exception as error:  # noqa: BLE001 - raised again outside the nursery, so that it is no group
+                failures.append(error)
+            self._scope.cancel()
+
+        send, receive = trio.open_memory_channel[bytes](0)
+        with self._scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(guard, self._read)
+                nursery.start_soon(guard, lambda: self._load(send))
+                nursery.start_soon(guard, lambda: self._send(receive))
+        send.close()
+        receive.close()
+        if failures:
+            raise failures[0]
+
+    async def _read(self) -> None:
+        decoder = Decoder(REQUESTS, blocks=False)
+        while data := await self._stream.receive_some(READ_BYTES):
+            for message in decoder.feed(data):
+                self._answering.handle(message)  # type: ignore[arg-type]  # this decoder gives requests only
+            self._changed.set()
+        if not decoder.is_between:
+            message = "the stream ended inside a frame"
+            raise StreamError(message)
+
+    async def _load(self, send: trio.MemorySendChannel[bytes]) -> None:
+        while True:
+            if self._answering.is_idle:
+                self._changed = trio.Event()
+                await self._changed.wait()
+            while (asked := self._answering.take_query()) is not None:
+                held = await trio.to_thread.run_sync(self._held, asked, limiter=self._limiter)
+                await send.send(encode(Have(held)))
+            if dropped := self._answering.take_dropped():
+                await send.send(encode_all(DontHave, dropped))
+            wants = self._answering.start(BATCH_WANTS)
+            if not wants:
+                continue
+            data, done = await trio.to_thread.run_sync(self._batch, wants, limiter=self._limiter)
+            self._answering.finish(wants[:done], wants[done:])
+            await send.send(data)
+
+    async def _send(self, receive: trio.MemoryReceiveChannel[bytes]) -> None:
+        async for data in receive:
+            with trio.fail_after(SEND_SECONDS):
+                await self._stream.send_all(data)
+            self._on_bytes(self._stream.peer, len(data))
+
+    def _held(self, asked: Sequence[Cid]) -> tuple[Cid, ...]:
+        missing = set(self._store.missing(asked))
+        return tuple(cid for cid in asked if cid not in missing)
+
+    def _batch(self, wants: Sequence[Cid]) -> tuple[bytes, int]:
+        """The answers to the first wants, and to how many; in a thread."""
+        parts: list[bytes] = []
+        lacked: list[Cid] = []
+        size = done = 0
+        for cid in wants:
+            if size >= BATCH_BYTES:
+                break
+            done += 1
+            try:
+                data = self._store.get(cid)
+            except (StorageError, OSError):
+                lacked.append(cid)
+                continue
+            parts += (block_head(cid, len(data)), data)
+            size += len(data)
+        if lacked:
+            parts.append(encode_all(DontHave, lacked))
+        return b"".join(parts), done

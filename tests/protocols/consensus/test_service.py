@@ -1,0 +1,221 @@
+"""The shell over memory streams and a virtual clock: real service, real log, a toy ledger."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from protocols.consensus.errors import HaltError
+from protocols.consensus.evidence import contradict
+from protocols.consensus.journal import decode_entries
+from protocols.consensus.messages import Cast, Kind, Vote
+from protocols.consensus.service import PROTOCOL
+from protocols.framing import frame
+from protocols.memory import open_memory_network
+from protocols.transport import StreamError
+from storage.consensus_log import ConsensusLog
+from tests.protocols.consensus.toy import CHAIN, SIGNERS, VALIDATORS, ToyNode, reach
+
+
+
+class World:
+    def __init__(self, network, nursery, folder):
+        self.network, self.nursery, self.folder = network, nursery, folder
+
+    async def start(self, count=4, **kind):
+        nodes = [ToyNode(self.network, SIGNERS[n], self.folder, **kind) for n in range(count)]
+        for node in nodes:
+            await node.start(self.nursery)
+        return nodes
+
+
+@pytest.fixture
+async def world(tmp_path):
+    async with open_memory_network(latency_s=0.01) as network, trio.open_nursery() as nursery:
+        yield World(network, nursery, tmp_path)
+        nursery.cancel_scope.cancel()
+
+
+def agree(nodes):
+    shortest = min(node.height for node in nodes)
+    assert len({tuple(node.ids()[: shortest + 1]) for node in nodes}) == 1
+
+
+async def test_four_nodes_finalize_the_same_blocks_across_epochs(autojump_clock, world):
+    nodes = await world.start()
+    await reach(nodes, 12)
+    agree(nodes)
+    stats = nodes[0].service.stats()
+    assert stats.is_voting
+    assert (stats.connected, stats.validators, stats.epoch) == (3, 4, 2)
+    assert stats.finality_p50_ms < 200, "two hops of 10 ms after the leader's, and no waiting"
+    assert not any(node.evidence or node.blamed for node in nodes)
+
+
+async def test_one_silent_node_does_not_stop_the_others(autojump_clock, world):
+    nodes = await world.start()
+    await reach(nodes, 3)
+    nodes[3].kill()
+    await reach(nodes[:3], 10)
+    agree(nodes)
+
+
+async def test_with_two_gone_the_rest_halts_and_with_one_back_it_goes_on(autojump_clock, world):
+    nodes = await world.start()
+    await reach(nodes, 3)
+    nodes[2].kill()
+    nodes[3].kill()
+    await trio.sleep(5)
+    halted = nodes[0].height
+    await trio.sleep(20)
+    assert nodes[0].height == halted, "two of four are no quorum"
+    await nodes[3].start(world.nursery)
+    await reach([nodes[0], nodes[1], nodes[3]], halted + 5)
+    agree(nodes)
+
+
+async def test_a_partition_without_a_quorum_on_either_side_halts_and_resumes(autojump_clock, world):
+    nodes = await world.start()
+    await reach(nodes, 3)
+    peers = [node.signer.peer_id for node in nodes]
+    world.network.partition(peers[:2], peers[2:])
+    await trio.sleep(5)
+    halted = [node.height for node in nodes]
+    await trio.sleep(20)
+    assert [node.height for node in nodes] == halted
+    world.network.heal()
+    await reach(nodes, max(halted) + 5)
+    agree(nodes)
+
+
+async def test_a_node_that_was_killed_again_and_again_never_contradicts_itself(autojump_clock, world):
+    nodes = await world.start()
+    victim, votes = nodes[0], []
+    for round_number in range(8):
+        await reach(nodes, 2 * round_number + 1)
+        await trio.sleep(0.013 * round_number)
+        victim.kill()
+        await trio.sleep(0.05)
+        with ConsensusLog(world.folder / f"{victim.signer.peer_id}.log") as log:
+            entries = decode_entries(log.entries())
+            votes += [entry for entry in entries if isinstance(entry, Vote)]
+        await victim.start(world.nursery)
+    await reach(nodes, 20)
+    agree(nodes)
+    assert {vote.kind for vote in votes} >= {Kind.NOTARIZE, Kind.FINALIZE}
+    assert not any(contradict(one, other) for one in votes for other in votes)
+    assert not any(node.evidence for node in nodes)
+
+
+async def test_a_late_joiner_follows_without_a_vote(autojump_clock, world):
+    nodes = await world.start()
+    await reach(nodes, 8)
+    late = ToyNode(world.network, SIGNERS[5], world.folder)
+    await late.start(world.nursery)
+    with trio.fail_after(10):
+        await late.sync.caught_up.wait()
+    assert late.height >= 8
+    await reach([*nodes, late], 20)
+    agree([*nodes, late])
+    assert not late.service.stats().is_voting
+
+
+async def test_a_node_that_joins_the_set_begins_with_its_epoch(autojump_clock, world):
+    nodes = [ToyNode(world.network, SIGNERS[n], world.folder) for n in range(5)]
+    joined = tuple(sorted((*VALIDATORS, type(VALIDATORS[0])(SIGNERS[4].public_key, 1)),
+                          key=lambda v: v.public_key))
+    for node in nodes:
+        node.application.sets = {0: VALIDATORS, 2: joined}
+        await node.start(world.nursery)
+    await reach(nodes, 4)
+    assert not nodes[4].service.stats().is_voting
+    await reach(nodes, 18)
+    assert nodes[4].service.stats().is_voting
+    leaders = {block.leader for block, _ in nodes[0].application.chain[11:]}
+    assert SIGNERS[4].public_key in leaders
+    agree(nodes)
+
+
+async def test_a_validator_that_lost_its_log_waits_for_the_next_epoch(autojump_clock, world):
+    nodes = await world.start()
+    await reach(nodes, 7)
+    nodes[0].kill()
+    await trio.sleep(0.05)
+    (world.folder / f"{SIGNERS[0].peer_id}.log").unlink()
+    await nodes[0].start(world.nursery)
+    assert not nodes[0].service.stats().is_voting
+    await reach(nodes, 17)
+    assert nodes[0].service.stats().is_voting
+    assert not any(node.evidence for node in nodes)
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [b"\xff\xff\xff\xff", frame(b"\x00" * 50), frame(b"\x82\x02\x80"), b"\x00\x00\x01\x00half"],
+)
+async def test_garbage_on_a_stream_resets_it_and_consensus_lives(autojump_clock, world, garbage):
+    nodes = await world.start(3)
+    liar = world.network.join(SIGNERS[3].peer_id, CHAIN)
+    stream = await liar.open_stream(SIGNERS[0].peer_id, PROTOCOL)
+    await stream.send_all(garbage)
+    await stream.close()
+    with trio.fail_after(5), pytest.raises(StreamError):
+        await stream.receive_some()
+    await reach(nodes, 6)
+    agree(nodes)
+
+
+async def test_a_stranger_is_not_listened_to(autojump_clock, world):
+    nodes = await world.start()
+    await reach(nodes, 1)
+    stranger = world.network.join(SIGNERS[5].peer_id, CHAIN)
+    stream = await stranger.open_stream(SIGNERS[0].peer_id, PROTOCOL)
+    with trio.fail_after(5), pytest.raises(StreamError):
+        await stream.receive_some()
+
+
+async def test_a_liar_is_accused_and_its_forged_vote_blamed(autojump_clock, world):
+    nodes = await world.start(3)
+    liar = world.network.join(SIGNERS[3].peer_id, CHAIN)
+    stream = await liar.open_stream(SIGNERS[0].peer_id, PROTOCOL)
+    for block_id in (b"a" * 32, b"b" * 32):
+        vote = Vote.sign(SIGNERS[3], CHAIN, Kind.NOTARIZE, 0, 2, block_id)
+        await stream.send_all(frame(Cast(vote).encode()))
+    await trio.sleep(0.1)
+    assert len(nodes[0].evidence) == 1
+    forged = Vote(Kind.NULLIFY, 0, 2, bytes(32), SIGNERS[1].public_key, bytes(64))
+    await stream.send_all(frame(Cast(forged).encode()))
+    await trio.sleep(0.1)
+    assert nodes[0].blamed == ["a vote with a bad signature"]
+    await reach(nodes, 5)
+
+
+async def test_large_blocks_travel_whole(autojump_clock, world):
+    nodes = [ToyNode(world.network, SIGNERS[n], world.folder) for n in range(4)]
+    for node in nodes:
+        node.application.size = 900_000
+        await node.start(world.nursery)
+    await reach(nodes, 3)
+    agree(nodes)
+
+
+async def test_a_ledger_that_refuses_what_is_final_stops_the_node(autojump_clock, world):
+    nodes = await world.start(3)
+    sick = ToyNode(world.network, SIGNERS[3], world.folder, sync=False)
+    sick.application.refuses = True
+    with pytest.RaisesGroup(HaltError, flatten_subgroups=True):
+        async with trio.open_nursery() as nursery:
+            await sick.start(nursery)
+    await reach(nodes, 3)
+
+
+async def test_the_log_does_not_grow_for_ever(autojump_clock, world, monkeypatch):
+    monkeypatch.setattr("protocols.consensus.service.ROTATE_BYTES", 20_000)
+    nodes = await world.start()
+    await reach(nodes, 30)
+    assert all(node.log.size_bytes < 40_000 for node in nodes)
+    nodes[1].kill()
+    await trio.sleep(0.05)
+    await nodes[1].start(world.nursery)
+    await reach(nodes, 35)
+    agree(nodes)

@@ -1,0 +1,161 @@
+"""The shipped core under loss, partitions, crashes and liars; every failure names its seed.
+
+`python -m pytest tests/simulation -k seed` runs them; `play(seed, Plan.drawn(seed))` runs one again.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+
+import pytest
+
+from protocols.consensus import core, replica, views
+from protocols.consensus.evidence import verify_evidence
+from tests.simulation.cluster import CHAIN, Cluster, Plan, play
+
+SEEDS = 208
+BATCH = 26
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(0, SEEDS, BATCH))
+def test_with_up_to_f_liars_no_seed_forks_accuses_the_honest_or_stays_halted(first):
+    for seed in range(first, first + BATCH):
+        play(seed, Plan.drawn(seed))
+
+
+def test_a_calm_network_finalizes_a_block_in_three_delays():
+    cluster = play(1, Plan(latency_ms=(10, 10), block_interval_ms=0, chaos_ms=1_000, calm_ms=1_000))
+    assert min(cluster.heights()) >= 2_000 // 45
+    assert not cluster.blames
+
+
+def test_equal_seeds_give_equal_traces_and_others_do_not():
+    traces = [play(seed, Plan.drawn(seed)).trace.hexdigest() for seed in (42, 42, 43)]
+    assert traces[0] == traces[1] != traces[2]
+
+
+def test_a_twin_is_accused():
+    cluster = play(7, Plan(twins=(0,)))
+    assert list(cluster.accused) == [cluster.signers[0].public_key]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_above_f_the_chain_forks_and_the_evidence_weighs_more_than_a_third(seed):
+    cluster = Cluster(seed, Plan(twins=(0, 1)))
+    cluster.run(3_000)
+    assert cluster.forked
+    found = cluster.audit()
+    honest = {node.signer.public_key for node in cluster.honest}
+    assert not honest & found.keys()
+    assert all(verify_evidence(proof, CHAIN) == key for key, proof in found.items())
+    accused = sum(v.weight for v in cluster.validators if v.public_key in found)
+    assert 3 * accused > sum(cluster.plan.weights)
+
+
+def test_a_larger_committee_of_unequal_weights_agrees():
+    plan = Plan(
+        nodes=7,
+        weights=(1, 2, 3, 4, 5, 6, 7),
+        twins=(6,),
+        skew_ms=(0,) * 7,
+        loss=0.1,
+        chaos_ms=2_000,
+        calm_ms=2_000,
+    )
+    play(3, plan)
+
+
+def crash_often(seed):
+    return Plan(crash_writes=0.1, loss=0.1, chaos_ms=4_000, calm_ms=2_500, skew_ms=(0,) * 4)
+
+
+def test_a_crash_at_any_write_of_the_log_contradicts_nothing():
+    for seed in range(12):
+        play(seed, crash_often(seed))
+
+
+MUTANTS = {
+    "who nullified finalizes": (
+        "if Kind.FINALIZE in view.own or Kind.NULLIFY in view.own:",
+        "if Kind.FINALIZE in view.own:",
+    ),
+    "who finalized nullifies": (
+        "        if Kind.FINALIZE not in view.own and Kind.NULLIFY not in view.own:",
+        "        view = self._at(max(1, self.view - 1))\n        if Kind.NULLIFY not in view.own:",
+    ),
+    "a gap of views need not be nullified": (
+        "if parent is None or not all(number in self._nullified for number in gap):",
+        "if parent is None:",
+    ),
+    "a proposal may build below what is final": (
+        "elif certificate.block_id != self.root.id and parent_view <= self.root_view:",
+        "elif False:",
+    ),
+    "a second block of a view is notarized": (
+        "if proposal is None or view.rejected or Kind.NOTARIZE in view.own:",
+        "if proposal is None or view.rejected:",
+    ),
+    "a later proposal takes the place of the first": (
+        "if view.proposal is None and number >= self.view:",
+        "view.own.pop(Kind.NOTARIZE, None)\n            if number >= self.view:",
+    ),
+    "own votes are forgotten in a crash": (
+        "elif entry.voter == self._me:",
+        "elif False:",
+    ),
+    "certificates are forgotten in a crash": (
+        "            if isinstance(entry, Certificate):\n                self._hold(view, entry)",
+        "            if isinstance(entry, Certificate):\n                pass",
+    ),
+    "a vote is sent and not persisted": (
+        "        self._effects.append(Persist(tuple(entries)))\n        view.own[kind] = vote",
+        "        view.own[kind] = vote",
+    ),
+    "the last block of an epoch gets children": (
+        "        if parent.height == self.last_height:\n            self._send_proposal",
+        "        if False:\n            self._send_proposal",
+    ),
+    "nobody sends again": ("        self._effects += [Broadcast(message) for message in messages]", ""),
+    "nobody asks for a missing block": (
+        "                self._effects.append(SendTo(target, Ask(self.epoch, block_id)))",
+        "                pass",
+    ),
+    "laggards are not helped": (
+        "            self._effects.append(SendTo(peer, Certify(certificate)))",
+        "            pass",
+    ),
+}
+
+
+def caught(seeds):
+    """Whether any seed fails, in whichever way."""
+    for seed in seeds:
+        for plan in (Plan.drawn(seed), crash_often(seed)):
+            try:
+                play(seed, plan)
+            except (AssertionError, KeyError, ValueError):
+                return True
+    return False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", MUTANTS)
+def test_the_simulator_catches_a_core_that_breaks_a_rule(rule, monkeypatch):
+    old, new = MUTANTS[rule]
+    with open(core.__file__) as file:
+        source = file.read()
+    assert source.count(old) == 1, "the mutant no longer fits the source"
+    mutant = types.ModuleType("mutant")
+    monkeypatch.setitem(sys.modules, "mutant", mutant)
+    exec(compile(source.replace(old, new), "mutant", "exec"), mutant.__dict__)
+    monkeypatch.setattr(replica, "Simplex", mutant.Simplex)
+    assert caught(range(60)), f"no seed saw that {rule}"
+
+
+@pytest.mark.slow
+def test_the_simulator_catches_a_quorum_of_half(monkeypatch):
+    monkeypatch.setattr(views, "quorum", lambda total: total // 2 + 1)
+    monkeypatch.setattr("protocols.consensus.votes.quorum", lambda total: total // 2 + 1)
+    assert caught(range(60))
