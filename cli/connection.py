@@ -18,7 +18,7 @@ from cli.output import say
 from swarm.errors import NetworkError, RefusedError, SwarmError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from swarm.client import Client
 
@@ -98,27 +98,61 @@ def _temporary_node(home: Path) -> Iterator[None]:
         say("hint: that folder knows no network yet; `swarm join --bootstrap ADDRESS` joins one")
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     log = home / "temporary.log"
-    command = [sys.executable, "-m", "cli", "join", "--home", str(home)]
-    command += ["--temporary", "--no-train", "--no-view", "--until-stdin-closes"]
-    with log.open("wb") as out:
-        child = subprocess.Popen(  # noqa: S603 - this program itself
-            command, stdin=subprocess.PIPE, stdout=out, stderr=out, start_new_session=True
-        )
+    child = start_node(home, ["--temporary", "--no-train"], log)
     try:
-        _wait_until_it_answers(child, home, log)
+        wait_for_node(child, home, log)
         yield
     finally:
         stop_child(child)
 
 
-def _wait_until_it_answers(child: subprocess.Popen[bytes], home: Path, log: Path) -> None:
+def start_node(
+    home: Path,
+    flags: Sequence[str],
+    log: Path,
+    environ: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start `swarm join` as a child that ends when this process ends, however that ends.
+
+    Args:
+        home: Its data folder.
+        flags: More of its flags.
+        log: Where what it says goes.
+        environ: Its environment; None is this process's.
+    """
+    import cli
+
+    environment = dict(os.environ if environ is None else environ)
+    room = str(Path(cli.__file__).parents[1])  # with -P, no module of the working folder is taken
+    environment["PYTHONPATH"] = os.pathsep.join(
+        part for part in (room, environment.get("PYTHONPATH")) if part
+    )
+    command = [sys.executable, "-P", "-m", "cli", "join", "--home", str(home)]
+    command += ["--no-view", "--until-stdin-closes", *flags]
+    with log.open("wb") as out:
+        return subprocess.Popen(  # noqa: S603 - this program itself
+            command,
+            stdin=subprocess.PIPE,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,  # Ctrl-C in the terminal is this process's to handle
+            env=environment,
+        )
+
+
+def wait_for_node(child: subprocess.Popen[bytes], home: Path, log: Path) -> None:
+    """Wait until a child answers.
+
+    Raises:
+        SwarmError: It ended, with its own error; or it took longer than `START_SECONDS`.
+    """
     deadline = time.monotonic() + START_SECONDS
     while not answers(home):
         if child.poll() is not None:
             message, hint = _last_error(log)
             raise _ERRORS.get(child.returncode, NetworkError)(message, hint)
         if time.monotonic() > deadline:
-            message = f"the temporary node did not come up within {START_SECONDS} s"
+            message = f"the node on {home} did not come up within {START_SECONDS} s"
             raise NetworkError(message, f"its log is {log}")
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(POLL_SECONDS)
@@ -133,8 +167,8 @@ def _last_error(log: Path) -> tuple[str, str | None]:
         if line.startswith("hint: "):
             hint = line.removeprefix("hint: ")
     if error is None:
-        return "the temporary node ended by itself", f"its log is {log}"
-    return f"the temporary node: {error}", hint
+        return "the node ended by itself", f"its log is {log}"
+    return f"the node: {error}", hint
 
 
 def stop_child(child: subprocess.Popen[bytes]) -> None:

@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = swarm.main(arguments, prog_name="swarm", standalone_mode=False)
         sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.ctx.get_help() if error.ctx else "", err=True)
+        click.echo(error.ctx.get_help(), err=True)
         return 2
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx is not None else "swarm"

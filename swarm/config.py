@@ -33,10 +33,10 @@ ROLES = ("train", "validate", "keep")
 
 _UNITS = {
     "": 1,
-    **{letter: 1000**power for power, letter in enumerate("kmgtp", start=1)},
-    **{f"{letter}i": 1024**power for power, letter in enumerate("kmgtp", start=1)},
+    **{letter: 1000**power for power, letter in enumerate("kmgtpe", start=1)},
+    **{f"{letter}i": 1024**power for power, letter in enumerate("kmgtpe", start=1)},
 }
-_SIZE = re.compile(r"(\d{1,30}(?:\.\d{1,30})?)\s*([kmgtp]i?)?(?:b|bytes?)?", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]{1,30}(?:\.[0-9]{1,30})?)\s*([kmgtpe]i?)?(?:b|bytes?)?", re.IGNORECASE)
 _HOST_PORT = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^\s:/\[\]]+)):(\d{1,5})")
 _MULTIADDR = re.compile(
     r"/(ip4|ip6|dns|dns4|dns6)/([^/\s]+)/tcp/(\d{1,5})(?:/p2p/([1-9A-Za-z]+))?/?"

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from swarm.training.spec import TaskSpec
 
 SECONDS_PER_TRANSACTION = 60.0
+ALONE_SECONDS = 10.0
+"""A node that saw no peer for so long answers from what it has."""
 MAX_BLOCKS = 1_000
 
 
@@ -239,7 +241,7 @@ class Operations:
                     progress("sync", node.heights.height - start, head - start)
                 with trio.move_on_after(0.2):
                     await node.heights.above(node.heights.height)
-                if not head and trio.current_time() - node.started_trio > datasets.FIND_SECONDS:
+                if not head and trio.current_time() - node.started_trio > ALONE_SECONDS:
                     return
 
     async def _prove(self, name: str, version: int | None) -> models.ProvenName:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -39,7 +39,15 @@ def command(*, task: str, home: Path, as_json: bool) -> None:
             rows.append((*left, "nobody", "", "", ""))
         for at, entry in enumerate(submissions):
             score = "" if entry["score"] is None else f"{entry['score']:+.5f}"
-            verdict = "accepted" if entry["accepted"] else f"refused: {entry['reason']}"
+            verdict = _verdict(entry)
             first = left if at == 0 else ("", "")
             rows.append((*first, entry["worker"], score, format_tokens(entry["paid"]), verdict))
     output.print_table(("ROUND", "LOSS", "WORKER", "SCORE", "PAID", "VERDICT"), rows)
+
+
+def _verdict(entry: dict[str, Any]) -> str:
+    if entry["accepted"] is None:
+        return "not scored yet"
+    if entry["accepted"]:
+        return "accepted"
+    return f"refused: {entry['reason']}" if entry["reason"] else "refused"

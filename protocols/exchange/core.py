@@ -92,6 +92,7 @@ class _Provider:
     in_flight: dict[Cid, int] = field(default_factory=dict)
     withdrawn: set[Cid] = field(default_factory=set)
     bytes_in_flight: int = 0
+    last_answer: float = 0.0
     rate: float | None = None
     sample_start: float = 0.0
     sample_bytes: int = 0
@@ -129,6 +130,16 @@ class Schedule:
         self._checking: dict[Cid, int] = {}
         self._bytes_checking = 0
         self._liars: set[PeerId] = set()
+
+    @property
+    def is_checking(self) -> bool:
+        """Whether chunks that came wait to be checked and stored."""
+        return bool(self._checking)
+
+    @property
+    def queued(self) -> int:
+        """Chunks that are wanted and asked of nobody."""
+        return len(self._leaves) + len(self._manifests) + len(self._lacked)
 
     @property
     def buffered(self) -> int:
@@ -236,6 +247,13 @@ class Schedule:
                 want.lacking.add(peer)
             self._give_up(peer, cid)
 
+    def put_back(self, peer: PeerId, cid: Cid) -> None:
+        """An `Ask` could not be sent now."""
+        provider = self._providers.get(peer)
+        if provider is not None:
+            self._answer(provider, cid)
+            self._give_up(peer, cid)
+
     def forget_refusals(self) -> None:
         """Ask again those that lacked a chunk: they may have it by now."""
         for want in self._wants.values():
@@ -331,6 +349,7 @@ class Schedule:
     def _assign(self, provider: _Provider, want: _Want, now: float) -> None:
         if not provider.in_flight:
             provider.last_heard = now
+            provider.last_answer = now
             provider.sample_start = now
             provider.sample_bytes = 0
         if not want.holders and is_manifest(want.cid):
@@ -359,6 +378,7 @@ def _may_ask(provider: _Provider, want: _Want) -> bool:
 
 
 def _measure(provider: _Provider, size: int, now: float) -> None:
+    provider.last_answer = now
     provider.sample_bytes += size
     seconds = now - provider.sample_start
     if seconds >= SAMPLE_SECONDS:
@@ -369,10 +389,10 @@ def _measure(provider: _Provider, size: int, now: float) -> None:
 
 
 def _expected(owner: _Provider, ahead: int, now: float) -> float:
-    """Seconds until an owner would deliver a want with `ahead` bytes up to its end; silence counts against it."""
+    """Seconds until an owner would deliver a want with `ahead` bytes up to its end; a wait for the front one counts."""
     rate = owner.rate or ASSUMED_RATE
     front = next(iter(owner.in_flight.values()))
-    silence = now - owner.last_heard
-    if silence > 0:
-        rate = min(rate, front / silence)
+    waited = now - owner.last_answer
+    if waited > 0:
+        rate = min(rate, front / waited)
     return ahead / max(rate, 1.0)

@@ -41,8 +41,8 @@ READ_BYTES = 2**18
 class Sink(Protocol):
     """Who wants chunks from a session; called in the session's task, must not raise."""
 
-    def heard(self, peer: PeerId) -> None:
-        """Some byte came."""
+    def heard(self, peer: PeerId, count: int) -> None:
+        """Bytes came, of whatever message."""
 
     def block(self, peer: PeerId, cid: Cid, data: bytes) -> None:
         """A chunk came; not checked."""
@@ -67,6 +67,7 @@ class Session:
         self._asking = Asking()
         self._users: dict[Sink, None] = {}
         self._sinks: dict[Cid, dict[Sink, None]] = {}
+        self._cancelled: dict[Cid, dict[Sink, None]] = {}
         self._queries: deque[tuple[trio.Event, list[Cid]]] = deque()
         self._outbox = bytearray()
         self._changed = trio.Event()
@@ -106,7 +107,7 @@ class Session:
         refused: list[Cid] = []
         for cid in wanted:
             if self._asking.is_wanted(cid):
-                self._sinks.setdefault(cid, {})[sink] = None
+                self._sinks[cid][sink] = None
             elif self.room > len(new):
                 self._sinks[cid] = {sink: None}
                 new.append(cid)
@@ -121,12 +122,11 @@ class Session:
         dropped = []
         for cid in unwanted:
             sinks = self._sinks.get(cid)
-            if sinks is None or sink not in sinks:
-                continue
-            if len(sinks) == 1:
-                dropped.append(cid)
-            else:
+            if sinks is not None and sink in sinks:
                 del sinks[sink]
+                self._cancelled.setdefault(cid, {})[sink] = None
+                if not sinks:
+                    dropped.append(cid)
         self._post(encode_all(Cancel, dropped))
 
     async def query(self, asked: tuple[Cid, ...]) -> list[Cid]:
@@ -175,8 +175,9 @@ class Session:
             sink.lost(self.peer, self.why)
 
     def _post(self, data: bytes) -> None:
-        self._outbox += data
-        self._changed.set()
+        if data:
+            self._outbox += data
+            self._changed.set()
 
     async def _write(self) -> None:
         try:
@@ -196,7 +197,7 @@ class Session:
             while data := await self._stream.receive_some(READ_BYTES):
                 self._on_bytes(self.peer, len(data))
                 for sink in self._users:
-                    sink.heard(self.peer)
+                    sink.heard(self.peer, len(data))
                 for message in decoder.feed(data):
                     self._dispatch(message)  # type: ignore[arg-type]  # this decoder gives answers only
             self.stop("it closed the stream")
@@ -209,16 +210,24 @@ class Session:
     def _dispatch(self, answer: Answer) -> None:
         self._asking.answered(answer)
         if isinstance(answer, Block):
-            for sink in self._sinks.pop(answer.cid, {}):
+            for sink in self._sinks.pop(answer.cid) | self._cancelled.pop(answer.cid, {}):
                 sink.block(self.peer, answer.cid, answer.data)
         elif isinstance(answer, DontHave):
             for cid in answer.cids:
-                for sink in self._sinks.pop(cid, {}):
-                    sink.lacks(self.peer, cid)
+                self._lacked(cid)
         else:
             answered, held = self._queries.popleft()
             held.extend(answer.cids)
             answered.set()
+
+    def _lacked(self, cid: Cid) -> None:
+        sinks, cancellers = self._sinks.pop(cid), self._cancelled.pop(cid, None)
+        for sink in sinks if cancellers is None else cancellers:
+            sink.lacks(self.peer, cid)
+        if cancellers is not None and sinks:  # cancelled by one, and wanted by another since
+            self._sinks[cid] = sinks
+            self._asking.want((cid,))
+            self._post(encode(Want((cid,))))
 
     async def _close_when_idle(self) -> None:
         idle = 0

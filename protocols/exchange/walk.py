@@ -87,6 +87,11 @@ class Walk:
                 self._settle(cid, 0 if cid == self.root else promise)
         return wanted
 
+    @property
+    def has_here(self) -> bool:
+        """Whether `next_here` would give one."""
+        return bool(self._here)
+
     def next_here(self) -> Cid | None:
         """A manifest that the store holds and that was not opened yet; hand it to `open_manifest`."""
         return self._here.pop() if self._here else None

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import structlog
 import trio
 from libp2p.custom_types import TProtocol
+from libp2p.peer.id import ID
 from libp2p.pubsub import gossipsub as gossipsub_module
 from libp2p.pubsub import pubsub as pubsub_module
-from libp2p.peer.id import ID
 from libp2p.pubsub.gossipsub import GossipSub
 from libp2p.pubsub.pubsub import Pubsub
 from libp2p.pubsub.score import ScoreParams, TopicScoreParams
@@ -38,8 +38,7 @@ HEARTBEAT_S = 1
 PRUNE_BACK_OFF_S = 3
 """Before a pruned peer may graft again. libp2p waits a minute, in which a node that all have pruned hears nothing."""
 DEGREE, DEGREE_LOW, DEGREE_HIGH = 8, 6, 12
-"""Peers in a topic's mesh: aimed at, filled below, pruned above. Pruning early starts a quarrel in a network where all
-know all: the pruned graft again, libp2p takes that for a flood, and some end with no mesh at all."""
+"""Peers in a topic's mesh: aimed at, filled below, pruned above."""
 QUEUE_MESSAGES = 1024
 """Messages that a subscriber may be behind before the oldest is lost."""
 LARGE_BYTES = 4096
@@ -60,8 +59,8 @@ log = structlog.get_logger("swarm.network")
 # Each RPC would carry the sender's signed addresses and cost a signature check, a duplicate as much as a message.
 # The handshake tells addresses; none are sent here and none are read.
 for _module in (pubsub_module, gossipsub_module):
-    _module.env_to_send_in_RPC = lambda host: (b"", False)
-    _module.maybe_consume_signed_record = lambda message, host, peer=None: True
+    _module.env_to_send_in_RPC = lambda host: (b"", False)  # type: ignore[attr-defined]  # not exported, but used there
+    _module.maybe_consume_signed_record = lambda message, host, peer=None: True  # type: ignore[attr-defined]  # see above
 
 
 class Bucket:

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from swarm.training import assignment, checkpoint, codec, data, models, philox, tensors
 from swarm.training.errors import CheckpointError, TensorFileError
-from swarm.training.local import Outcome, Place, write_file
+from swarm.training.local import Outcome, Place, rate, write_file
 from swarm.training.optimizers import AdamW
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ MAX_REFERENCE: Final = 10_000
 CHECK_SAMPLES: Final = 512
 """Generated images by which a worker reports its own progress."""
 BATCH: Final = 128
+WARMUP: Final = 10
+"""Steps until the fresh moments of a round may move the weights at the full rate."""
 _FORMAT: Final = "swarm-evaluator-1"
 
 
@@ -150,7 +152,8 @@ def _adversarial(
     for step in range(settings.steps):
         chosen = ids[step * settings.batch : (step + 1) * settings.batch]
         real = scaled(images.samples(chosen), device)
-        share = min(1.0, (step + 1) / 10)
+        done = place.round * settings.steps + step
+        share = min(1.0, (step + 1) / WARMUP) * rate(settings, done, spec.rounds * settings.steps)
         fake = pair.generator(latents[step, : settings.batch]).detach()
         loss = functional.softplus(-pair.discriminator(real)).mean()
         loss = loss + functional.softplus(pair.discriminator(fake)).mean()

@@ -18,13 +18,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import trio
 
 import swarm
 from swarm.training import messages
 from swarm.training.errors import WorkerError
+
+if TYPE_CHECKING:
+    from trio_typing import TaskStatus
 
 START_SECONDS: Final = 120
 """How long the process may take to load torch."""
@@ -165,7 +168,7 @@ class Worker:
         """The process id, or None while no process runs."""
         return None if self._child is None else self._child.pid
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve jobs until cancelled; the process ends with this task, within two seconds."""
         task_status.started()
         job: _Job | None = None

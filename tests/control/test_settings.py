@@ -33,8 +33,9 @@ def test_sizes_are_read_as_people_write_them(text, size):
     "text", ["", "GB", "-1GB", "1e9", "500 XB", "10GBB", "1,000", "٣GB", "9" * 40, True]
 )
 def test_what_is_not_a_size_is_refused_by_name(text):
-    with pytest.raises(UsageError, match=str(text)[:20]):
+    with pytest.raises(UsageError) as raised:
         parse_size(text)
+    assert repr(str(text))[:20] in raised.value.message
 
 
 @given(st.integers(0, 10**18))

@@ -172,6 +172,27 @@ async def test_a_burst_of_gossip_arrives_once_and_in_order_and_not_at_its_publis
         own.receive_nowait()
 
 
+async def test_gossip_reaches_everybody_where_all_know_all(start, until):
+    hub = await start(1)
+    nodes = [
+        hub,
+        *[await start(number, bootstrap=tuple(hub.addresses())) for number in range(2, 17)],
+    ]
+    await until(lambda: all(len(node.peers()) == 15 for node in nodes))
+    channels = [node.subscribe("topic") for node in nodes]
+    await until(
+        lambda: all(len(node._gossip._router.mesh.get("topic", ())) > 3 for node in nodes), 15
+    )
+    for number in range(20):
+        await nodes[5].publish("topic", b"%d" % number)
+    await until(
+        lambda: all(
+            channel.statistics().current_buffer_used == 20
+            for channel in (*channels[:5], *channels[6:])
+        )
+    )
+
+
 def _meshed(one, two, topic: str) -> bool:
     return all(
         any(

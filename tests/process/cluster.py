@@ -104,7 +104,14 @@ class Cluster:
         self.chain_id = genesis.chain_id.hex()
         genesis.save(folder / "genesis.cbor")
         for home in homes:
-            arguments = ["--genesis", str(folder / "genesis.cbor"), "--storage", "200MB"]
+            arguments = [
+                "--genesis",
+                str(folder / "genesis.cbor"),
+                "--storage",
+                "200MB",
+                "--listen",
+                "127.0.0.1:0",
+            ]
             if self.nodes:
                 arguments += ["--bootstrap", self.address(0)]
             node = Node(home, arguments)
@@ -120,7 +127,18 @@ class Cluster:
     def join(self, *arguments: str) -> Node:
         """A node that comes late and is told one address."""
         home = self.folder / f"late-{len(self.nodes)}"
-        node = Node(home, ["--bootstrap", self.address(0), "--storage", "200MB", *arguments])
+        node = Node(
+            home,
+            [
+                "--bootstrap",
+                self.address(0),
+                "--storage",
+                "200MB",
+                "--listen",
+                "127.0.0.1:0",
+                *arguments,
+            ],
+        )
         node.start()
         self.nodes.append(node)
         return node

@@ -55,12 +55,18 @@ SIGNERS = sorted((Signer(bytes([7, n]) * 16) for n in range(8)), key=lambda s: s
 
 @dataclass
 class Plan:
-    """What a run is made of; `drawn` makes one from a seed."""
+    """What a run is made of; `drawn` makes one from a seed.
+
+    The liars: `twins` run twice with one key, each for one half of the honest nodes (and for the other half too for a
+    share of `mixed` of the messages); `silent` never propose; `stale` propose on any certified block but the newest.
+    """
 
     nodes: int = 4
     weights: tuple[int, ...] = (1, 1, 1, 1)
     twins: tuple[int, ...] = ()
+    mixed: float = 0.0
     silent: tuple[int, ...] = ()
+    stale: tuple[int, ...] = ()
     loss: float = 0.0
     duplicates: float = 0.0
     latency_ms: tuple[int, int] = (2, 20)
@@ -84,11 +90,14 @@ class Plan:
         plan.duplicates = rng.choice((0.0, 0.1))
         plan.tail = rng.choice((0.0, 0.05))
         liar = rng.randrange(4)
-        match rng.randrange(4):
-            case 0 | 1:
+        match rng.randrange(6):
+            case 0 | 1 | 2:
                 plan.twins = (liar,)
-            case 2:
+                plan.mixed = rng.choice((0.0, 0.5, 1.0))
+            case 3:
                 plan.silent = (liar,)
+            case 4:
+                plan.stale = (liar,)
         plan.weights = rng.choice(((1, 1, 1, 1), (10, 10, 10, 10), (3, 4, 4, 4), (2, 3, 3, 2)))
         if plan.weights == (2, 3, 3, 2):  # a third of ten is 3.3: nobody above it
             plan.crash_writes = rng.choice((0.0, 0.01))
@@ -161,6 +170,7 @@ class Node:
     ledger: ToyLedger
     side: int = 0
     log: list[bytes] = field(default_factory=list)
+    archive: list[bytes] = field(default_factory=list)
     replica: Replica | None = None
     timer: int | None = None
     life: int = 0
@@ -194,7 +204,7 @@ class Cluster:
             self.nodes.append(Node(f"n{place}", place, signer, ToyLedger(self.genesis), 0))
             if place in plan.twins:
                 self.nodes.append(Node(f"n{place}'", place, signer, ToyLedger(self.genesis), 1))
-        self.honest = [n for n in self.nodes if n.place not in plan.twins]
+        self.honest = [n for n in self.nodes if n.place not in (*plan.twins, *plan.stale)]
         self.side = {n.place: (i % 2) for i, n in enumerate(self.honest)}
         for node in self.nodes:
             self.boot(node)
@@ -282,6 +292,7 @@ class Cluster:
                     node.log += entries[:kept]
                     raise CrashError
                 node.log += entries
+                node.archive += entries
             case Broadcast(message):
                 for place in range(plan.nodes):
                     if place != node.place:
@@ -334,7 +345,7 @@ class Cluster:
     def commit(self, node: Node, block: Block, finalization: Certificate) -> None:
         assert verify_certificate(finalization, CHAIN, self.validators), self.seed
         node.ledger.finalize(block, finalization)
-        if node.place not in self.plan.twins:
+        if node in self.honest:
             known = self.checked.setdefault(block.height, block.id)
             self.forked |= known != block.id
         if block.height % 8 == 0 and node.replica is not None:
@@ -350,6 +361,8 @@ class Cluster:
             node.sent.append(message.vote)
             if node.place in plan.silent:
                 return
+            if node.place in plan.stale:
+                message = self.stale(node, message)
         for target in self.nodes:
             if target.place != place or not self.talks(node, target):
                 continue
@@ -363,6 +376,36 @@ class Cluster:
                 what = ("deliver", target, target.life, node.signer.public_key, message)
                 self.at(self.now + delay, what)
 
+    def stale(self, node: Node, proposal: Proposal) -> Proposal:
+        """The same view's proposal as a liar makes it: on an older block, as if what followed were nothing."""
+        core = node.replica.core
+        older = [
+            (certificate, core.tree.find(certificate.block_id))
+            for view in core.views.values()
+            if view.number < proposal.view
+            and (certificate := view.finalization or view.notarization) is not None
+        ]
+        older = [(c, b) for c, b in older if b is not None and b.height < core.last_height]
+        if not older:
+            return proposal
+        certificate, parent = self.rng.choice(older)
+        payload = self.rng.randbytes(8)
+        block = Block(
+            CHAIN,
+            core.epoch,
+            proposal.view,
+            parent.height + 1,
+            parent.id,
+            parent.timestamp_ms + 1,
+            node.signer.public_key,
+            ToyLedger.root(parent, payload),
+            payload,
+        )
+        vote = Vote.sign(
+            node.signer, CHAIN, Kind.NOTARIZE, core.epoch, proposal.view, block.id
+        )
+        return Proposal(proposal.view, block, certificate, proposal.nullifications, vote)
+
     def talks(self, source: Node, target: Node) -> bool:
         """Cuts, and a twin's halves: each twin knows one side of the honest nodes."""
         for begin, end, links in self.plan.cuts:
@@ -374,7 +417,9 @@ class Cluster:
             if twin.place in self.plan.twins:
                 if other.place in self.plan.twins:
                     return twin.side == other.side
-                return self.side[other.place] == twin.side
+                if self.rng.random() < self.plan.mixed:
+                    return True
+                return self.side.get(other.place, 0) == twin.side
         return True
 
     def later_sync(self, node: Node) -> None:
@@ -421,17 +466,15 @@ class Cluster:
                     assert not contradict(vote, other), f"{node.name}: {where}"
 
     def audit(self) -> dict[bytes, bytes]:
-        """What an auditor finds in the logs and chains of the honest nodes."""
+        """What an auditor finds in all that the honest nodes wrote."""
         votes: list[Vote] = []
         for node in self.honest:
-            for entry in decode_entries(node.log):
+            for entry in decode_entries(node.archive):
                 if isinstance(entry, Vote):
                     votes.append(entry)
                 elif isinstance(entry, Certificate):
                     votes += votes_of(entry, self.validators)
-            for _, certificate in node.ledger.chain[1:]:
-                votes += votes_of(certificate, self.validators)
-        return audit(set(votes))
+        return audit(dict.fromkeys(votes))
 
 
 def play(seed: int, plan: Plan, replica_type: type[Replica] = Replica) -> Cluster:

@@ -1,0 +1,445 @@
+"""One fetch: finds providers, asks as the schedule says, checks and stores what comes, and walks the DAG."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import trio
+
+from protocols.exchange.core import LOW_LEAVES, Ask, Drop, Schedule, Withdraw
+from protocols.exchange.errors import ContentNotFoundError, FetchStalledError
+from protocols.exchange.walk import Walk, is_manifest
+from protocols.transport import StreamError, UnreachableError
+from storage import cid as cids
+from storage import unixfs
+from storage.errors import ChunkNotFoundError, CorruptChunkError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from protocols.exchange.core import Effect
+    from protocols.exchange.sessions import Session
+    from protocols.transport import PeerId, Transport
+    from storage.blockstore import Blockstore
+    from storage.cid import Cid
+    from storage.quota import Reservation
+
+PATIENCE_SECONDS = 20.0
+"""Without a chunk for this long a fetch ends with an error."""
+LEAST_RATE = 4_096
+"""Bytes a second that let a fetch wait longer for a large chunk on a slow path."""
+BATCH_BYTES = 8 * 2**20
+"""Checked and written at a time; one chunk more at most."""
+BATCH_MANIFESTS = 256
+"""Manifests read back from the store at a time."""
+TICK_SECONDS = 0.25
+LOOKUP_SECONDS = 10.0
+"""For one search of provider records."""
+QUERY_SECONDS = 5.0
+"""For a connected peer to say whether it has a chunk."""
+MAX_ASKED_PEERS = 32
+"""Connected peers asked in one search."""
+MAX_TRIES = 3
+"""Streams opened to a provider that delivers nothing."""
+FIRST_PAUSE_SECONDS = 1.0
+LAST_PAUSE_SECONDS = 4.0
+"""Between two searches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What a fetch did.
+
+    Attributes:
+        root: What was fetched.
+        bytes: That came from peers and were stored.
+        chunks: How many came.
+        seconds: How long it took.
+        from_peers: Bytes from each provider.
+    """
+
+    root: Cid
+    bytes: int
+    chunks: int
+    seconds: float
+    from_peers: dict[PeerId, int]
+
+
+@dataclass(slots=True)
+class _Absorbed:
+    wanted: list[tuple[Cid, int]] = field(default_factory=list)
+    stored: list[tuple[PeerId, Cid, int]] = field(default_factory=list)
+    bad: list[tuple[PeerId, Cid, int]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a fetch needs of its service.
+
+    Attributes:
+        transport: Where providers are looked for.
+        store: Where chunks go.
+        limiter: The room's threads.
+        session: Gives the session with a peer.
+        share: Bytes that this fetch may have in flight or unwritten.
+        is_liar: Whether a peer has sent wrong bytes before.
+        on_liar: Told (peer, reason).
+    """
+
+    transport: Transport
+    store: Blockstore
+    limiter: trio.CapacityLimiter
+    session: Callable[[PeerId], Awaitable[Session]]
+    share: Callable[[], int]
+    is_liar: Callable[[PeerId], bool]
+    on_liar: Callable[[PeerId, str], None]
+
+
+class Fetching:
+    """One fetch; a `sessions.Sink`.
+
+    Args:
+        around: The service.
+        root: What is fetched.
+        providers: Whom to ask first; None looks for them.
+        progress: Told (bytes here, bytes in total) from the fetch's task.
+        limit: Bytes that the caller accepts.
+        patience: Seconds without a chunk until it is given up.
+    """
+
+    def __init__(
+        self,
+        around: Surroundings,
+        root: Cid,
+        providers: Sequence[PeerId] | None,
+        progress: Callable[[int, int], None] | None,
+        limit: int | None,
+        patience: float,
+    ) -> None:
+        self.root = root
+        self.walk = Walk(root, limit)
+        self._around = around
+        self._providers = providers
+        self._progress = progress
+        self._patience = patience
+        self._started = trio.current_time()
+        self._schedule = Schedule(self._started)
+        self._inbox: deque[tuple[PeerId, Cid, bytes]] = deque()
+        self._sessions: dict[PeerId, Session] = {}
+        self._talking: set[PeerId] = set()
+        self._dialling = 0
+        self._asked: dict[str, str] = {}
+        self._heard = 0
+        self._from_peers: dict[PeerId, int] = {}
+        self._chunks = 0
+        self._reservation: Reservation | None = None
+        self._changed = trio.Event()
+        self._arrived = trio.Event()
+        self._starving = trio.Event()
+        self._is_done = False
+        self._failure: Exception | None = None
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self) -> Fetched:
+        """Fetch until everything is here.
+
+        Raises:
+            ContentNotFoundError: Nobody has a chunk of it.
+            FetchStalledError: Peers that have it stopped sending.
+            ContentTooLargeError: It is larger than the limit.
+            ManifestError: A manifest is malformed or lies about sizes.
+            QuotaError: It does not fit.
+        """
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                for part in (self._absorb_all, self._search):
+                    nursery.start_soon(self._guard, part)
+                await self._guard(self._drive)
+                nursery.cancel_scope.cancel()
+        finally:
+            self._is_done = True
+            for session in list(self._sessions.values()):
+                session.detach(self)
+            if self._reservation is not None:
+                self._reservation.release()
+        if self._failure is not None:
+            raise self._failure
+        return Fetched(
+            self.root,
+            sum(self._from_peers.values()),
+            self._chunks,
+            trio.current_time() - self._started,
+            dict(self._from_peers),
+        )
+
+    # What sessions tell.
+
+    def heard(self, peer: PeerId, count: int) -> None:
+        """See `sessions.Sink`."""
+        self._heard += count
+        self._schedule.heard(peer, trio.current_time())
+
+    def block(self, peer: PeerId, cid: Cid, data: bytes) -> None:
+        """See `sessions.Sink`."""
+        if self._is_done:
+            return
+        is_needed, effects = self._schedule.received(peer, cid, len(data), trio.current_time())
+        self._apply(effects)
+        if is_needed:
+            self._heard = 0
+            self._inbox.append((peer, cid, data))
+            self._arrived.set()
+        self._changed.set()
+
+    def lacks(self, peer: PeerId, cid: Cid) -> None:
+        """See `sessions.Sink`."""
+        self._schedule.lacks(peer, cid)
+        self._asked.setdefault(peer, f"{peer} does not have {cids.text(cid)}")
+        self._changed.set()
+
+    def lost(self, peer: PeerId, why: str) -> None:
+        """See `sessions.Sink`."""
+        self._schedule.leave(peer)
+        self._asked[peer] = f"{peer}: {why}"
+        self._changed.set()
+
+    # The tasks.
+
+    async def _guard(self, part: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await part()
+        except Exception as error:  # noqa: BLE001 - raised again outside the nursery, so that it is no group
+            self._failure = self._failure or error
+            self._is_done = True
+            self._changed.set()
+
+    async def _drive(self) -> None:
+        while not self._is_done:
+            self._changed = trio.Event()
+            now = trio.current_time()
+            schedule = self._schedule
+            self._apply(schedule.tick(now, self._around.share()))
+            if schedule.is_checking:
+                schedule.last_progress = now
+            waited = now - schedule.last_progress
+            if waited > self._patience + self._heard / LEAST_RATE:
+                raise self._give_up(waited)
+            if schedule.is_starving and not self._dialling:
+                self._starving.set()
+            with trio.move_on_after(TICK_SECONDS):
+                await self._changed.wait()
+
+    def _give_up(self, waited: float) -> Exception:
+        asked = tuple(self._asked.values())
+        wanted = self._schedule.first_wanted()
+        if self._schedule.is_starving and wanted is not None:
+            return ContentNotFoundError(wanted, asked, waited)
+        return FetchStalledError(self.root, self.walk.done, self.walk.total, asked, waited)
+
+    def _apply(self, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            session = self._sessions.get(effect.peer)
+            if isinstance(effect, Drop):
+                self._asked[effect.peer] = f"{effect.peer}: {effect.reason}"
+                if session is not None:
+                    session.stop(effect.reason)
+            elif session is None:
+                continue
+            elif isinstance(effect, Ask):
+                for cid in session.want(self, effect.cids):
+                    self._schedule.put_back(effect.peer, cid)
+            elif isinstance(effect, Withdraw):
+                session.cancel(self, effect.cids)
+
+    async def _search(self) -> None:
+        for peer in self._providers or ():
+            self._consult(peer)
+        if self._providers is None:
+            await self._look()
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            self._starving = trio.Event()
+            self._changed.set()
+            await self._starving.wait()
+            self._schedule.forget_refusals()
+            self._changed.set()
+            await self._look()
+            await trio.sleep(pause)
+            pause = min(2 * pause, LAST_PAUSE_SECONDS)
+
+    async def _look(self) -> None:
+        """Ask for provider records, and connected peers for a chunk that is missing."""
+        wanted = self._schedule.first_wanted() or self.root
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._look_up)
+            others = [peer for peer in self._around.transport.peers() if peer not in self._talking]
+            for peer in others[:MAX_ASKED_PEERS]:
+                if not self._around.is_liar(peer):
+                    nursery.start_soon(self._query, peer, wanted)
+
+    async def _look_up(self) -> None:
+        found: list[PeerId] = []
+        with trio.move_on_after(LOOKUP_SECONDS):
+            found = await self._around.transport.find_providers(self.root)
+        self._asked["dht"] = f"provider records name {len(found)} peers"
+        for peer in found:
+            self._consult(peer)
+
+    async def _query(self, peer: PeerId, wanted: Cid) -> None:
+        told = f"no answer within {QUERY_SECONDS:.0f} s"
+        with trio.move_on_after(QUERY_SECONDS):
+            try:
+                session = await self._around.session(peer)
+                if not session.can_query:
+                    return
+                if await session.query((wanted,)):
+                    self._consult(peer)
+                    return
+                told = f"does not have {cids.text(wanted)}"
+            except (UnreachableError, StreamError) as error:
+                told = str(error)
+        self._asked[peer] = f"{peer}: {told}"
+
+    def _consult(self, peer: PeerId) -> None:
+        around = self._around
+        if peer in self._talking or peer == around.transport.me or self._nursery is None:
+            return
+        if around.is_liar(peer):
+            self._asked[peer] = f"{peer}: not asked, it has sent wrong bytes before"
+            return
+        self._talking.add(peer)
+        self._nursery.start_soon(self._talk, peer)
+
+    async def _talk(self, peer: PeerId) -> None:
+        tries = 0
+        while tries < MAX_TRIES and not self._around.is_liar(peer):
+            before = self._from_peers.get(peer, 0)
+            self._dialling += 1
+            try:
+                session = await self._around.session(peer)
+            except UnreachableError as error:
+                self._asked[peer] = str(error)
+            else:
+                self._sessions[peer] = session
+                session.attach(self)
+                self._schedule.join(peer, trio.current_time())
+            finally:
+                self._dialling -= 1
+                self._changed.set()
+            if (joined := self._sessions.get(peer)) is not None:
+                await joined.closed.wait()
+                del self._sessions[peer]
+            tries = 1 if self._from_peers.get(peer, 0) > before else tries + 1
+            await trio.sleep(FIRST_PAUSE_SECONDS * (tries - 1))
+        self._talking.discard(peer)
+        self._changed.set()
+
+    async def _absorb_all(self) -> None:
+        """Check and store what comes, and learn from it what else is needed."""
+        await self._absorb([], first=True)
+        while not self.walk.is_complete:
+            if not self._inbox and not (
+                self.walk.has_here and self._schedule.queued < LOW_LEAVES
+            ):
+                self._arrived = trio.Event()
+                await self._arrived.wait()
+            batch: list[tuple[PeerId, Cid, bytes]] = []
+            size = 0
+            while self._inbox and size < BATCH_BYTES:
+                batch.append(self._inbox.popleft())
+                size += len(batch[-1][2])
+            await self._absorb(batch)
+        self._is_done = True
+        self._changed.set()
+
+    async def _absorb(
+        self, batch: list[tuple[PeerId, Cid, bytes]], *, first: bool = False
+    ) -> None:
+        result = await trio.to_thread.run_sync(
+            self._start_in_thread if first else self._absorb_in_thread,
+            batch,
+            limiter=self._around.limiter,
+        )
+        for peer, cid, size in result.bad:
+            reason = f"it sent {size:,} bytes that are not {cids.text(cid)}"
+            self._around.on_liar(peer, reason)
+            self._apply(self._schedule.refuse(peer, cid, size))
+        for peer, cid, size in result.stored:
+            self._schedule.stored(cid)
+            self._from_peers[peer] = self._from_peers.get(peer, 0) + size
+        self._chunks += len(result.stored)
+        for cid, size in result.wanted:
+            self._schedule.add(cid, size)
+        if self._progress is not None:
+            self._progress(self.walk.done, self.walk.total)
+        self._changed.set()
+
+    # In a thread; one at a time, and nothing else touches the walk meanwhile.
+
+    def _start_in_thread(self, _batch: list[tuple[PeerId, Cid, bytes]]) -> _Absorbed:
+        result = _Absorbed()
+        store = self._around.store
+        result.wanted += self.walk.place([self.root], store.missing([self.root]))
+        self._walk_what_is_here(result)
+        self._reserve(0)
+        return result
+
+    def _absorb_in_thread(self, batch: list[tuple[PeerId, Cid, bytes]]) -> _Absorbed:
+        result = _Absorbed()
+        good: list[tuple[Cid, bytes]] = []
+        size = 0
+        for peer, cid, data in batch:
+            if cids.matches(cid, data):
+                good.append((cid, data))
+                size += len(data)
+                result.stored.append((peer, cid, len(data)))
+            else:
+                result.bad.append((peer, cid, len(data)))
+        for cid, data in good:
+            if is_manifest(cid):
+                self._open(cid, data, result, came=True)
+        for cid, data in good:
+            if not is_manifest(cid):
+                self.walk.settle_leaf(cid, len(data))
+        self._walk_what_is_here(result)
+        self._reserve(size)
+        if good:
+            self._around.store.put_many(good, self._reservation)
+        return result
+
+    def _open(self, cid: Cid, data: bytes, result: _Absorbed, *, came: bool) -> None:
+        links = [(link.cid, link.size) for link in unixfs.links(cid, data)]
+        children = self.walk.open_manifest(cid, len(data), links, came=came)
+        result.wanted += self.walk.place(children, self._around.store.missing(children))
+
+    def _walk_what_is_here(self, result: _Absorbed) -> None:
+        for _ in range(BATCH_MANIFESTS):
+            cid = self.walk.next_here() if len(result.wanted) < LOW_LEAVES else None
+            if cid is None:
+                return
+            try:
+                data = self._around.store.get(cid)
+            except (ChunkNotFoundError, CorruptChunkError):
+                result.wanted += self.walk.place([cid], [cid])
+            else:
+                self._open(cid, data, result, came=False)
+
+    def _reserve(self, arrived: int) -> None:
+        """Keep room promised for what is awaited and what is about to be written.
+
+        Raises:
+            QuotaError: There is none.
+        """
+        held = 0 if self._reservation is None else self._reservation.remaining
+        needed = self.walk.awaited + arrived
+        if needed <= held:
+            return
+        more = self._around.store.reserve(needed - held)
+        if self._reservation is None:
+            self._reservation = more
+        else:  # only this thread draws on either, so moving the room from one to the other is safe
+            self._reservation.remaining += more.remaining
+            more.remaining = 0

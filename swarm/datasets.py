@@ -1,0 +1,178 @@
+"""Publish files and folders, and get them back by their root."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+from protocols.exchange.service import PATIENCE_SECONDS
+from storage import unixfs
+from swarm.errors import RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+    from pathlib import Path
+
+    from protocols.exchange.service import ExchangeService
+    from protocols.transport import PeerId, Transport
+    from storage.blockstore import Blockstore
+    from storage.cid import Cid
+
+FIND_SECONDS = PATIENCE_SECONDS
+"""How long content is looked for before it counts as not found."""
+POLL_SECONDS = 0.1
+"""Between two looks at what a thread has done."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """What a thread has done so far: set there, read anywhere.
+
+    Attributes:
+        done: Bytes.
+        total: Bytes; zero until it is known.
+    """
+
+    done: int = 0
+    total: int = 0
+
+    def __call__(self, done: int, total: int) -> None:
+        """Note it."""
+        self.done, self.total = done, total
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What was published.
+
+    Attributes:
+        root: Its name.
+        size: Bytes of its files.
+        chunks: Chunks and manifests.
+        new_bytes: That the store did not hold before.
+    """
+
+    root: Cid
+    size: int
+    chunks: int
+    new_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Got:
+    """What was fetched and written.
+
+    Attributes:
+        root: Its name.
+        size: Bytes of its files.
+        fetched: Bytes that came from peers.
+        seconds: For the fetch, not the write.
+        from_peers: Bytes from each provider.
+    """
+
+    root: Cid
+    size: int
+    fetched: int
+    seconds: float
+    from_peers: dict[PeerId, int]
+
+
+async def publish(
+    path: Path,
+    store: Blockstore,
+    transport: Transport,
+    limiter: trio.CapacityLimiter | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    label: str | None = None,
+) -> Published:
+    """Keep a file or folder, pin it and announce it.
+
+    Args:
+        path: What to publish.
+        store: Where its chunks go.
+        transport: Where it is announced.
+        limiter: Threads; None takes Trio's.
+        progress: Told (bytes done, bytes in total) from this task.
+        label: Of the pin; None takes the path's name.
+
+    Returns:
+        Its root and what was new.
+
+    Raises:
+        QuotaError: It does not fit into what this node lends.
+        ManifestError: Something in it cannot be published.
+        RefusedError: A file changed while it was read.
+        OSError: It cannot be read.
+    """
+    counter = Progress()
+    before = await trio.to_thread.run_sync(_state, path, limiter=limiter)
+    async with _told(counter, progress):
+        added = await trio.to_thread.run_sync(
+            unixfs.add_path, path, store, counter, limiter=limiter
+        )
+    if await trio.to_thread.run_sync(_state, path, limiter=limiter) != before:
+        message = f"{path} changed while it was read"
+        raise RefusedError(message, "publish it again when nothing writes to it")
+    await trio.to_thread.run_sync(
+        store.pin, added.root, path.name if label is None else label, limiter=limiter
+    )
+    await transport.provide(added.root)
+    return Published(added.root, added.size, added.chunks, added.new_bytes)
+
+
+async def get(
+    root: Cid,
+    exchange: ExchangeService,
+    store: Blockstore,
+    target: Path,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    providers: Sequence[PeerId] | None = None,
+    label: str = "",
+    limiter: trio.CapacityLimiter | None = None,
+) -> Got:
+    """Fetch a root and write it to a path, which appears whole or not at all.
+
+    Args:
+        root: What to get.
+        exchange: Fetches what the store lacks.
+        store: Where its chunks go.
+        target: Where the file or folder is to stand; nothing may be there.
+        progress: Told (bytes here, bytes in total) from this task.
+        providers: Whom to ask; None looks for them.
+        label: What it is, for the exchange's list.
+        limiter: Threads; None takes Trio's.
+
+    Returns:
+        What came and what was written.
+
+    Raises:
+        ExchangeError: It could not be fetched, as `ExchangeService.fetch` tells.
+        StorageError: It does not fit, is malformed, or the target is taken.
+        OSError: The target cannot be written.
+    """
+    fetched = await exchange.fetch(root, providers, progress, label=label)
+    await trio.to_thread.run_sync(unixfs.write_path, root, store, target, limiter=limiter)
+    size = await trio.to_thread.run_sync(unixfs.content_size, target, limiter=limiter)
+    return Got(root, size, fetched.bytes, fetched.seconds, fetched.from_peers)
+
+
+@asynccontextmanager
+async def _told(
+    counter: Progress, progress: Callable[[int, int], None] | None
+) -> AsyncIterator[None]:
+    """Tell a callback of this task what a thread counts."""
+    if progress is None:
+        yield
+        return
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_poll, counter, progress)
+        try:
+            yield
+        finally:
+            nursery.cancel_scope.cancel()
+    progress(counter.done, counter.total)

@@ -1,0 +1,333 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from protocols.consensus.messages import Block, Certificate, Kind, Vote, verify_certificate
+from protocols.sync.messages import Proof
+from storage import canonical
+from storage.state_store import StateStore
+from storage.state_tree import verify_proof
+from swarm.ledger import application as rooms
+from swarm.ledger import beacon, transactions
+from swarm.ledger.application import LedgerApplication
+from swarm.ledger.errors import LedgerError
+from swarm.ledger.execute import check_supply
+from swarm.ledger.source import LedgerSource
+from swarm.ledger.state import name_key
+from swarm.ledger.transactions import NameRegister, Stake, Transfer
+from swarm.ledger.vrf import VrfKey
+from tests.ledger.world import BASE, make_genesis, signer
+
+VALIDATORS = [signer(f"validator {at}") for at in range(4)]
+ALICE = signer("alice")
+NOW = 1_800_000_000_000
+
+
+class Chain:
+    """Applications of all validators, and one that only follows."""
+
+    def __init__(self, folder, **params):
+        self.genesis = make_genesis(VALIDATORS, [ALICE], **{"epoch_length": 4, **params})
+        self.folder = folder
+        self.stores = [StateStore(folder / str(at)) for at in range(5)]
+        self.nodes = [
+            LedgerApplication(store, self.genesis, key)
+            for store, key in zip(self.stores, [*VALIDATORS, None], strict=True)
+        ]
+        self.follower = self.nodes[4]
+        self.view = 0
+
+    def leader(self, parent, view):
+        epoch = parent.height // self.genesis.params.epoch_length
+        key = self.follower.leader(epoch, view)
+        return epoch, next(node for node in self.nodes[:4] if node._signer.public_key == key)
+
+    def make(self, parent=None, *, view=None):
+        parent = parent if parent is not None else self.follower.finalized()
+        self.view += 1
+        view = self.view if view is None else view
+        epoch, node = self.leader(parent, view)
+        return node.prepare(parent, epoch, view, NOW)
+
+    def certificate(self, block):
+        voters = sorted(VALIDATORS, key=lambda one: one.public_key)
+        votes = [
+            Vote.sign(one, self.genesis.chain_id, Kind.FINALIZE, block.epoch, block.view, block.id)
+            for one in voters
+        ]
+        signatures = tuple((at, vote.signature) for at, vote in enumerate(votes))
+        return Certificate(Kind.FINALIZE, block.epoch, block.view, block.id, signatures)
+
+    def finalize(self, block, certificate=None):
+        certificate = certificate or self.certificate(block)
+        for node in self.nodes:
+            assert node.process(block)
+            node.finalize(block, certificate)
+
+    def grow(self, count):
+        for _ in range(count):
+            self.finalize(self.make())
+
+    def send(self, who, payload, node=None):
+        for one in [node] if node else self.nodes:
+            data = transactions.sign(
+                who, self.genesis.chain_id, one.next_nonce(who.public_key), payload, valid_until=99
+            )
+            one.submit(transactions.decode(data))
+        return transactions.transaction_id(data)
+
+    def close(self):
+        for store in self.stores:
+            store.close()
+
+
+@pytest.fixture
+def chain(tmp_path):
+    made = Chain(tmp_path)
+    yield made
+    made.close()
+
+
+def test_blocks_of_turning_leaders_are_accepted_and_final_everywhere(chain):
+    sent = chain.send(ALICE, Transfer(b"b" * 32, 5))
+    chain.grow(10)
+    roots = {node.finalized().state_root for node in chain.nodes}
+    assert len(roots) == 1
+    follower = chain.follower
+    assert follower.finalized_height() == follower.view().height == 10
+    assert follower.view().account(b"b" * 32).balance == 5
+    assert (follower.included(sent).height, follower.included(sent).error) == (1, "")
+    assert follower.included(b"x" * 32) is None
+    assert len(follower.mempool) == 0
+    assert len(follower.transactions_of(follower.block(1))) == 1
+    assert follower.transactions_of(follower.block(0)) == []
+    assert follower.view().epoch == 2
+    check_supply(follower.view().raw)
+
+
+def test_a_failed_transaction_says_why_after_it_is_final(chain):
+    sent = chain.send(ALICE, Stake(1))
+    chain.grow(1)
+    assert "at least" in chain.follower.included(sent).error
+
+
+def test_a_node_that_starts_again_goes_on_from_where_it_was(chain, tmp_path):
+    chain.send(ALICE, NameRegister("gpt", BASE))
+    chain.grow(3)
+    tip = chain.follower.finalized()
+    chain.stores[4].close()
+    chain.stores[4] = StateStore(tmp_path / "4")
+    again = LedgerApplication(chain.stores[4], chain.genesis)
+    assert again.finalized() == tip
+    assert again.view().beacon == chain.nodes[0].view().beacon
+    chain.nodes[4] = chain.follower = again
+    chain.grow(2)
+
+
+def test_replaying_the_blocks_gives_the_same_roots(chain, tmp_path):
+    chain.send(ALICE, Transfer(b"b" * 32, 5))
+    chain.grow(6)
+    store = StateStore(tmp_path / "replay")
+    fresh = LedgerApplication(store, chain.genesis)
+    for block, certificate in chain.follower.blocks(1, 100):
+        fresh.finalize(Block.decode(block.encode()), certificate)
+        assert fresh.view().root == block.state_root
+    assert fresh.finalized() == chain.follower.finalized()
+    store.close()
+
+
+def test_a_store_of_another_network_is_refused(chain, tmp_path):
+    chain.stores[4].close()
+    chain.stores[4] = StateStore(tmp_path / "4")
+    with pytest.raises(LedgerError, match="another network"):
+        LedgerApplication(chain.stores[4], chain.genesis.with_params(epoch_length=5))
+
+
+def test_forks_are_executed_on_their_own_parents_and_dropped_when_one_is_final(chain):
+    follower = chain.follower
+    left = chain.make()
+    chain.send(ALICE, Transfer(b"b" * 32, 5))
+    right = chain.make()
+    assert left.state_root != right.state_root
+    assert follower.process(left)
+    assert follower.process(right)
+    for node in chain.nodes:
+        assert node.process(left)
+        assert node.process(right)
+    above = chain.make(right)
+    above_left = chain.make(left)
+    assert follower.process(above_left)
+    assert follower.process(above)
+    assert follower.view().height == 0
+    chain.finalize(right)
+    assert not follower.process(above_left)
+    assert follower._layers.keys() == {above.id}
+    chain.finalize(above)
+    assert follower.view().height == 2
+    assert follower._layers == {}
+
+
+def changed(block, **fields):
+    values = {
+        name: getattr(block, name)
+        for name in (
+            "chain_id",
+            "epoch",
+            "view",
+            "height",
+            "parent",
+            "timestamp_ms",
+            "leader",
+            "state_root",
+            "payload",
+        )
+    }
+    return Block(**{**values, **fields})
+
+
+def test_a_block_that_breaks_a_rule_is_not_valid(chain):
+    chain.grow(1)
+    block = chain.make()
+    other = next(one for one in VALIDATORS if one.public_key != block.leader)
+    proof, inside = canonical.decode(block.payload, max_bytes=10**6)
+    foreign = VrfKey.of(other.seed).prove(
+        beacon.vrf_input(chain.follower.view().beacon, block.height)
+    )
+    stale = VrfKey.of(_key_of(block.leader).seed).prove(b"something else")
+    for wrong in (
+        changed(block, chain_id=b"x" * 32),
+        changed(block, epoch=1),
+        changed(block, height=3),
+        changed(block, parent=b"p" * 32),
+        changed(block, timestamp_ms=chain.follower.finalized().timestamp_ms),
+        changed(block, leader=other.public_key),
+        changed(block, state_root=b"r" * 32),
+        changed(block, payload=b""),
+        changed(block, payload=b"\x80"),
+        changed(block, payload=canonical.encode([proof, [b"junk"]])),
+        changed(block, payload=canonical.encode([proof, inside, 1])),
+        changed(block, payload=canonical.encode([proof, [1]])),
+        changed(block, payload=canonical.encode([foreign, inside])),
+        changed(block, payload=canonical.encode([stale, inside])),
+    ):
+        assert not chain.follower.process(wrong)
+    assert chain.follower.process(block)
+    assert chain.follower.process(block)
+
+
+def _key_of(public_key):
+    return next(one for one in VALIDATORS if one.public_key == public_key)
+
+
+def test_a_block_with_a_transaction_twice_is_not_valid(chain):
+    chain.send(ALICE, Transfer(b"b" * 32, 5))
+    block = chain.make()
+    proof, inside = canonical.decode(block.payload, max_bytes=10**6)
+    assert len(inside) == 1
+    twice = changed(block, payload=canonical.encode([proof, inside * 2]))
+    assert not chain.follower.process(twice)
+
+
+def test_only_the_views_leader_makes_a_block(chain):
+    tip = chain.follower.finalized()
+    _, leader = chain.leader(tip, 7)
+    for node in chain.nodes:
+        if node is not leader:
+            with pytest.raises(LedgerError):
+                node.prepare(tip, 0, 7, NOW)
+    assert leader.prepare(tip, 0, 7, 0).timestamp_ms == tip.timestamp_ms + 1
+
+
+def test_the_last_block_of_an_epoch_is_proposed_again_unchanged_in_a_later_view(chain):
+    chain.grow(3)
+    boundary = chain.make()
+    assert boundary.height == 4
+    for node in chain.nodes:
+        assert node.process(boundary)
+    final = chain.certificate(boundary)
+    later = Certificate(final.kind, final.epoch, final.view + 5, final.block_id, final.signatures)
+    chain.finalize(boundary, later)
+    chain.grow(2)
+
+
+def test_unfinal_layers_are_bounded_and_one_that_was_dropped_is_executed_again(chain, monkeypatch):
+    monkeypatch.setattr(rooms, "MAX_LAYERS", 3)
+    chain.grow(1)
+    blocks = [chain.follower.finalized()]
+    for _ in range(3):
+        for node in chain.nodes:
+            assert node.process(blocks[-1])
+        blocks.append(chain.make(blocks[-1]))
+    for at in range(6):
+        chain.follower.process(chain.make(chain.follower.finalized(), view=100 + at))
+    assert len(chain.follower._layers) == 3
+    for block in blocks[1:]:
+        chain.finalize(block)
+    assert chain.follower.view().height == 4
+
+
+def test_a_name_is_proven_from_a_finalized_header_alone(chain):
+    chain.send(ALICE, NameRegister("gpt", BASE))
+    chain.grow(2)
+    block, certificate, value, proof = chain.follower.prove(name_key("gpt", 0))
+    assert certificate.block_id == block.id
+    assert verify_certificate(
+        certificate, chain.genesis.chain_id, chain.follower.validators(block.epoch)
+    )
+    assert verify_proof(block.state_root, name_key("gpt", 0), value, proof)
+    assert not verify_proof(block.state_root, name_key("gpt", 0), None, proof)
+    absent = chain.follower.prove(name_key("none"))
+    assert absent[2] is None
+    assert verify_proof(block.state_root, name_key("none"), None, absent[3])
+
+
+def test_peers_that_sync_get_blocks_in_order_and_proofs(chain):
+    source = LedgerSource(chain.follower)
+    assert source.prove(b"x") is None
+    assert source.blocks(1, 10) == []
+    chain.grow(5)
+    found = source.blocks(2, 2)
+    assert [block.height for block, _ in found] == [2, 3]
+    assert all(certificate.block_id == block.id for block, certificate in found)
+    assert source.finalized_height() == 5
+    assert source.genesis_bytes() == chain.genesis.encode()
+    proof = source.prove(name_key("gpt"))
+    assert Proof.decode(proof.encode()) == proof
+    # A block that its child made final carries the child's certificate and gives no proof.
+    parent = chain.make()
+    for node in chain.nodes:
+        assert node.process(parent)
+    child = chain.make(parent)
+    for node in chain.nodes:
+        assert node.process(child)
+    chain.finalize(parent, chain.certificate(child))
+    assert source.prove(name_key("gpt")) is None
+    chain.finalize(child)
+    assert source.prove(name_key("gpt")) is not None
+
+
+def test_a_block_is_final_only_after_its_parent(chain):
+    first = chain.make()
+    for node in chain.nodes:
+        node.process(first)
+    second = chain.make(first)
+    with pytest.raises(LedgerError, match="not the child"):
+        chain.follower.finalize(second, chain.certificate(second))
+    chain.finalize(first)
+    chain.finalize(second)
+    chain.follower.finalize(second, chain.certificate(second))
+    assert chain.follower.finalized() == second
+
+
+def test_a_full_mempool_makes_blocks_within_their_bounds(chain):
+    rng = random.Random(1)
+    crowd = [signer(f"free {at}") for at in range(40)]
+    for who in crowd:
+        for _ in range(2):
+            chain.send(who, Transfer(bytes([rng.randrange(256)]) * 32, 0))
+    block = chain.make()
+    assert len(chain.follower.transactions_of(block)) == 80
+    chain.finalize(block)
+    assert all(len(node.mempool) == 0 for node in chain.nodes)

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import swarm.training
+from swarm.training.errors import SpecError
+from swarm.training.spec import MAX_SPEC_BYTES, TOKEN, parse_spec, with_data, write_spec
+
+TASKS = Path(swarm.training.__file__).parent / "tasks"
+SMALL = b"""
+[task]
+name = "t"
+kind = "lm"
+rounds = 8
+budget = "0.5"
+[data]
+dataset = "d"
+pool = "p"
+"""
+
+
+def test_a_short_task_gets_the_defaults() -> None:
+    spec = parse_spec(SMALL)
+    assert (spec.train.steps, spec.update.top_k, spec.score.sequences) == (15, 74, 32)
+    assert spec.budget == TOKEN // 2
+
+
+@pytest.mark.parametrize("name", ["gpt.toml", "gan.toml"])
+def test_the_packaged_tasks_are_read_and_written_back(name: str) -> None:
+    spec = parse_spec((TASKS / name).read_bytes())
+    assert parse_spec(write_spec(spec)) == spec
+    posted = with_data(spec, "bafyA", "bafyB")
+    assert (posted.data.dataset, posted.data.pool, posted.model) == ("bafyA", "bafyB", spec.model)
+
+
+def test_a_path_with_quotes_and_backslashes_survives_writing() -> None:
+    spec = with_data(parse_spec(SMALL), 'a "b" \\ c', "é/ü")
+    assert parse_spec(write_spec(spec)) == spec
+
+
+@pytest.mark.parametrize(
+    ("field", "extra", "old", "new"),
+    [
+        ("task.rounds", "", "rounds = 8", "rounds = 0"),
+        ("task.rounds", "", "rounds = 8", "rounds = true"),
+        ("task.budget", "", '"0.5"', '"-1"'),
+        ("task.budget", "", '"0.5"', '"1e3"'),
+        ("task.name", "", '"t"', '"-t"'),
+        ("task.kind", "", '"lm"', '"code"'),
+        ("data.pool", "", 'pool = "p"', ""),
+        ("train.learning_rate", "[train]\nlearning_rate = nan", "", ""),
+        ("train.steps", "[train]\nsteps = 1.5", "", ""),
+        ("train.speed", "[train]\nspeed = 1", "", ""),
+        ("update.bits", "[update]\nbits = 2", "", ""),
+        ("model.width", "[model]\nwidth = 65", "", ""),
+        ("model", "[model]\nlayers = 200\nwidth = 16384", "", ""),
+        ("extra", "[extra]", "", ""),
+        ("task file", "[", "", ""),
+    ],
+)
+def test_an_error_names_its_field(field: str, extra: str, old: str, new: str) -> None:
+    text = SMALL.decode().replace(old, new) if old else SMALL.decode()
+    with pytest.raises(SpecError) as caught:
+        parse_spec((text + extra).encode())
+    assert caught.value.field == field
+
+
+def test_a_task_file_that_is_too_long_is_not_parsed() -> None:
+    with pytest.raises(SpecError, match="bytes"):
+        parse_spec(SMALL + b"#" * MAX_SPEC_BYTES)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_task_or_a_spec_error(data: bytes) -> None:
+    for text in (data, SMALL + data):
+        try:
+            parse_spec(text)
+        except SpecError:
+            continue
