@@ -1,14 +1,16 @@
-"""How fast the ledger takes payments: `python bench/ledger.py [transfers] [accounts]`.
+"""How fast the ledger takes payments: `python -m bench.ledger [transfers] [accounts]`.
 
 One block of transfers on a store of many accounts: decode, verify the signature, execute, root, durable commit.
 """
 
+# ruff: noqa: INP001, T201 - a script that prints
 from __future__ import annotations
 
 import hashlib
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 
 from protocols.signing import Signer
@@ -57,12 +59,12 @@ def main(transfers: int = 1_000, accounts: int = 100_000) -> None:
         store.close()
     if any(one.error for one in receipts):
         raise SystemExit(receipts[0].error)
-    parts = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    parts = [later - earlier for earlier, later in pairwise(times)]
     names = ("decode and verify", "execute", "root", "durable commit")
     for name, seconds in zip(names, parts, strict=True):
-        print(f"{name:<18} {1000 * seconds:8.1f} ms")  # noqa: T201
+        print(f"{name:<18} {1000 * seconds:8.1f} ms")
     total = times[-1] - times[0]
-    print(f"{transfers:,} transfers over {accounts:,} accounts: {transfers / total:,.0f} a second")  # noqa: T201
+    print(f"{transfers:,} transfers over {accounts:,} accounts: {transfers / total:,.0f} a second")
 
 
 if __name__ == "__main__":

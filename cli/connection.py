@@ -149,8 +149,9 @@ def wait_for_node(child: subprocess.Popen[bytes], home: Path, log: Path) -> None
     deadline = time.monotonic() + START_SECONDS
     while not answers(home):
         if child.poll() is not None:
-            message, hint = _last_error(log)
-            raise _ERRORS.get(child.returncode, NetworkError)(message, hint)
+            message, hint = last_error(log)
+            why = f"the node on {home} did not start: {message}"
+            raise _ERRORS.get(child.returncode, NetworkError)(why, hint)
         if time.monotonic() > deadline:
             message = f"the node on {home} did not come up within {START_SECONDS} s"
             raise NetworkError(message, f"its log is {log}")
@@ -158,7 +159,8 @@ def wait_for_node(child: subprocess.Popen[bytes], home: Path, log: Path) -> None
             child.wait(POLL_SECONDS)
 
 
-def _last_error(log: Path) -> tuple[str, str | None]:
+def last_error(log: Path) -> tuple[str, str | None]:
+    """Why a node ended, from what it said last; and a hint."""
     text = log.read_bytes()[-MAX_LOG_TAIL:].decode(errors="replace")
     error = hint = None
     for line in text.splitlines():
@@ -167,8 +169,8 @@ def _last_error(log: Path) -> tuple[str, str | None]:
         if line.startswith("hint: "):
             hint = line.removeprefix("hint: ")
     if error is None:
-        return "the node ended by itself", f"its log is {log}"
-    return f"the node: {error}", hint
+        return "it ended by itself", f"its log is {log}"
+    return error, hint
 
 
 def stop_child(child: subprocess.Popen[bytes]) -> None:

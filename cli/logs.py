@@ -40,8 +40,12 @@ def configure(level: str, file: Path | None) -> None:
         structlog.stdlib.ProcessorFormatter(
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
-                structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "event"]),
+                structlog.dev.ConsoleRenderer(
+                    colors=False,
+                    pad_event_to=0,
+                    pad_level=False,
+                    exception_formatter=structlog.dev.plain_traceback,
+                ),
             ],
             foreign_pre_chain=shared,
         )

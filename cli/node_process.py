@@ -72,15 +72,21 @@ def run(settings: Settings, teller: Teller, *, until_stdin_closes: bool) -> int:
 
 async def _stop_on_signal(scope: trio.CancelScope) -> None:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async for _ in signals:
-            if scope.cancel_called:
-                _end("ended at once", INTERRUPTED)
-            output.say("stopping; once more ends at once")
-            late = f"not stopped after {STOP_SECONDS} s: ended"
-            watchdog = threading.Timer(STOP_SECONDS, _end, (late, 1))
-            watchdog.daemon = True
-            watchdog.start()
-            scope.cancel()
+        await anext(signals)
+        output.say("stopping; once more ends at once")
+        _stop(scope)
+        await anext(signals)
+        _end("ended at once", INTERRUPTED)
+
+
+def _stop(scope: trio.CancelScope) -> None:
+    """Let the node unwind, but not for longer than promised."""
+    watchdog = threading.Timer(
+        STOP_SECONDS, _end, (f"not stopped after {STOP_SECONDS} s: ended", 1)
+    )
+    watchdog.daemon = True
+    watchdog.start()
+    scope.cancel()
 
 
 def _end(why: str, code: int) -> None:
@@ -98,7 +104,7 @@ async def _stop_on_end_of_stdin(scope: trio.CancelScope) -> None:
                 break
     except OSError:  # closed from the start, or not a pipe
         pass
-    scope.cancel()
+    _stop(scope)
 
 
 async def _tell(node: NodeApi, teller: Teller, settings: Settings, scope: trio.CancelScope) -> None:
@@ -135,7 +141,8 @@ async def _tell_lines(node: NodeApi, *, gpu: bool) -> None:
         status = node.status()
         if gpu and status["device"] != device:
             device = status["device"]
-            output.say(f"device: {device}")
+            none = "no accelerator found; " if str(device).startswith("cpu") else ""
+            output.say(f"{none}device: {device}")
         line = view.line(status)
         if line != before:
             output.say(line)

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
 from protocols.exchange.service import PATIENCE_SECONDS
 from storage import unixfs
-from swarm.errors import RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from protocols.exchange.service import ExchangeService
     from protocols.transport import PeerId, Transport
     from storage.blockstore import Blockstore
     from storage.cid import Cid
+
+_T = TypeVar("_T")
 
 FIND_SECONDS = PATIENCE_SECONDS
 """How long content is looked for before it counts as not found."""
@@ -104,19 +105,12 @@ async def publish(
 
     Raises:
         QuotaError: It does not fit into what this node lends.
-        ManifestError: Something in it cannot be published.
-        RefusedError: A file changed while it was read.
+        ManifestError: Something in it cannot be published, or a file changed while it was read.
         OSError: It cannot be read.
     """
     counter = Progress()
-    before = await trio.to_thread.run_sync(_state, path, limiter=limiter)
-    async with _told(counter, progress):
-        added = await trio.to_thread.run_sync(
-            unixfs.add_path, path, store, counter, limiter=limiter
-        )
-    if await trio.to_thread.run_sync(_state, path, limiter=limiter) != before:
-        message = f"{path} changed while it was read"
-        raise RefusedError(message, "publish it again when nothing writes to it")
+    adding = partial(unixfs.add_path, path, store, counter)
+    added = await _told(counter, progress, adding, limiter)
     await trio.to_thread.run_sync(
         store.pin, added.root, path.name if label is None else label, limiter=limiter
     )
@@ -133,6 +127,7 @@ async def get(
     *,
     providers: Sequence[PeerId] | None = None,
     label: str = "",
+    max_bytes: int | None = None,
     limiter: trio.CapacityLimiter | None = None,
 ) -> Got:
     """Fetch a root and write it to a path, which appears whole or not at all.
@@ -145,6 +140,7 @@ async def get(
         progress: Told (bytes here, bytes in total) from this task.
         providers: Whom to ask; None looks for them.
         label: What it is, for the exchange's list.
+        max_bytes: Refuse content that is larger.
         limiter: Threads; None takes Trio's.
 
     Returns:
@@ -155,24 +151,37 @@ async def get(
         StorageError: It does not fit, is malformed, or the target is taken.
         OSError: The target cannot be written.
     """
-    fetched = await exchange.fetch(root, providers, progress, label=label)
+    fetched = await exchange.fetch(root, providers, progress, label=label, max_bytes=max_bytes)
     await trio.to_thread.run_sync(unixfs.write_path, root, store, target, limiter=limiter)
     size = await trio.to_thread.run_sync(unixfs.content_size, target, limiter=limiter)
     return Got(root, size, fetched.bytes, fetched.seconds, fetched.from_peers)
 
 
-@asynccontextmanager
 async def _told(
-    counter: Progress, progress: Callable[[int, int], None] | None
-) -> AsyncIterator[None]:
-    """Tell a callback of this task what a thread counts."""
+    counter: Progress,
+    progress: Callable[[int, int], None] | None,
+    work: Callable[[], _T],
+    limiter: trio.CapacityLimiter | None,
+) -> _T:
+    """Do work in a thread, and tell a callback of this task what the thread counts."""
     if progress is None:
-        yield
-        return
+        return await trio.to_thread.run_sync(work, limiter=limiter)
+    result: list[_T] = []
+    failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_poll, counter, progress)
         try:
-            yield
-        finally:
-            nursery.cancel_scope.cancel()
+            result.append(await trio.to_thread.run_sync(work, limiter=limiter))
+        except Exception as error:  # noqa: BLE001 - raised again outside the nursery, so that it is no group
+            failure = error
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
     progress(counter.done, counter.total)
+    return result[0]
+
+
+async def _poll(counter: Progress, progress: Callable[[int, int], None]) -> None:
+    while True:
+        progress(counter.done, counter.total)
+        await trio.sleep(POLL_SECONDS)

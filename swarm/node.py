@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import platformdirs
 import structlog
 import trio
-from protocols.exchange.service import ExchangeService
 
 from protocols.consensus.finalizer import Finalizer
 from protocols.consensus.service import ConsensusService, ConsensusSettings
 from protocols.consensus.views import Timing
+from protocols.exchange.service import ExchangeService
 from protocols.handshake.messages import ROLE_KEEPER, ROLE_VALIDATOR, ROLE_WORKER, Hello
 from protocols.sync.service import SyncService
 from storage.blockstore import SegmentBlockstore

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from protocols.exchange.service import ExchangeService
-
     from storage.blockstore import Blockstore
     from storage.cid import Cid
 
@@ -53,8 +52,16 @@ class Shelf:
         root: Cid,
         providers: Sequence[str] | None = None,
         progress: Callable[[int, int], None] | None = None,
+        *,
+        max_bytes: int | None = None,
     ) -> Path:
         """The path of a root's file or folder, fetched and unpacked if it is not there yet.
+
+        Args:
+            root: What to take.
+            providers: Who is asked first; None looks for them.
+            progress: Told (bytes here, bytes in total).
+            max_bytes: Refuse content that is larger.
 
         Raises:
             ContentNotFoundError: Nobody that was asked holds it.
@@ -72,6 +79,7 @@ class Shelf:
                         path,
                         providers=providers,
                         progress=progress,
+                        max_bytes=max_bytes,
                     )
                     await trio.to_thread.run_sync(self._trim, path)
                 with contextlib.suppress(OSError):

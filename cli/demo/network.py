@@ -24,6 +24,7 @@ STORAGE = "2GB"
 STAKE_TOKENS = 1_000
 ALLOCATION_TOKENS = 10_000
 MEET_SECONDS = 60
+ENDING_SECONDS = 5
 
 PARAMS = {
     "block_interval_ms": 600,
@@ -61,10 +62,13 @@ class DemoNode:
         try:
             return self.client.status()
         except NetworkError as error:
-            code = self.child.poll()
-            what = "does not answer" if code is None else f"ended with code {code}"
-            message = f"{self.name} {what}"
-            raise NetworkError(message, f"its log is {self.log}") from error
+            pause(self.child, ENDING_SECONDS)
+            if self.child.poll() is None:
+                message = f"{self.name} does not answer"
+                raise NetworkError(message, f"its log is {self.log}") from error
+            why, hint = connection.last_error(self.log)
+            message = f"{self.name} ended with code {self.child.returncode}: {why}"
+            raise NetworkError(message, hint or f"its log is {self.log}") from error
 
 
 class DemoNetwork:

@@ -393,8 +393,9 @@ class ConsensusService:
         except ValueError as error:
             raise RemoteProtocolError(str(error)) from error
         if key not in self._members:
-            message = "consensus is among validators"
-            raise RemoteProtocolError(message)
+            # No fault of the peer: this node may not have begun, or not have entered the epoch that names it.
+            await stream.reset()
+            return
         scopes = self._inbound.setdefault(key, [])
         if len(scopes) >= STREAMS_PER_PEER:
             scopes[0].cancel()

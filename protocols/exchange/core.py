@@ -157,9 +157,7 @@ class Schedule:
         return (
             bool(self._wants)
             and not self._checking
-            and not any(
-                cid in self._wants for p in self._providers.values() for cid in p.in_flight
-            )
+            and not any(cid in self._wants for p in self._providers.values() for cid in p.in_flight)
         )
 
     def first_wanted(self) -> Cid | None:
@@ -334,11 +332,7 @@ class Schedule:
             for cid, size in owner.in_flight.items():
                 ahead += size
                 want = self._wants.get(cid)
-                if (
-                    want is None
-                    or len(want.holders) >= MAX_COPIES
-                    or not _may_ask(thief, want)
-                ):
+                if want is None or len(want.holders) >= MAX_COPIES or not _may_ask(thief, want):
                     continue
                 seconds = _expected(owner, ahead, now)
                 mine = thief.seconds_for(want.size)

@@ -341,9 +341,7 @@ class Fetching:
         """Check and store what comes, and learn from it what else is needed."""
         await self._absorb([], first=True)
         while not self.walk.is_complete:
-            if not self._inbox and not (
-                self.walk.has_here and self._schedule.queued < LOW_LEAVES
-            ):
+            if not self._inbox and not (self.walk.has_here and self._schedule.queued < LOW_LEAVES):
                 self._arrived = trio.Event()
                 await self._arrived.wait()
             batch: list[tuple[PeerId, Cid, bytes]] = []
@@ -355,9 +353,7 @@ class Fetching:
         self._is_done = True
         self._changed.set()
 
-    async def _absorb(
-        self, batch: list[tuple[PeerId, Cid, bytes]], *, first: bool = False
-    ) -> None:
+    async def _absorb(self, batch: list[tuple[PeerId, Cid, bytes]], *, first: bool = False) -> None:
         result = await trio.to_thread.run_sync(
             self._start_in_thread if first else self._absorb_in_thread,
             batch,

@@ -21,6 +21,8 @@ from storage.chunks import MAX_CHUNK_BYTES
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from trio_typing import TaskStatus
+
     from protocols.transport import PeerId, Stream, Transport
     from storage.blockstore import Blockstore
     from storage.cid import Cid
@@ -116,9 +118,7 @@ class ExchangeService:
         """Serve peers, of other networks too."""
         self._transport.handle(PROTOCOL, self._serve, members_only=False)
 
-    async def run(
-        self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
+    async def run(self, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the streams to providers; fetches need it. Runs until cancelled."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery

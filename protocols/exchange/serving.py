@@ -98,8 +98,8 @@ class Serving:
                 self._answering.handle(message)  # type: ignore[arg-type]  # this decoder gives requests only
             self._changed.set()
         if not decoder.is_between:
-            message = "the stream ended inside a frame"
-            raise StreamError(message)
+            why = "the stream ended inside a frame"
+            raise StreamError(why)
 
     async def _load(self, send: trio.MemorySendChannel[bytes]) -> None:
         while True:

@@ -57,7 +57,9 @@ class Sink(Protocol):
 class Session:
     """One stream to one provider."""
 
-    def __init__(self, peer: PeerId, stream: Stream, on_bytes: Callable[[PeerId, int], None]) -> None:
+    def __init__(
+        self, peer: PeerId, stream: Stream, on_bytes: Callable[[PeerId, int], None]
+    ) -> None:
         self.peer = peer
         self.closed = trio.Event()
         self.why = ""

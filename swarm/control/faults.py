@@ -49,9 +49,9 @@ _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 def translate(error: BaseException) -> SwarmError:
     """The error as a person is told it; what no rule knows is a bug.
 
-    A group with one exception in it counts as that one: Trio's nurseries wrap what their tasks raise.
+    A group counts as the first exception in it: Trio's nurseries wrap what their tasks raise.
     """
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+    while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     if isinstance(error, SwarmError):
         return error

@@ -20,7 +20,8 @@ from storage import canonical, cid
 from storage.errors import CanonicalError, CidError
 from swarm.ledger.errors import TransactionError
 from swarm.ledger.genesis import CAP
-from swarm.ledger.state import MAX_SCORE, SCORE_REFUSED, Phases, Refusal
+from swarm.ledger.state import MAX_SCORE, SCORE_REFUSED, Refusal
+from swarm.ledger.state import Phases as Phases  # part of a task, so given on
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

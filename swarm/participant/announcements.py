@@ -34,6 +34,8 @@ _MAX_BYTES = 256
 MAX_FETCHES = 8
 """Announced updates that are fetched at once."""
 FETCH_SECONDS = 30.0
+MAX_UPDATE_BYTES = 2**30
+"""An update is at most as large as a full checkpoint of this size."""
 
 
 class Announcements:
@@ -89,6 +91,8 @@ class Announcements:
         async with self._slots:
             with trio.move_on_after(FETCH_SECONDS):
                 try:
-                    await self._shelf.take(root, [signing.peer_id(worker)])
+                    await self._shelf.take(
+                        root, [signing.peer_id(worker)], max_bytes=MAX_UPDATE_BYTES
+                    )
                 except (StorageError, ExchangeError, OSError) as error:
                     _log.info("announced.missing", root=cid.text(root), error=str(error))

@@ -31,6 +31,7 @@ from swarm.ledger.transactions import (
     score_hash,
 )
 from swarm.participant import core
+from swarm.participant.announcements import MAX_UPDATE_BYTES
 from swarm.participant.memory import SALT_BYTES, MemoryFile, Merged, RoundMemory, Scores
 from swarm.training.errors import WorkerError
 from swarm.training.supervisor import MergeJob, ScoreJob, TrainJob
@@ -57,7 +58,6 @@ RESEND_BLOCKS = 6
 """A transaction that the chain does not show after so many blocks is sent again."""
 MAX_FAILURES = 3
 """Work that failed so often in one phase is given up for that phase."""
-MAX_UPDATE_BYTES = 2**30
 
 
 @dataclass(slots=True)
@@ -169,6 +169,11 @@ class Participant:
             _log.warning(
                 "round.failed", step=type(step).__name__, round=round_.number, error=str(error)
             )
+            return False
+        except Exception:
+            # A fault of ours in one task must not end a node that validates and keeps data for others.
+            drive.failures[type(step)] += 1
+            _log.exception("round.broken", step=type(step).__name__, round=round_.number)
             return False
 
     def _me_in(self, view: LedgerView, round_: RoundState) -> core.Me:

@@ -101,7 +101,7 @@ def _share(total: Array, named: Array, count: int, amplify_milli: int) -> Array:
     over = amplify_milli * named > 1000 * count
     # Quotient and remainder are scaled apart: the product itself could pass 2^63. Equal to the floor of it.
     size = np.abs(total)
-    divisor = 1000 * count
+    divisor = 1000 * max(1, count)
     amplified = size // divisor * amplify_milli + size % divisor * amplify_milli // divisor
     moved = np.where(over, size // np.maximum(named, 1), amplified)
     return np.where(total < 0, -moved, moved)

@@ -105,7 +105,7 @@ class FakeNode:
             await self._hang()
         if path.name == "chatty":
             while True:
-                progress("hash" * 1000, 1, 2)
+                progress("hash" * 500_000, 1, 2)  # more than a socket takes at once
                 await trio.lowlevel.checkpoint()
         progress("hash", 1, 2)
         await trio.lowlevel.checkpoint()

@@ -10,10 +10,10 @@ from storage import canonical
 from storage.state_store import StateStore
 from storage.state_tree import verify_proof
 from swarm.ledger import application as rooms
-from swarm.ledger import beacon, transactions
+from swarm.ledger import beacon, transactions, vrf
 from swarm.ledger.application import LedgerApplication
 from swarm.ledger.errors import LedgerError
-from swarm.ledger.execute import check_supply
+from swarm.ledger.execute import Context, check_supply, execute_block
 from swarm.ledger.source import LedgerSource
 from swarm.ledger.state import name_key
 from swarm.ledger.transactions import NameRegister, Stake, Transfer
@@ -219,6 +219,18 @@ def test_a_block_that_breaks_a_rule_is_not_valid(chain):
 
 def _key_of(public_key):
     return next(one for one in VALIDATORS if one.public_key == public_key)
+
+
+def test_another_validator_cannot_make_the_leaders_block_its_own(chain):
+    block = chain.make()
+    other = next(one for one in VALIDATORS if one.public_key != block.leader)
+    (proof, _) = canonical.decode(block.payload, max_bytes=10**6)
+    view = chain.follower.view()
+    after = beacon.following(view.beacon, vrf.output(proof))
+    context = Context(1, block.timestamp_ms, other.public_key, after)
+    changes, _ = execute_block(view.raw, context, [])
+    stolen = changed(block, leader=other.public_key, state_root=view.raw.layer(changes).root)
+    assert not chain.follower.process(stolen)
 
 
 def test_a_block_with_a_transaction_twice_is_not_valid(chain):

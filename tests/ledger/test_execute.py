@@ -10,7 +10,7 @@ from protocols.consensus.messages import Kind, Vote
 from swarm.ledger.draft import Draft
 from swarm.ledger.errors import BlockError, UnknownEpochError
 from swarm.ledger.rewards import next_base_fee
-from swarm.ledger.state import NO_CID, Phases
+from swarm.ledger.state import NO_CID, Phases, account_key
 from swarm.ledger.transactions import (
     CheckpointCommit,
     CheckpointReveal,
@@ -271,6 +271,27 @@ def test_evidence_that_proves_nothing_is_refused(world, alice):
     ):
         assert world.run(alice, evidence) != ""
     assert world.account(accused).stake == 1000
+
+
+def test_who_was_no_validator_of_the_epoch_is_not_slashed(world, alice, bob):
+    assert world.run(bob, Stake(5000)) == ""
+    assert "no validator" in world.run(alice, double_vote(world, bob))
+    assert world.account(bob).stake == 5000
+
+
+def test_a_draft_takes_back_what_was_not_kept(world, alice):
+    draft = Draft(world.memory)
+    kept = replace(draft.account(alice.public_key), balance=1)
+    draft.put_account(kept)
+    draft.keep()
+    for balance in (2, 3):
+        draft.put_account(replace(kept, balance=balance, stake=balance))
+    draft.put_evidence(b"e/unread")
+    draft.roll_back()
+    assert draft.account(alice.public_key) == kept
+    assert alice.public_key not in draft.stakers()
+    assert not draft.evidence_counted(b"e/unread")
+    assert list(draft.changes()) == [account_key(alice.public_key)]
 
 
 def test_emission_never_passes_the_pool_and_the_leader_is_paid(world):

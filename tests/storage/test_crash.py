@@ -42,7 +42,7 @@ for number in range(2):
 @pytest.mark.slow
 def test_what_was_acknowledged_survives_kill_9(tmp_path):
     seed = random.randrange(2**32)
-    print(f"seed {seed}")
+    print(f"seed {seed}")  # noqa: T201 shown when the test fails
     source = random.Random(seed)
     acknowledged = []
     for life in range(6):

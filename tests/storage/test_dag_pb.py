@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,10 +39,8 @@ def test_any_bytes_are_understood_or_refused_as_a_manifest(block, data):
     if block and data.draw(st.booleans()):
         at = data.draw(st.integers(0, len(block) - 1))
         block = block[:at] + bytes((data.draw(st.integers(0, 255)),)) + block[at + 1 :]
-    try:
+    with contextlib.suppress(ManifestError):
         read_node(cids.of_dag_pb(block), block)
-    except ManifestError:
-        pass
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from storage.safetensors_cut import MIN_LEAF_BYTES, header_length, leaf_sizes
 from storage.unixfs_nodes import LEAF_BYTES
 
 MIB = 2**20
-PINNED = "PINNED_CID"
+PINNED = "bafybeielnyj6g7fwnokyr3bv5tvivevb4odc5qs47cuinrzatp4f26zizi"
 
 
 def tensors(seed: int = 1):
@@ -162,4 +162,5 @@ def test_the_name_of_a_checkpoint_is_pinned(tmp_path):
     data = len(header).to_bytes(8, "little") + header + body
     assert len(data) == total
     (tmp_path / "pinned.safetensors").write_bytes(data)
+    assert leaf_sizes(header, total) == [8 + len(header), 300_000, 900_000, 900_000, 900_000]
     assert cids.text(unixfs.hash_path(tmp_path / "pinned.safetensors").root) == PINNED

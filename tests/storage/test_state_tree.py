@@ -90,6 +90,16 @@ def test_a_proof_with_any_bit_changed_fails():
         assert not verify_proof(root, key, value, proof[:-1])
 
 
+def test_a_proof_has_one_spelling():
+    tree = Tree()
+    root = tree.change({b"key %d" % at: b"v" for at in range(50)})
+    proof = prove(tree.nodes.get, b"key 7")
+    depth = int.from_bytes(proof[:2], "big")
+    assert 0 < depth < 8
+    spare = bytes((proof[3] | 1,))
+    assert not verify_proof(root, b"key 7", b"v", proof[:3] + spare + b"x" * 32 + proof[4:])
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=200), st.none() | st.binary(max_size=3))
 def test_any_bytes_for_a_proof_give_an_answer(proof, value):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,10 @@ def tree(folder: Path) -> dict[str, bytes | None]:
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
         for path in folder.rglob("*")
     }
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
 
 
 @pytest.fixture
@@ -150,7 +155,7 @@ class TestRoundTrip:
         unixfs.write_path(added.root, store, tmp_path / "copy", lambda *now: seen.append(now))
         assert seen[-1] == (added.size, added.size)
         assert tree(tmp_path / "copy") == tree(sample)
-        assert sorted(os.listdir(tmp_path)) == ["chunks", "copy", "sample"]
+        assert names(tmp_path) == ["chunks", "copy", "sample"]
         store.close()
 
     def test_adding_again_adds_nothing(self, sample):
@@ -215,7 +220,7 @@ class TestRoundTrip:
         store = MemoryBlockstore()
         root = unixfs.add_path(folder, store).root
         assert unixfs_nodes.read_node(root, store.get(root)).kind is unixfs_nodes.Kind.SHARD
-        assert [entry.name for entry in unixfs.listing(root, store)] == sorted(os.listdir(folder))
+        assert [entry.name for entry in unixfs.listing(root, store)] == names(folder)
         name = "a rather long name of a file, number 3123"
         assert store.get(unixfs.resolve(root, name, store)) == b"3123"
         with pytest.raises(PathNotFoundError):
@@ -242,8 +247,6 @@ class TestRoundTrip:
 
         with (tmp_path / "file").open("wb") as file:
             file.truncate(96 * MIB)
-        import tracemalloc
-
         tracemalloc.start()
         unixfs.add_path(tmp_path / "file", Counting())
         _, peak = tracemalloc.get_traced_memory()
@@ -273,7 +276,7 @@ class TestRoundTrip:
             unixfs.write_path(root, store, tmp_path / "copy")
         with pytest.raises(ChunkNotFoundError):
             unixfs.write_path(root, store, tmp_path / "copy")
-        assert os.listdir(tmp_path) == ["sample"]
+        assert names(tmp_path) == ["sample"]
 
 
 class TestRefusedToPublish:
@@ -329,7 +332,7 @@ class TestStrangers:
         ):
             with pytest.raises(ManifestError, match="cannot be the name"):
                 call()
-        assert os.listdir(tmp_path) == []
+        assert names(tmp_path) == []
 
     def test_a_name_twice_is_refused(self, tmp_path):
         store = MemoryBlockstore()
@@ -354,7 +357,7 @@ class TestStrangers:
         root = keep(store, file_node([Built(RAW, 5, 1), Built(RAW, 1, 1)]))
         with pytest.raises(ManifestError, match="5 bytes"):
             unixfs.write_path(root, store, tmp_path / "copy")
-        assert os.listdir(tmp_path) == []
+        assert names(tmp_path) == []
 
     def test_a_file_larger_than_the_disk_is_refused_before_a_byte_is_written(self, tmp_path):
         store = MemoryBlockstore()
@@ -378,7 +381,6 @@ class TestStrangers:
                 folder_node([Link(blocks[-1][0].cid, str(slot), 1) for slot in range(50)])
             )
         root = keep(store, *blocks)
-        monkeypatch.setattr(unixfs, "MAX_ENTRIES", 5_000)
         with pytest.raises(ManifestError, match="more than"):
             unixfs.write_path(root, store, tmp_path / "copy")
 

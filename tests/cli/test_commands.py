@@ -1,0 +1,171 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from cli.money import format_tokens, parse_tokens
+from swarm.errors import UsageError
+from tests.control.fake_node import CID, PEER
+
+
+@pytest.mark.slow
+def test_every_question_is_answered_in_text_and_in_json(node, swarm):
+    for line in (
+        ["status"],
+        ["peers"],
+        ["blocks"],
+        ["blocks", "7"],
+        ["balance"],
+        ["tasks"],
+        ["scoreboard", "tiny-gpt"],
+    ):
+        code, text, _ = swarm(*line)
+        assert code == 0
+        assert text
+        code, out, err = swarm(*line, "--json")
+        assert code == 0
+        assert err == ""
+        assert all(isinstance(json.loads(one), dict) for one in out.splitlines())
+
+
+def test_status_in_json_is_what_the_node_says(node, swarm):
+    assert json.loads(swarm("status", "--json")[1]) == node.status()
+
+
+def test_status_shows_tokens_sizes_and_problems_for_people(node, swarm):
+    _, out, _ = swarm("status")
+    assert "12.5 owned, 2.5 earned, 1,000 staked" in out
+    assert "500.0 GB lent, 1.4 GB used" in out
+    assert "the clock is 3 s ahead of its peers" in out
+    assert "round 2/6" in out
+
+
+def test_blocks_print_as_many_lines_as_asked_for(node, swarm):
+    _, out, _ = swarm("blocks", "--limit", "5", "--json")
+    assert [json.loads(line)["height"] for line in out.splitlines()] == [42, 41, 40, 39, 38]
+
+
+def test_publish_prints_the_cid_and_nothing_else_on_stdout(node, swarm, tmp_path):
+    (tmp_path / "x").write_text("hello")
+    code, out, err = swarm("publish", "x", "--name", "greeting")
+    assert (code, out) == (0, f"{CID}\n")
+    assert "greeting@1" in err
+
+
+def test_only_hash_needs_no_node_and_gives_the_cid_of_ipfs(swarm, tmp_path):
+    (tmp_path / "x").write_bytes(b"hello world\n")
+    code, out, err = swarm("publish", "x", "--only-hash")
+    assert (code, err) == (0, "")
+    # CIDv1, raw, sha2-256 a948904f…: one chunk is its own root, in IPFS as here
+    assert out == "bafkreifjjcie6lypi6ny7amxnfftagclbuxndqonfipmb64f2km2devei4\n"
+
+
+def test_get_writes_the_file_and_prints_where(node, swarm, tmp_path):
+    code, out, _ = swarm("get", CID, "-o", "there")
+    assert (code, out) == (0, f"{tmp_path / 'there'}\n")
+    assert (tmp_path / "there").read_text() == "hello"
+
+
+def test_fetch_takes_a_version_and_tells_the_proofs_height(node, swarm, tmp_path):
+    code, out, err = swarm("fetch", "tiny-gpt@2")
+    assert (code, out) == (0, f"{tmp_path / 'tiny-gpt'}\n")
+    assert "tiny-gpt@2" in err
+    assert "height 42" in err
+
+
+def test_send_counts_in_tokens_exactly(node, swarm):
+    assert swarm("send", PEER, "0.000000001")[0] == 0
+    assert swarm("send", PEER, "12.5", "--no-wait")[0] == 0
+    assert node.sent == [(PEER, 1, True), (PEER, 12_500_000_000, False)]
+
+
+def test_a_task_is_posted_from_its_file(node, swarm, tmp_path):
+    (tmp_path / "task.toml").write_text("rounds = 3")
+    code, out, _ = swarm("task", "post", "task.toml")
+    assert (code, out) == (0, "12" * 32 + "\n")
+
+
+def test_a_sample_is_printed_and_a_picture_is_named(node, swarm, tmp_path):
+    assert swarm("sample", "tiny-gpt", "To be", "--length", "7", "--seed", "9")[1] == "To be…7…9\n"
+    assert swarm("sample", "gan")[1] == f"{tmp_path / 'gan.png'}\n"
+
+
+OTHER = "bafkreifjjcie6lypi6ny7amxnfftagclbuxndqonfipmb64f2km2devei4"
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "words"),
+    [
+        (["get", OTHER], 3, f"nobody has {OTHER}: the DHT and 3 peers were asked"),
+        (["fetch", "no-such"], 3, "no name 'no-such'"),
+        (["scoreboard", "no-such"], 3, "no-such"),
+        (["blocks", "43"], 3, "43"),
+        (["publish", "too-large"], 4, "1,000,000,000,000 bytes are needed"),
+        (["get", "bafynonsense"], 2, "CID: "),
+        (["fetch", "a b"], 2, "NAME: 'a b'"),
+        (["send", PEER, "-1"], 2, "-1"),
+        (["send", PEER, "0"], 2, "AMOUNT: '0'"),
+        (["balance", "me"], 2, "account: 'me'"),
+        (["task", "post", "wrong.toml"], 2, "rounds: missing"),
+        (["task", "post", "broken.toml"], 2, "broken.toml is not a task file"),
+        (["publish", "absent"], 2, "absent"),
+        (["blocks", "--limit", "0"], 2, "--limit"),
+        (["no-such-command"], 2, "no-such-command"),
+        (["join", "--storage", "much"], 2, "--storage: 'much' is not a size"),
+        (["join", "--bootstrap", "nowhere"], 2, "--bootstrap: 'nowhere'"),
+        (["sample", "broken"], 1, "ZeroDivisionError"),
+    ],
+)
+def test_an_error_has_its_exit_code_and_says_what_is_wrong(
+    node, swarm, tmp_path, line, code, words
+):
+    (tmp_path / "too-large").touch()
+    (tmp_path / "wrong.toml").write_text("name = 'x'")
+    (tmp_path / "broken.toml").write_text("= = =")
+    got, out, err = swarm(*line)
+    assert (got, out) == (code, "")
+    assert err.startswith("error: ")
+    assert words in err
+
+
+def test_an_interrupted_command_exits_with_130(node, swarm, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("swarm.client.Client.status", interrupt)
+    assert swarm("status")[0] == 130
+
+
+def test_swarm_alone_shows_help_and_is_a_usage_error(swarm):
+    code, out, err = swarm()
+    assert (code, out) == (2, "")
+    assert "Commands:" in err
+
+
+@pytest.mark.parametrize(
+    "line", [["--help"], ["--version"], ["join", "--help"], ["publish", "--help"]]
+)
+def test_help_imports_no_heavy_library(line):
+    code = f"""
+import sys
+from cli.main import main
+assert main({line!r}) == 0
+heavy = {{"trio", "torch", "libp2p", "rich", "httpx", "numpy", "starlette", "hypercorn", "structlog"}}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize(
+    ("text", "units"), [("1", 10**9), ("0.5", 5 * 10**8), ("1,000.000000001", 10**12 + 1)]
+)
+def test_amounts_are_read_and_shown_exactly(text, units):
+    assert parse_tokens(text) == units
+    assert format_tokens(units) == text
+
+
+@pytest.mark.parametrize("text", ["", "1e3", "0.0000000001", "1.", ".5", "nan", "99999999999"])
+def test_what_is_not_an_amount_is_refused(text):
+    with pytest.raises(UsageError):
+        parse_tokens(text)

@@ -1,0 +1,77 @@
+"""The real command with a real node, alone on the loopback."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cli.connection import START_SECONDS, answers
+from cli.demo.network import pause
+from cli.node_process import STOP_SECONDS
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def environ(tmp_path, monkeypatch):
+    runtime = tmp_path / "runtime"
+    runtime.mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    return dict(os.environ)
+
+
+def start(home, *flags):
+    line = [sys.executable, "-m", "cli", "join", "--home", str(home), "--listen", "127.0.0.1:0"]
+    return subprocess.Popen(
+        [*line, "--no-train", *flags],
+        cwd=Path(__file__).parents[2],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_until_it_answers(child, home):
+    for _ in range(START_SECONDS * 10):
+        if answers(home):
+            return
+        assert child.poll() is None, child.stderr.read()
+        pause(child, 0.1)
+    pytest.fail("the node did not come up")
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, None])
+def test_a_node_stops_cleanly_when_it_is_told_to(environ, tmp_path, end):
+    home = tmp_path / "home"
+    child = start(home, "--json", "--until-stdin-closes")
+    try:
+        wait_until_it_answers(child, home)
+        refused = start(home)
+        _, said = refused.communicate(timeout=START_SECONDS)
+        assert refused.returncode == 4
+        assert f"process {child.pid}" in said
+        if end is not None:
+            child.send_signal(end)
+        out, said = child.communicate(timeout=STOP_SECONDS + 1)  # closes its standard input
+        assert child.returncode == 0, said
+        assert json.loads(out.splitlines()[0])["pid"] == child.pid
+        assert said.endswith("stopped\n")
+        assert not (home / "control.sock").exists()
+    finally:
+        child.kill()
+        child.wait()
+
+
+def test_a_command_that_finds_no_node_starts_a_temporary_one_and_stops_it(environ, tmp_path, swarm):
+    code, out, err = swarm("status", "--json")
+    assert code == 0, err
+    status = json.loads(out)
+    assert status["temporary"] is True
+    assert "starting a temporary one" in err
+    with pytest.raises(ProcessLookupError):
+        os.kill(status["pid"], 0)

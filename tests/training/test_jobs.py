@@ -1,0 +1,278 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+
+from swarm.training import checkpoint, gan, jobs, score, tensors
+from swarm.training.errors import MALFORMED, NOT_FOUND, REFUSED, WRONG_BASE, CheckpointError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.training.conftest import Room
+
+BENCH = jobs.Bench(torch.device("cpu"), lambda *_: None)
+
+
+@pytest.fixture(autouse=True)
+def repeatable() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.set_num_threads(threads)
+
+
+def run(kind: str, **fields: Any) -> dict[str, Any]:
+    return jobs.run({"job": kind, **fields}, BENCH)
+
+
+def initial(room: Room, name: str = "v0") -> Path:
+    run("initial", spec=room.spec, dataset=str(room.train), out=str(room.folder / name))
+    return room.folder / name
+
+
+def train(
+    room: Room, peer: str, round_: int = 0, base: str = "v0", state: str = ""
+) -> dict[str, Any]:
+    return run(
+        "train",
+        **room.fields(round_, base),
+        peer=peer,
+        dataset_root="bafyd",
+        state=str(room.folder / f"state-{state or peer}"),
+        out=str(room.folder / f"u{round_}-{peer}"),
+    )
+
+
+def updates(room: Room, *peers: str, round_: int = 0) -> list[str]:
+    return [str(room.folder / f"u{round_}-{peer}") for peer in peers]
+
+
+def merge(room: Room, files: list[str], out: str, **more: Any) -> int:
+    fields = {"name": "tiny", "version": 1, "updates": files, "scores": [], **more}
+    return run("merge", **room.fields(), **fields, out=str(room.folder / out))["loss"]
+
+
+def content(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+def test_fresh_weights_are_the_same_bytes_on_every_machine(room: Room) -> None:
+    first = initial(room)
+    assert content(first) == content(initial(room, "again"))
+    assert content(first)["model.safetensors"][:16] == "e1dd6552115abd66"
+
+
+def test_training_improves_and_its_update_merges_to_a_better_checkpoint(room: Room) -> None:
+    initial(room)
+    before = run(
+        "evaluate",
+        spec=room.spec,
+        checkpoint=str(room.folder / "v0"),
+        pool=str(room.pool),
+        limit=None,
+    )
+    for peer in ("a", "b"):
+        result = train(room, peer)
+        assert result["loss_last"] < result["loss_first"]
+        assert result["bytes"] == Path(updates(room, peer)[0]).stat().st_size
+    scored = run("score", **room.fields(), updates=updates(room, "a", "b"), peers=["a", "b"])
+    assert min(scored["scores"]) > 0
+    merge(room, updates(room, "a", "b"), "v1")
+    after = run(
+        "evaluate",
+        spec=room.spec,
+        checkpoint=str(room.folder / "v1"),
+        pool=str(room.pool),
+        limit=None,
+    )
+    assert after["loss"] < before["loss"]
+    assert checkpoint.load_config(room.folder / "v1").version == 1
+
+
+def test_a_round_done_again_gives_the_same_update(room: Room) -> None:
+    initial(room)
+    first = train(room, "a")
+    data = Path(updates(room, "a")[0]).read_bytes()
+    assert {**train(room, "a"), "seconds": 0} == {**first, "seconds": 0}
+    assert Path(updates(room, "a")[0]).read_bytes() == data
+    # The same with the state of an earlier round in place, although this round's own state was written too.
+    train(room, "a", round_=1)
+    data = Path(updates(room, "a", round_=1)[0]).read_bytes()
+    train(room, "a", round_=1)
+    assert Path(updates(room, "a", round_=1)[0]).read_bytes() == data
+    train(room, "a", round_=1, state="none")
+    assert Path(updates(room, "a", round_=1)[0]).read_bytes() != data
+
+
+def test_scores_agree_across_thread_counts(room: Room) -> None:
+    initial(room)
+    train(room, "a")
+    found = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        found.append(run("score", **room.fields(), updates=updates(room, "a"), peers=[]))
+    assert abs(found[0]["scores"][0] - found[1]["scores"][0]) <= 1
+    assert abs(found[0]["base_loss"] - found[1]["base_loss"]) <= 1
+
+
+def test_a_refused_update_says_why_and_leaves_the_other_scores_alone(room: Room) -> None:
+    initial(room)
+    train(room, "a")
+    train(room, "b", round_=1)
+    (room.folder / "bad").write_bytes(b"no tensors")
+    good, late = updates(room, "a")[0], updates(room, "b", round_=1)[0]
+    files = [None, str(room.folder / "bad"), late, good]
+    alone = run("score", **room.fields(), updates=[good], peers=[])
+    scored = run("score", **room.fields(), updates=files, peers=[])
+    refused = [REFUSED - code for code in (NOT_FOUND, MALFORMED, WRONG_BASE)]
+    assert scored["scores"] == [*refused, alone["scores"][0]]
+
+
+def test_an_update_with_flipped_signs_scores_below_zero(room: Room) -> None:
+    initial(room)
+    train(room, "a")
+    path = Path(updates(room, "a")[0])
+    file = tensors.decode(path.read_bytes(), max_bytes=10**6)
+    signs = np.unpackbits(file.tensors["signs"])
+    count = sum(len(item) for item in tensors_positions(room, path))
+    signs[:count] ^= 1
+    tensors.write(path, {**file.tensors, "signs": np.packbits(signs)}, file.metadata)
+    assert run("score", **room.fields(), updates=[str(path)], peers=[])["scores"][0] < 0
+
+
+def tensors_positions(room: Room, path: Path) -> list[np.ndarray]:
+    base = checkpoint.load(room.folder / "v0")
+    expected = jobs._expected(jobs.parse_spec(room.spec), room.fields(), base, None)
+    return [item.positions for item in jobs.codec.read(path, expected).groups]
+
+
+def test_every_merger_writes_the_same_folder(room: Room) -> None:
+    initial(room)
+    for peer in ("a", "b", "c"):
+        train(room, peer)
+    files = updates(room, "a", "b", "c")
+    merge(room, files, "v1")
+    torch.set_num_threads(2)
+    merge(room, files, "again")
+    assert content(room.folder / "v1") == content(room.folder / "again")
+    merge(room, files[::-1], "reversed")
+    assert (
+        content(room.folder / "reversed")["model.safetensors"]
+        == content(room.folder / "v1")["model.safetensors"]
+    )
+
+
+def test_a_lower_bound_needs_an_improvement_that_is_not_noise() -> None:
+    before = np.full(8, 2.0)
+    after = before - np.array([0.3, -0.2] * 4)
+    assert score.lower_bound(before, after, 0.0) > 0 > score.lower_bound(before, after, 1.64)
+    assert score.units(float("nan")) < -(10**9)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("layers", 10**9),
+        ("layers", 200),
+        ("heads", 3),
+        ("width", "16"),
+        ("code", "x"),
+        ("vocabulary", 10**12),
+    ],
+)
+def test_a_config_of_a_peer_that_asks_for_too_much_is_refused(
+    room: Room, key: str, value: object
+) -> None:
+    folder = initial(room)
+    config = json.loads((folder / "config.json").read_bytes())
+    config["model"][key] = value
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError):
+        run(
+            "sample", checkpoint=str(folder), prompt="", out=None, length=1, temperature=0.0, seed=0
+        )
+
+
+def test_a_sample_depends_on_nothing_but_checkpoint_prompt_and_seed(room: Room) -> None:
+    folder = str(initial(room))
+    ask = {"checkpoint": folder, "prompt": "the", "out": None, "length": 9, "temperature": 1.0}
+    assert (
+        run("sample", **ask, seed=1) == run("sample", **ask, seed=1) != run("sample", **ask, seed=2)
+    )
+
+
+GAN = b"""
+[task]
+name = "tiny"
+kind = "gan"
+rounds = 2
+budget = "1"
+[data]
+dataset = "train"
+pool = "pool"
+[model]
+base = 4
+latent = 4
+[train]
+steps = 30
+batch = 16
+learning_rate = 0.002
+ema = 0.8
+[score]
+sequences = 128
+"""
+
+
+@pytest.mark.slow
+def test_a_pair_is_trained_scored_and_its_winner_is_the_next_checkpoint(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gan, "EVALUATOR_STEPS", 20)
+    room.spec = GAN
+    for folder in (room.train, room.pool):
+        ramp = np.linspace(0, 255, 64 * 64).astype(np.uint8).reshape(64, 8, 8)
+        np.save(folder / "images.npy", ramp)
+    base = initial(room)
+    for peer in ("a", "b"):
+        train(room, peer)
+    files = [*updates(room, "a", "b"), None]
+    scored = run("score", **room.fields(), updates=files, peers=[])
+    assert scored == run("score", **room.fields(), updates=files, peers=[])
+    assert min(scored["scores"][:2]) > 0
+    assert scored["scores"][2] == REFUSED - NOT_FOUND
+    best = max((0, 1), key=lambda at: scored["scores"][at])
+    agreed = merge(room, files[:2], "v1", scores=scored["scores"][:2])
+    assert merge(room, files[:2], "own") == agreed
+    assert merge(room, [files[best]], "alone") == agreed < scored["base_loss"]
+    assert (
+        content(room.folder / "v1")
+        == content(room.folder / "alone")
+        == content(room.folder / "own")
+    )
+    assert (
+        content(room.folder / "v1")["evaluator.safetensors"]
+        == content(base)["evaluator.safetensors"]
+    )
+    grid = room.folder / "grid.png"
+    run("sample", checkpoint=str(base), prompt="", out=str(grid), length=0, temperature=1.0, seed=0)
+    assert grid.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_distance_of_a_distribution_to_itself_is_zero_and_grows_with_a_shift() -> None:
+    random = np.random.default_rng(0)
+    values = random.normal(size=(500, 5))
+    mean, covariance = values.mean(0), np.cov(values, rowvar=False)
+    assert abs(gan.frechet(mean, covariance, mean, covariance)) < 1e-9
+    assert gan.frechet(mean + 2, covariance, mean, covariance) == pytest.approx(20)
+    assert gan.frechet(mean, 4 * covariance, mean, covariance) == pytest.approx(
+        np.trace(covariance)
+    )

@@ -1,0 +1,168 @@
+"""The real child process, killed, hung and cancelled; trio and sockets, no torch on this side."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+import trio
+
+from swarm.training.errors import WorkerError
+from swarm.training.supervisor import ScoreJob, TrainJob, Worker, WorkerSettings
+from tests.training.conftest import BEACON, TASK
+
+if TYPE_CHECKING:
+    from tests.training.conftest import Room
+
+pytestmark = pytest.mark.slow
+SETTINGS = WorkerSettings(nice=0)
+LONG = b"steps = 100000"
+
+
+def job(room: Room, spec: bytes | None = None) -> TrainJob:
+    folder = room.folder
+    return TrainJob(
+        spec=spec or room.spec,
+        task=TASK,
+        round=0,
+        peer="a",
+        beacon=BEACON,
+        base_root="bafyv0",
+        base=folder / "v0",
+        dataset=room.train,
+        dataset_root="bafyd",
+        state=folder / "state",
+        out=folder / "u0",
+    )
+
+
+def endless(room: Room) -> TrainJob:
+    return job(room, room.spec.replace(b"steps = 6", LONG))
+
+
+def test_the_node_side_imports_no_torch() -> None:
+    code = (
+        "import sys, swarm.training.supervisor, swarm.training.spec, swarm.training.assignment, "
+        "swarm.training.demo_data; sys.exit(any(m in sys.modules for m in ('torch', 'asyncio')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+async def test_jobs_are_done_in_order_and_faults_are_survived(room: Room) -> None:
+    worker = Worker(SETTINGS)
+    seen: list[int] = []
+    async with trio.open_nursery() as nursery:
+        await nursery.start(worker.run)
+        assert worker.pid is None
+        await worker.initial(room.spec, room.train, room.folder / "v0")
+        first = worker.pid
+
+        # A refused job is the job's fault alone: the process stays.
+        with pytest.raises(WorkerError, match=r"config\.json") as caught:
+            await worker.evaluate(room.spec, room.folder / "none", room.pool, None)
+        assert (caught.value.cause, worker.pid) == ("failed", first)
+
+        result = await worker.train(job(room), lambda step, _steps, _loss: seen.append(step))
+        assert seen == [1, 2, 3, 4, 5, 6]
+        assert result.samples == 24
+        scores = await worker.score(
+            ScoreJob(
+                room.spec,
+                TASK,
+                0,
+                BEACON,
+                "bafyv0",
+                room.folder / "v0",
+                room.train,
+                room.pool,
+                [room.folder / "u0"],
+            )
+        )
+        assert scores.scores[0] > 0
+
+        # Given up in the middle: the same process does the next job.
+        started = trio.Event()
+        async with trio.open_nursery() as inner:
+            inner.start_soon(worker.train, endless(room), lambda *_: started.set())
+            await started.wait()
+            inner.cancel_scope.cancel()
+        assert (await worker.describe()).threads == 1
+        assert worker.pid == first
+
+        # Killed in the middle: reported, and a new process does the next job.
+        def kill(*_: object) -> None:
+            assert worker.pid is not None
+            os.kill(worker.pid, signal.SIGKILL)
+
+        with pytest.raises(WorkerError, match="SIGKILL") as caught:
+            await worker.train(endless(room), kill)
+        assert caught.value.cause == "killed"
+        await worker.describe()
+        second = worker.pid
+        assert second not in (None, first)
+
+        # The node stops in the middle of a job, with another one waiting.
+        causes: list[str] = []
+        started = trio.Event()
+
+        async def ask() -> None:
+            with pytest.raises(WorkerError) as closed, trio.CancelScope(shield=True):
+                await worker.train(endless(room), lambda *_: started.set())
+            causes.append(closed.value.cause)
+
+        nursery.start_soon(ask)
+        nursery.start_soon(ask)
+        await started.wait()
+        nursery.cancel_scope.cancel()
+    assert causes == ["closed", "closed"]
+    assert second is not None
+    assert not psutil.pid_exists(second)
+    with pytest.raises(WorkerError):
+        await worker.describe()
+
+
+async def test_a_hung_worker_is_killed_and_the_next_job_is_served(room: Room) -> None:
+    worker = Worker(dataclasses.replace(SETTINGS, silence_seconds=1.0))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(worker.run)
+        await worker.initial(room.spec, room.train, room.folder / "v0")
+
+        def stop(*_: object) -> None:
+            assert worker.pid is not None
+            os.kill(worker.pid, signal.SIGSTOP)
+
+        with pytest.raises(WorkerError) as caught:
+            await worker.train(endless(room), stop)
+        assert caught.value.cause == "timeout"
+        assert (await worker.train(job(room))).samples == 24
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_process_ends_with_a_node_that_was_killed(room: Room) -> None:
+    code = (
+        "import trio; from swarm.training.supervisor import *\n"
+        "async def main():\n"
+        "    worker = Worker(WorkerSettings())\n"
+        "    async with trio.open_nursery() as nursery:\n"
+        "        await nursery.start(worker.run)\n"
+        "        await worker.describe()\n"
+        "        print(worker.pid, flush=True)\n"
+        "        await trio.sleep_forever()\n"
+        "trio.run(main)\n"
+    )
+    node = await trio.lowlevel.open_process([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert node.stdout is not None
+    with trio.fail_after(60):
+        child = int(await node.stdout.receive_some(64))
+    node.kill()
+    await node.wait()
+    await node.stdout.aclose()
+    with trio.fail_after(10):
+        while psutil.pid_exists(child) and psutil.Process(child).status() != psutil.STATUS_ZOMBIE:  # noqa: ASYNC110 - no event tells of another's child
+            await trio.sleep(0.02)
