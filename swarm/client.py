@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -218,8 +219,12 @@ class Client:
         raise NetworkError(message)
 
     def _check_socket(self) -> None:
-        if not self._path.is_socket():  # httpcore would leave a socket open that cannot connect
-            raise self._nobody()
+        """Try the socket that a killed node leaves behind: httpcore does not close one that cannot connect."""
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(os.fspath(self._path))
+            except OSError as error:
+                raise self._nobody() from error
 
     def _nobody(self) -> NetworkError:
         return NetworkError(f"no node answers on {self._path}", "start one with: swarm join")

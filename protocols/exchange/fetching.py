@@ -132,6 +132,7 @@ class Fetching:
         self._dialling = 0
         self._asked: dict[str, str] = {}
         self._heard = 0
+        self._heard_at = self._started
         self._from_peers: dict[PeerId, int] = {}
         self._chunks = 0
         self._reservation: Reservation | None = None
@@ -180,7 +181,8 @@ class Fetching:
     def heard(self, peer: PeerId, count: int) -> None:
         """See `sessions.Sink`."""
         self._heard += count
-        self._schedule.heard(peer, trio.current_time())
+        self._heard_at = trio.current_time()
+        self._schedule.heard(peer, self._heard_at)
 
     def block(self, peer: PeerId, cid: Cid, data: bytes) -> None:
         """See `sessions.Sink`."""
@@ -225,7 +227,8 @@ class Fetching:
             if schedule.is_checking:
                 schedule.last_progress = now
             waited = now - schedule.last_progress
-            if waited > self._patience + self._heard / LEAST_RATE:
+            is_silent = now - max(self._heard_at, schedule.last_progress) > self._patience
+            if is_silent or waited > self._patience + self._heard / LEAST_RATE:
                 raise self._give_up(waited)
             if schedule.is_starving and not self._dialling:
                 self._starving.set()

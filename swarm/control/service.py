@@ -93,7 +93,7 @@ class _Connections:
         try:
             await trio.sleep_forever()
         finally:
-            for stream in ():
+            for stream in self._open:
                 with contextlib.suppress(OSError):
                     stream.socket.shutdown(socket.SHUT_RDWR)
 

@@ -49,6 +49,8 @@ from protocols.consensus.views import Timing
 from protocols.signing import Signer
 
 CHAIN = hashlib.sha256(b"simulation").digest()
+EVENTS = 200_000
+"""More than any run in order needs."""
 START_UTC = 1_700_000_000_000
 SIGNERS = sorted((Signer(bytes([7, n]) * 16) for n in range(8)), key=lambda s: s.public_key)
 
@@ -223,6 +225,7 @@ class Cluster:
     def run(self, until: int) -> None:
         while self.heap and self.heap[0][0] <= until:
             self.now, _, what = heapq.heappop(self.heap)
+            assert self.order < EVENTS, f"a storm of messages: seed {self.seed}, {self.plan}"
             self.step(what)
         self.now = until
 

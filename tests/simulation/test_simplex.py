@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
@@ -85,14 +86,6 @@ MUTANTS = {
         "        if Kind.FINALIZE not in view.own and Kind.NULLIFY not in view.own:",
         "        view = self._at(max(1, self.view - 1))\n        if Kind.NULLIFY not in view.own:",
     ),
-    "a gap of views need not be nullified": (
-        "if parent is None or not all(number in self._nullified for number in gap):",
-        "if parent is None:",
-    ),
-    "a proposal may build below what is final": (
-        "elif certificate.block_id != self.root.id and parent_view <= self.root_view:",
-        "elif False:",
-    ),
     "a second block of a view is notarized": (
         "if proposal is None or view.rejected or Kind.NOTARIZE in view.own:",
         "if proposal is None or view.rejected:",
@@ -144,12 +137,11 @@ def caught(seeds):
 @pytest.mark.parametrize("rule", MUTANTS)
 def test_the_simulator_catches_a_core_that_breaks_a_rule(rule, monkeypatch):
     old, new = MUTANTS[rule]
-    with open(core.__file__) as file:
-        source = file.read()
+    source = Path(core.__file__).read_text()
     assert source.count(old) == 1, "the mutant no longer fits the source"
     mutant = types.ModuleType("mutant")
     monkeypatch.setitem(sys.modules, "mutant", mutant)
-    exec(compile(source.replace(old, new), "mutant", "exec"), mutant.__dict__)
+    exec(compile(source.replace(old, new), "mutant", "exec"), mutant.__dict__)  # noqa: S102 - our own source
     monkeypatch.setattr(replica, "Simplex", mutant.Simplex)
     assert caught(range(60)), f"no seed saw that {rule}"
 

@@ -134,10 +134,8 @@ def test_a_level_that_is_no_magnitude_is_refused(level: float, code: int) -> Non
 
 
 def test_positions_beyond_their_chunk_are_refused() -> None:
-    assert (
-        refusal(altered(remainders=np.full(LAYOUT.total * LAYOUT.rice // 8 + 1, 255, np.uint8)))
-        == MALFORMED
-    )
+    bits = np.ones(LAYOUT.total * LAYOUT.rice, np.uint8)
+    assert refusal(altered(remainders=np.packbits(bits))) == MALFORMED
 
 
 def test_too_few_or_too_many_positions_are_refused() -> None:

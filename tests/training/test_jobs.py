@@ -113,6 +113,19 @@ def test_a_round_done_again_gives_the_same_update(room: Room) -> None:
     assert Path(updates(room, "a", round_=1)[0]).read_bytes() != data
 
 
+def test_what_an_update_says_is_taken_out_of_the_error_that_is_fed_back(room: Room) -> None:
+    initial(room)
+    train(room, "a")
+    state = tensors.read(room.folder / "state-a" / "round-0000000000.safetensors", max_bytes=10**6)
+    base = checkpoint.load(room.folder / "v0")
+    expected = jobs._expected(jobs.parse_spec(room.spec), room.fields(), base, None)
+    sent = jobs.codec.read(Path(updates(room, "a")[0]), expected)
+    for at, item in enumerate(sent.groups):
+        # The level is the mean magnitude, so that along the signs nothing is left.
+        left = state.tensors[f"feedback.{at}"][item.positions]
+        assert abs(np.where(item.negative, -left, left).mean()) < 1e-3 * item.level
+
+
 def test_scores_agree_across_thread_counts(room: Room) -> None:
     initial(room)
     train(room, "a")
@@ -143,16 +156,10 @@ def test_an_update_with_flipped_signs_scores_below_zero(room: Room) -> None:
     path = Path(updates(room, "a")[0])
     file = tensors.decode(path.read_bytes(), max_bytes=10**6)
     signs = np.unpackbits(file.tensors["signs"])
-    count = sum(len(item) for item in tensors_positions(room, path))
-    signs[:count] ^= 1
+    base = checkpoint.load(room.folder / "v0")
+    signs[: jobs.codec.Layout(base.shapes, 74).total] ^= 1
     tensors.write(path, {**file.tensors, "signs": np.packbits(signs)}, file.metadata)
     assert run("score", **room.fields(), updates=[str(path)], peers=[])["scores"][0] < 0
-
-
-def tensors_positions(room: Room, path: Path) -> list[np.ndarray]:
-    base = checkpoint.load(room.folder / "v0")
-    expected = jobs._expected(jobs.parse_spec(room.spec), room.fields(), base, None)
-    return [item.positions for item in jobs.codec.read(path, expected).groups]
 
 
 def test_every_merger_writes_the_same_folder(room: Room) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 SETTINGS = WorkerSettings(nice=0)
-LONG = b"steps = 100000"
+LONG = b"steps = 10000"
 
 
 def job(room: Room, spec: bytes | None = None) -> TrainJob:

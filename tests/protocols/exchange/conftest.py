@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from protocols.exchange.service import ExchangeService
 from protocols.memory import MemoryNetwork, MemoryTransport, open_memory_network
@@ -83,3 +84,9 @@ def published(tmp_path):
     path.write_bytes(random.Random(7).randbytes(12 * 2**20 + 77))
     store = MemoryBlockstore()
     return store, Cid(add_path(path, store).root)
+
+
+@pytest.fixture
+def patient_clock():
+    """Virtual time that jumps only when no thread is at work either (they take milliseconds)."""
+    return MockClock(autojump_threshold=0.02)

@@ -64,7 +64,7 @@ async def test_three_providers_share_the_work(published):
         assert set(fetched.from_peers) == {giver.peer for giver in givers}
 
 
-async def test_a_provider_that_vanishes_is_made_up_for_by_the_others(published, autojump_clock):
+async def test_a_provider_that_vanishes_is_made_up_for_by_the_others(published, patient_clock):
     store, root = published
     async with open_neighbourhood(latency_s=0.05) as near:
         givers = [await near.node(copy_of(store)) for _ in range(2)]
@@ -78,7 +78,7 @@ async def test_a_provider_that_vanishes_is_made_up_for_by_the_others(published, 
         assert taker.store.chunks == store.chunks
 
 
-async def test_a_provider_that_falls_silent_is_made_up_for_by_the_others(published, autojump_clock):
+async def test_a_provider_that_falls_silent_is_made_up_for_by_the_others(published, patient_clock):
     store, root = published
     async with open_neighbourhood(latency_s=0.05) as near:
         givers = [await near.node(copy_of(store)) for _ in range(2)]
@@ -170,7 +170,7 @@ async def test_several_fetches_at_once_share_a_stream(published, tmp_path):
         assert giver.exchange.stats().serving == 1
 
 
-async def test_content_that_nobody_has_is_given_up_within_thirty_seconds(autojump_clock):
+async def test_content_that_nobody_has_is_given_up_within_thirty_seconds(patient_clock):
     async with open_neighbourhood() as near:
         others = [await near.node() for _ in range(3)]
         silent = near.transport()
@@ -188,7 +188,7 @@ async def test_content_that_nobody_has_is_given_up_within_thirty_seconds(autojum
         assert any("provider records name 0" in line for line in caught.value.asked)
 
 
-async def test_a_chunk_that_nobody_has_is_named(published, autojump_clock):
+async def test_a_chunk_that_nobody_has_is_named(published, patient_clock):
     store, root = published
     lost = max(store.chunks, key=lambda cid: cid if cid != root else b"")
     del store.chunks[lost]
@@ -201,7 +201,7 @@ async def test_a_chunk_that_nobody_has_is_named(published, autojump_clock):
         assert len(taker.store.chunks) == len(store.chunks)
 
 
-async def test_a_provider_that_gets_the_chunk_later_is_asked_again(published, autojump_clock):
+async def test_a_provider_that_gets_the_chunk_later_is_asked_again(published, patient_clock):
     store, root = published
     late = store.chunks.pop(root)
     async with open_neighbourhood() as near, trio.open_nursery() as nursery:
@@ -215,7 +215,7 @@ async def test_a_provider_that_gets_the_chunk_later_is_asked_again(published, au
         assert taker.store.chunks == giver.store.chunks
 
 
-async def test_a_single_provider_that_falls_silent_ends_the_fetch(published, autojump_clock):
+async def test_a_single_provider_that_falls_silent_ends_the_fetch(published, patient_clock):
     store, root = published
     async with open_neighbourhood(latency_s=0.05) as near:
         giver, taker = await near.node(store), await near.node()

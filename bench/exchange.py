@@ -1,0 +1,166 @@
+"""How fast a file is fetched: real network, real store, every node a process of its own, on the loopback.
+
+    python bench/exchange.py [--mib 512] [--rounds 3] [--peers 1 3] [--folder DIR]
+
+Each round starts one fetcher with an empty store; the bytes are encrypted, verified and durable when the clock stops.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import resource
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import trio
+
+from protocols.exchange.service import ExchangeService
+from protocols.handshake import Hello
+from protocols.signing import Signer
+from storage import cid
+from storage.blockstore import SegmentBlockstore
+from storage.unixfs import add_path
+from swarm.network import Network, NetworkSettings
+
+MIB = 2**20
+CHAIN_ID = b"b" * 32
+
+
+def _network(seed: int, bootstrap: tuple[str, ...] = ()) -> Network:
+    settings = NetworkSettings(listen=("/ip4/127.0.0.1/tcp/0",), bootstrap=bootstrap)
+    signer = Signer(seed.to_bytes(32, "big"))
+    return Network(settings, signer, CHAIN_ID, lambda: Hello(b"", "bench", 0, 1))
+
+
+async def give(folder: str, seed: str) -> None:
+    """Serve a store until killed; print where."""
+    network = _network(int(seed))
+    exchange = ExchangeService(network, SegmentBlockstore(Path(folder), 2**40))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(network.run)
+        exchange.register()
+        await nursery.start(exchange.run)
+        print(json.dumps(network.addresses()), flush=True)
+        await trio.sleep_forever()
+
+
+async def take(folder: str, root: str, addresses: str) -> None:
+    """Fetch once; print what it took."""
+    network = _network(99, tuple(json.loads(addresses)))
+    store = SegmentBlockstore(Path(folder), 2**40)
+    exchange = ExchangeService(network, store)
+    peers = [address.rpartition("/")[2] for address in json.loads(addresses)]
+    async with trio.open_nursery() as nursery:
+        await nursery.start(network.run)
+        await nursery.start(exchange.run)
+        with trio.fail_after(30):
+            while set(network.peers()) < set(peers):
+                await trio.sleep(0.05)
+        before = resource.getrusage(resource.RUSAGE_SELF)
+        idle_kib = before.ru_maxrss
+        fetched = await exchange.fetch(cid.parse(root), peers)
+        after = resource.getrusage(resource.RUSAGE_SELF)
+        result = {
+            "bytes": fetched.bytes,
+            "seconds": fetched.seconds,
+            "cpu": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+            "idle_mb": idle_kib / 1000,
+            "peak_mb": after.ru_maxrss / 1000,
+            "shares": sorted(fetched.from_peers.values()),
+        }
+        print(json.dumps(result), flush=True)
+        nursery.cancel_scope.cancel()
+    store.close()
+
+
+def _spawn(*command: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, __file__, *command], stdout=subprocess.PIPE, text=True
+    )
+
+
+def _round(folder: Path, root: str, peers: int) -> dict[str, float]:
+    givers = [_spawn("give", str(folder / f"giver{index}"), str(index + 1)) for index in range(peers)]
+    try:
+        addresses = [json.loads(giver.stdout.readline())[0] for giver in givers if giver.stdout]
+        taker = folder / "taker"
+        done = subprocess.run(
+            [sys.executable, __file__, "take", str(taker), root, json.dumps(addresses)],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        shutil.rmtree(taker)
+        found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+        return found
+    finally:
+        for giver in givers:
+            giver.send_signal(signal.SIGKILL)
+            giver.wait()
+
+
+def _cpu_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--mib", type=int, default=512)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--peers", type=int, nargs="+", default=[1, 3])
+    parser.add_argument("--folder", type=Path, default=None)
+    options = parser.parse_args()
+    print(f"machine: {os.cpu_count()} cores, {_cpu_model()}; {options.mib} MiB")
+    with tempfile.TemporaryDirectory(dir=options.folder, prefix="bench-exchange-") as name:
+        folder = Path(name)
+        source = folder / "source"
+        chance = random.Random(1)
+        with source.open("wb") as file:
+            for _ in range(options.mib):
+                file.write(chance.randbytes(MIB))
+        store = SegmentBlockstore(folder / "giver0", 2**40)
+        start = time.perf_counter()
+        root = cid.text(add_path(source, store).root)
+        print(f"add: {options.mib * MIB / 1e6 / (time.perf_counter() - start):.0f} MB/s")
+        store.close()
+        source.unlink()
+        for index in range(1, max(options.peers)):
+            shutil.copytree(folder / "giver0", folder / f"giver{index}")
+        rounds: dict[int, list[dict[str, float]]] = {peers: [] for peers in options.peers}
+        for _ in range(options.rounds):
+            for peers in options.peers:
+                rounds[peers].append(_round(folder, root, peers))
+        for peers, results in rounds.items():
+            rates = [one["bytes"] / one["seconds"] / 1e6 for one in results]
+            print(
+                f"from {peers}: {statistics.median(rates):.0f} MB/s"
+                f" ({', '.join(f'{rate:.0f}' for rate in rates)}),"
+                f" fetcher {statistics.median(one['cpu'] for one in results):.1f} CPU s,"
+                f" peak {max(one['peak_mb'] for one in results):.0f} MB"
+                f" (before the fetch {max(one['idle_mb'] for one in results):.0f} MB)"
+            )
+            if peers > 1:
+                print(f"  shares in MB: {[round(part / 1e6) for part in results[-1]['shares']]}")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1 and sys.argv[1] in ("give", "take"):
+        trio.run({"give": give, "take": take}[sys.argv[1]], *sys.argv[2:])
+    else:
+        main()

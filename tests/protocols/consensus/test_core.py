@@ -1,0 +1,410 @@
+"""One core at a time, by hand: what it does with what it is told."""
+
+from __future__ import annotations
+
+import pytest
+
+from protocols.consensus.application import Validator
+from protocols.consensus.core import Simplex
+from protocols.consensus.events import (
+    Accuse,
+    Advanced,
+    Blame,
+    Broadcast,
+    Commit,
+    Halt,
+    Now,
+    Persist,
+    Prepare,
+    Process,
+    Processed,
+    Received,
+    SendTo,
+    Start,
+    Tick,
+)
+from protocols.consensus.evidence import verify_evidence
+from protocols.consensus.messages import (
+    Ask,
+    Block,
+    Cast,
+    Certificate,
+    Certify,
+    Give,
+    Kind,
+    Proposal,
+    Vote,
+    genesis_block,
+)
+from protocols.consensus.views import VIEWS_AHEAD, VIEWS_BEHIND, Timing
+from protocols.signing import Signer
+
+CHAIN = b"c" * 32
+UTC = 1_700_000_000_000
+KEYS = sorted((Signer(bytes([3, n]) * 16) for n in range(4)), key=lambda s: s.public_key)
+SET = tuple(Validator(key.public_key, 1) for key in KEYS)
+GENESIS = genesis_block(CHAIN, UTC - 10_000, bytes(32))
+TIMING = Timing(delta_ms=100, block_interval_ms=0, max_ahead_ms=500)
+ME, A, B, C = KEYS
+
+
+def leader(view):
+    return KEYS[1 + view % 3].public_key
+
+
+def signer_of(public_key):
+    return next(key for key in KEYS if key.public_key == public_key)
+
+
+def child(parent, view, salt=b"", **changes):
+    values = {
+        "chain_id": CHAIN,
+        "epoch": 0,
+        "view": view,
+        "height": parent.height + 1,
+        "parent": parent.id,
+        "timestamp_ms": parent.timestamp_ms + 1,
+        "leader": leader(view),
+        "state_root": bytes(32),
+        "payload": salt,
+    }
+    return Block(**values | changes)
+
+
+def vote(key, kind, view, block=None):
+    return Vote.sign(key, CHAIN, kind, 0, view, *([] if block is None else [block.id]))
+
+
+def certificate(kind, view, block=None, keys=(A, B, C)):
+    block_id = bytes(32) if block is None else block.id
+    signatures = tuple((KEYS.index(k), vote(k, kind, view, block).signature) for k in keys)
+    return Certificate(kind, 0, view, block_id, signatures)
+
+
+def proposal(block, parent=None, gap=(), view=None):
+    number = block.view if view is None else view
+    signed = vote(signer_of(leader(number)), Kind.NOTARIZE, number, block)
+    return Proposal(number, block, parent, tuple(gap), signed)
+
+
+class Bench:
+    """A core with an application that finds every block good, unless told otherwise."""
+
+    def __init__(self, entries=(), *, signer=ME, epoch_length=10, lead=leader, root=GENESIS):
+        self.core = Simplex(CHAIN, 0, SET, signer, root, lead, epoch_length, TIMING)
+        self.tick, self.utc, self.bad = 0, UTC, set()
+        self.out, self.log = [], list(entries)
+        self.give(Start(tuple(entries)))
+
+    def give(self, event):
+        effects = self.core.handle(event, Now(self.tick, self.utc + self.tick))
+        self.out += effects
+        for effect in effects:
+            if isinstance(effect, Persist):
+                self.log += effect.entries
+            if isinstance(effect, Process):
+                self.give(Processed(effect.block.id, effect.block.id not in self.bad))
+        return self
+
+    def hear(self, message, peer=A):
+        return self.give(Received(peer.public_key, message))
+
+    def wait(self, milliseconds):
+        self.tick += milliseconds
+        return self.give(Tick())
+
+    def cast(self):
+        sent = [e.message.vote for e in self.out if isinstance(e, Broadcast) and isinstance(e.message, Cast)]
+        return [(v.kind, v.view) for v in dict.fromkeys(sent)]
+
+    def all(self, kind):
+        return [effect for effect in self.out if isinstance(effect, kind)]
+
+
+def test_a_good_proposal_is_notarized_then_finalized_then_committed():
+    b = child(GENESIS, 1)
+    bench = Bench().hear(proposal(b))
+    assert bench.cast() == [(Kind.NOTARIZE, 1)]
+    bench.hear(Certify(certificate(Kind.NOTARIZE, 1, b)))
+    assert bench.core.view == 2
+    assert bench.cast() == [(Kind.NOTARIZE, 1), (Kind.FINALIZE, 1)]
+    for key in (A, B):
+        bench.hear(Cast(vote(key, Kind.FINALIZE, 1, b)), key)
+    assert [effect.block for effect in bench.all(Commit)] == [b]
+    assert bench.core.root == b
+
+
+def test_every_vote_and_certificate_is_persisted_before_it_is_sent():
+    b = child(GENESIS, 1)
+    bench = Bench().hear(proposal(b)).hear(Certify(certificate(Kind.NOTARIZE, 1, b))).wait(250)
+    written = set()
+    for effect in bench.out:
+        if isinstance(effect, Persist):
+            written |= {entry[2:] for entry in effect.entries}
+        elif isinstance(effect, Broadcast):
+            assert effect.message.encode()[2:] in written
+    assert {kind for kind, _ in bench.cast()} == {Kind.NOTARIZE, Kind.FINALIZE, Kind.NULLIFY}
+
+
+def test_silence_is_nullified_after_two_deltas():
+    bench = Bench().wait(199)
+    assert bench.cast() == []
+    assert bench.wait(1).cast() == [(Kind.NULLIFY, 1)]
+
+
+def test_who_nullified_a_view_does_not_finalize_it():
+    b = child(GENESIS, 1)
+    bench = Bench().wait(200).hear(proposal(b)).hear(Certify(certificate(Kind.NOTARIZE, 1, b)))
+    assert bench.cast() == [(Kind.NULLIFY, 1), (Kind.NOTARIZE, 1)]
+
+
+def test_who_nullified_and_crashed_does_not_finalize_either():
+    b = child(GENESIS, 1)
+    before = Bench().wait(200)
+    after = Bench(before.log).hear(proposal(b)).hear(Certify(certificate(Kind.NOTARIZE, 1, b)))
+    assert (Kind.FINALIZE, 1) not in after.cast()
+
+
+def test_only_the_first_proposal_of_a_view_gets_a_vote_also_after_a_crash():
+    first, second = child(GENESIS, 1, b"first"), child(GENESIS, 1, b"second")
+    before = Bench().hear(proposal(first)).hear(proposal(second))
+    assert before.cast() == [(Kind.NOTARIZE, 1)]
+    after = Bench(before.log).hear(proposal(second))
+    sent = {e.message.vote.block_id for e in after.all(Broadcast) if isinstance(e.message, Cast)}
+    assert sent == {first.id}
+
+
+def test_a_gap_of_views_must_be_nullified():
+    b = child(GENESIS, 3)
+    bench = Bench().hear(Certify(certificate(Kind.NULLIFY, 2)))
+    assert bench.core.view == 3
+    bench.hear(proposal(b))
+    assert bench.cast() == []
+    bench.hear(Certify(certificate(Kind.NULLIFY, 1)))
+    assert bench.cast() == [(Kind.NOTARIZE, 3)]
+
+
+def test_the_nullifications_come_with_the_proposal():
+    gap = [certificate(Kind.NULLIFY, 1), certificate(Kind.NULLIFY, 2)]
+    assert Bench().hear(proposal(child(GENESIS, 3), None, gap)).cast() == [(Kind.NOTARIZE, 3)]
+
+
+def finalized_two():
+    one = child(GENESIS, 1)
+    two = child(one, 2)
+    bench = Bench().hear(proposal(one)).hear(proposal(two, certificate(Kind.NOTARIZE, 1, one)))
+    bench.hear(Certify(certificate(Kind.FINALIZE, 2, two)))
+    assert [effect.block.height for effect in bench.all(Commit)] == [1, 2]
+    bench.out.clear()
+    return bench, one, two
+
+
+def test_a_proposal_that_leaves_out_what_is_final_is_nullified():
+    bench, one, _ = finalized_two()
+    fork = child(one, 3, b"fork")
+    bench.hear(proposal(fork, certificate(Kind.NOTARIZE, 1, one)))
+    assert bench.cast() == [(Kind.NULLIFY, 3)]
+
+
+def test_an_ancestor_is_committed_with_its_descendants_certificate():
+    one = child(GENESIS, 1)
+    two = child(one, 2)
+    bench = Bench().hear(proposal(one)).hear(proposal(two, certificate(Kind.NOTARIZE, 1, one)))
+    final = certificate(Kind.FINALIZE, 2, two)
+    bench.hear(Certify(final))
+    assert [(e.block, e.finalization) for e in bench.all(Commit)] == [(one, final), (two, final)]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"chain_id": b"x" * 32},
+        {"view": 2},
+        {"height": 2},
+        {"parent": b"x" * 32},
+        {"timestamp_ms": GENESIS.timestamp_ms},
+        {"leader": ME.public_key},
+    ],
+)
+def test_a_block_with_a_wrong_header_is_nullified(changes):
+    bench = Bench().hear(proposal(child(GENESIS, 1, **changes), view=1))
+    assert bench.cast() == [(Kind.NULLIFY, 1)]
+
+
+def test_a_block_that_the_ledger_refuses_is_nullified():
+    bench, b = Bench(), child(GENESIS, 1)
+    bench.bad.add(b.id)
+    assert bench.hear(proposal(b)).cast() == [(Kind.NULLIFY, 1)]
+
+
+def test_a_block_from_the_future_waits_for_the_clock():
+    b = child(GENESIS, 1, timestamp_ms=UTC + 600)
+    bench = Bench().hear(proposal(b))
+    assert bench.cast() == []
+    assert bench.wait(100).cast() == [(Kind.NOTARIZE, 1)]
+
+
+def test_a_proposal_by_another_than_the_leader_is_blamed():
+    b = child(GENESIS, 1)
+    other = next(key for key in (A, B, C) if key.public_key != leader(1))
+    forged = Proposal(1, b, None, (), vote(other, Kind.NOTARIZE, 1, b))
+    bench = Bench().hear(forged)
+    assert bench.all(Blame)
+    assert bench.cast() == []
+
+
+def test_a_final_block_that_the_ledger_refuses_halts():
+    bench, b = Bench(), child(GENESIS, 1)
+    bench.bad.add(b.id)
+    bench.hear(proposal(b)).hear(Certify(certificate(Kind.FINALIZE, 1, b)))
+    assert bench.all(Halt)
+    assert not bench.all(Commit)
+
+
+def test_a_missing_certified_block_is_asked_for_and_taken_only_then():
+    b = child(GENESIS, 1)
+    bench = Bench().hear(Give(0, b))
+    assert len(bench.core.tree) == 0
+    bench.hear(Certify(certificate(Kind.FINALIZE, 1, b))).wait(30)
+    asked = [effect for effect in bench.all(SendTo) if isinstance(effect.message, Ask)]
+    assert [effect.message.block_id for effect in asked] == [b.id]
+    bench.wait(100)
+    again = [effect for effect in bench.all(SendTo) if isinstance(effect.message, Ask)]
+    assert len({effect.peer for effect in again}) == 2, "another validator is asked the next time"
+    bench.hear(Give(0, b))
+    assert [effect.block for effect in bench.all(Commit)] == [b]
+
+
+def test_the_leader_waits_for_the_interval_and_proposes_once():
+    timing = Timing(delta_ms=100, block_interval_ms=10_300)
+    core = Simplex(CHAIN, 0, SET, ME, GENESIS, lambda _: ME.public_key, 10, timing)
+    early = core.handle(Start(()), Now(0, UTC)) + core.handle(Tick(), Now(299, UTC + 299))
+    assert not [effect for effect in early if isinstance(effect, Prepare | Broadcast)]
+    due = core.handle(Tick(), Now(300, UTC + 300))
+    assert [effect for effect in due if isinstance(effect, Prepare)]
+    more = core.handle(Tick(), Now(310, UTC + 310))
+    assert not [effect for effect in more if isinstance(effect, Prepare)]
+
+
+def test_two_notarizes_in_a_view_are_evidence_once():
+    bench = Bench()
+    for salt in range(50):
+        bench.hear(Cast(vote(A, Kind.NOTARIZE, 1, child(GENESIS, 1, bytes([salt])))))
+    accusations = bench.all(Accuse)
+    assert len(accusations) == 1
+    assert verify_evidence(accusations[0].evidence, CHAIN) == A.public_key
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_nullify_and_a_finalize_in_a_view_are_evidence(order):
+    b = child(GENESIS, 1)
+    votes = [vote(A, Kind.NULLIFY, 1), vote(A, Kind.FINALIZE, 1, b)][::order]
+    bench = Bench()
+    for each in votes:
+        bench.hear(Cast(each))
+    assert [effect.accused for effect in bench.all(Accuse)] == [A.public_key]
+
+
+def test_what_an_honest_validator_may_do_is_no_evidence():
+    one, other = child(GENESIS, 1, b"1"), child(GENESIS, 1, b"2")
+    bench = Bench()
+    for each in (
+        vote(A, Kind.NOTARIZE, 1, one),
+        vote(A, Kind.FINALIZE, 1, other),
+        vote(B, Kind.NOTARIZE, 1, one),
+        vote(B, Kind.NULLIFY, 1),
+        vote(C, Kind.NOTARIZE, 1, one),
+        vote(C, Kind.NOTARIZE, 2, other),
+    ):
+        bench.hear(Cast(each))
+    assert not bench.all(Accuse)
+
+
+def test_two_certificates_that_conflict_accuse_who_signed_both():
+    one, other = child(GENESIS, 1, b"1"), child(GENESIS, 1, b"2")
+    bench = Bench().hear(Certify(certificate(Kind.NOTARIZE, 1, one, (A, B, C))))
+    bench.hear(Certify(certificate(Kind.NOTARIZE, 1, other, (A, B, C))))
+    assert {effect.accused for effect in bench.all(Accuse)} == {k.public_key for k in (A, B, C)}
+
+
+def test_a_forged_vote_or_certificate_is_blamed_and_counts_for_nothing():
+    b = child(GENESIS, 1)
+    good = vote(A, Kind.NOTARIZE, 1, b)
+    bench = Bench().hear(Cast(Vote(good.kind, 0, 1, b.id, B.public_key, good.signature)))
+    few = certificate(Kind.NULLIFY, 1, None, (A, B))
+    bench.hear(Certify(few))
+    signatures = certificate(Kind.NULLIFY, 2).signatures
+    bench.hear(Certify(Certificate(Kind.NULLIFY, 0, 1, bytes(32), signatures)))
+    assert len(bench.all(Blame)) == 3
+    assert bench.core.view == 1
+
+
+def test_memory_is_bounded_under_votes_for_far_views():
+    bench = Bench()
+    for view in range(1, 3_000):
+        bench.hear(Cast(vote(A, Kind.NULLIFY, view)))
+        bench.hear(proposal(child(GENESIS, view)))
+    assert len(bench.core.views) <= VIEWS_AHEAD + 1
+    assert len(bench.core.tree) <= VIEWS_AHEAD + 1
+
+
+def test_memory_is_bounded_while_view_after_view_is_nullified():
+    bench = Bench()
+    for view in range(1, 600):
+        bench.hear(Certify(certificate(Kind.NULLIFY, view)))
+    assert bench.core.view == 600
+    assert len(bench.core.views) < 300
+    full = [view for view in bench.core.views.values() if any(view.votes.values())]
+    assert len(full) <= VIEWS_BEHIND + 2
+    assert bench.hear(proposal(child(GENESIS, 600))).cast()[-1] == (Kind.NOTARIZE, 600)
+
+
+def test_the_last_block_of_an_epoch_is_proposed_again_until_it_is_final():
+    one = child(GENESIS, 1)
+    notarized = certificate(Kind.NOTARIZE, 1, one)
+    again = Bench(epoch_length=1).hear(proposal(one)).hear(Certify(notarized))
+    again.hear(proposal(child(one, 2), notarized))
+    assert (Kind.NULLIFY, 2) in again.cast(), "a child of the last block is refused"
+    good = Bench(epoch_length=1).hear(proposal(one)).hear(Certify(notarized))
+    good.hear(proposal(one, notarized, view=2))
+    assert (Kind.NOTARIZE, 2) in good.cast()
+    good.hear(Certify(certificate(Kind.FINALIZE, 2, one)))
+    assert good.core.done
+    assert [effect.block for effect in good.all(Commit)] == [one]
+
+
+def test_one_who_lags_is_told_where_the_others_are_but_not_more_than_once_in_delta():
+    bench, _, _ = finalized_two()
+    for view in range(3, 6):
+        bench.hear(Certify(certificate(Kind.NULLIFY, view)))
+    for _ in range(5):
+        bench.hear(Cast(vote(A, Kind.NULLIFY, 3)))
+    told = [e.message.certificate for e in bench.all(SendTo) if isinstance(e.message, Certify)]
+    assert [(c.kind, c.view) for c in told] == [(Kind.FINALIZE, 2), (Kind.NULLIFY, 5)]
+
+
+def test_what_sync_finalized_is_taken_over():
+    one = child(GENESIS, 1)
+    final = certificate(Kind.FINALIZE, 1, one)
+    bench = Bench().give(Advanced(one, final))
+    assert (bench.core.root, bench.core.view) == (one, 2)
+    assert bench.hear(proposal(child(one, 2), final)).cast() == [(Kind.NOTARIZE, 2)]
+
+
+def test_a_snapshot_is_worth_the_log_it_replaces():
+    bench, _, two = finalized_two()
+    bench.hear(Certify(certificate(Kind.NULLIFY, 3))).wait(250)
+    long, short = Bench(bench.log, root=two), Bench(bench.core.snapshot(), root=two)
+    assert len(bench.core.snapshot()) < len(bench.log)
+    for again in (long, short):
+        assert (again.core.view, again.core.root) == (4, two)
+        assert again.cast() == [(Kind.NULLIFY, 4)]
+
+
+def test_a_key_outside_the_set_follows_without_a_vote():
+    outsider = Signer(b"o" * 32)
+    b = child(GENESIS, 1)
+    bench = Bench(signer=outsider).hear(proposal(b)).wait(1_000)
+    bench.hear(Certify(certificate(Kind.FINALIZE, 1, b)))
+    assert bench.cast() == []
+    assert [effect.block for effect in bench.all(Commit)] == [b]
