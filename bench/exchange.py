@@ -1,3 +1,4 @@
+# ruff: noqa: INP001, T201, S603, S311 - a script that prints, starts itself, and needs the same bytes each time
 """How fast a file is fetched: real network, real store, every node a process of its own, on the loopback.
 
     python bench/exchange.py [--mib 512] [--rounds 3] [--peers 1 3] [--folder DIR]
@@ -21,9 +22,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import structlog
 import trio
 
 from protocols.exchange.service import ExchangeService
@@ -66,18 +69,18 @@ async def take(folder: str, root: str, addresses: str) -> None:
         await nursery.start(network.run)
         await nursery.start(exchange.run)
         with trio.fail_after(30):
-            while set(network.peers()) < set(peers):
+            while set(network.peers()) < set(peers):  # noqa: ASYNC110 - the network tells of no event
                 await trio.sleep(0.05)
         before = resource.getrusage(resource.RUSAGE_SELF)
-        idle_kib = before.ru_maxrss
+        idle_kib = _peak_kib()
         fetched = await exchange.fetch(cid.parse(root), peers)
         after = resource.getrusage(resource.RUSAGE_SELF)
         result = {
             "bytes": fetched.bytes,
             "seconds": fetched.seconds,
             "cpu": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
-            "idle_mb": idle_kib / 1000,
-            "peak_mb": after.ru_maxrss / 1000,
+            "idle_mb": idle_kib * 1.024e-3,
+            "peak_mb": _peak_kib() * 1.024e-3,
             "shares": sorted(fetched.from_peers.values()),
         }
         print(json.dumps(result), flush=True)
@@ -86,13 +89,13 @@ async def take(folder: str, root: str, addresses: str) -> None:
 
 
 def _spawn(*command: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, __file__, *command], stdout=subprocess.PIPE, text=True
-    )
+    return subprocess.Popen([sys.executable, __file__, *command], stdout=subprocess.PIPE, text=True)
 
 
-def _round(folder: Path, root: str, peers: int) -> dict[str, float]:
-    givers = [_spawn("give", str(folder / f"giver{index}"), str(index + 1)) for index in range(peers)]
+def _round(folder: Path, root: str, peers: int) -> dict[str, Any]:
+    givers = [
+        _spawn("give", str(folder / f"giver{index}"), str(index + 1)) for index in range(peers)
+    ]
     try:
         addresses = [json.loads(giver.stdout.readline())[0] for giver in givers if giver.stdout]
         taker = folder / "taker"
@@ -103,12 +106,20 @@ def _round(folder: Path, root: str, peers: int) -> dict[str, float]:
             text=True,
         )
         shutil.rmtree(taker)
-        found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         return found
     finally:
         for giver in givers:
             giver.send_signal(signal.SIGKILL)
             giver.wait()
+
+
+def _peak_kib() -> int:
+    """Peak memory of this process alone; `ru_maxrss` starts with the parent's."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _cpu_model() -> str:
@@ -142,7 +153,7 @@ def main() -> None:
         source.unlink()
         for index in range(1, max(options.peers)):
             shutil.copytree(folder / "giver0", folder / f"giver{index}")
-        rounds: dict[int, list[dict[str, float]]] = {peers: [] for peers in options.peers}
+        rounds: dict[int, list[dict[str, Any]]] = {peers: [] for peers in options.peers}
         for _ in range(options.rounds):
             for peers in options.peers:
                 rounds[peers].append(_round(folder, root, peers))
@@ -161,6 +172,13 @@ def main() -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) > 1 and sys.argv[1] in ("give", "take"):
-        trio.run({"give": give, "take": take}[sys.argv[1]], *sys.argv[2:])
+        structlog.configure(
+            wrapper_class=structlog.make_filtering_bound_logger("warning"),
+            logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        )
+        if sys.argv[1] == "give":
+            trio.run(give, *sys.argv[2:])
+        else:
+            trio.run(take, *sys.argv[2:])
     else:
         main()

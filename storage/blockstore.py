@@ -145,8 +145,12 @@ class SegmentBlockstore:
             _check_format(folder)
             self._log = SegmentLog(folder)
             self._index = _open_index(folder / "index.db")
-            self._recover()
-            self._pins = PinList(folder / "pins.db")
+            try:
+                self._recover()
+                self._pins = PinList(folder / "pins.db")
+            except BaseException:
+                self._index.close()
+                raise
         except BaseException:
             os.close(self._folder_lock)
             raise

@@ -150,8 +150,12 @@ def write_path(
     with tempfile.TemporaryDirectory(prefix=".swarm-", dir=target.parent) as beside:
         fresh = Path(beside) / "content"
         _Export(store, total, progress).write(node, fresh)
+        if node.kind is Kind.FILE:
+            _sync(fresh)
+        else:
+            os.sync()  # one wait for thousands of small files, where an fsync each takes minutes on a busy disk
         fresh.replace(target)
-    _sync_folder(target.parent)
+    _sync(target.parent)
 
 
 class _Export:
@@ -171,7 +175,6 @@ class _Export:
         path.mkdir()
         for link in _links(node, self._store):
             self.write(_node(link.cid, self._store), path / check_name(link.name))
-        _sync_folder(path)
 
     def _file(self, node: UnixFsNode, path: Path) -> None:
         with path.open("xb", buffering=0) as file:
@@ -182,7 +185,6 @@ class _Export:
                 self._done += len(leaf)
                 if self._progress is not None:
                     self._progress(self._done, self._total)
-            os.fdatasync(file.fileno())
 
 
 def _node(cid: Cid, store: Blockstore) -> UnixFsNode:
@@ -270,8 +272,8 @@ def _content_size(
     return total
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -225,7 +225,6 @@ class Node:
             on_ready: Called once everything runs and the control socket answers.
             deciding: Released once other nodes of this machine can find this one.
         """
-        self.started_trio = trio.current_time()
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             await nursery.start(self.network.run)

@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     from swarm.training.spec import TaskSpec
 
 SECONDS_PER_TRANSACTION = 60.0
-ALONE_SECONDS = 10.0
-"""A node that saw no peer for so long answers from what it has."""
+CATCH_UP_SECONDS = 20.0
+"""A node that is still behind its peers after so long answers from what it has, and names its height."""
+SYNC_SECONDS = 0.2
 MAX_BLOCKS = 1_000
 
 
@@ -214,7 +215,7 @@ class Operations:
     async def fetch(
         self, name: str, version: int | None, path: Path | None, progress: Progress
     ) -> Json:
-        await self._caught_up(name, progress)
+        await self._caught_up(progress)
         proven = await self._prove(name, version)
         report: Json = {
             "name": name,
@@ -229,20 +230,15 @@ class Operations:
             return report | {"cid": cids.text(proven.entry.root), "path": str(taken)}
         return report | await self._write(proven.entry.root, path, progress)
 
-    async def _caught_up(self, name: str, progress: Progress) -> None:
+    async def _caught_up(self, progress: Progress) -> None:
         """Wait, within bounds, until this node holds the blocks that its peers hold."""
         node = self._node
         start = node.heights.height
-        with trio.move_on_after(SECONDS_PER_TRANSACTION):
-            while node.heights.height + 2 < (head := node.best_head()) or (
-                head == 0 and not node.network.peers() and node.ledger.view().name(name) is None
-            ):
-                if head:
-                    progress("sync", node.heights.height - start, head - start)
-                with trio.move_on_after(0.2):
+        with trio.move_on_after(CATCH_UP_SECONDS):
+            while not node.sync.caught_up.is_set() or node.heights.height < node.best_head():
+                progress("sync", node.heights.height - start, max(0, node.best_head() - start))
+                with trio.move_on_after(SYNC_SECONDS):
                     await node.heights.above(node.heights.height)
-                if not head and trio.current_time() - node.started_trio > ALONE_SECONDS:
-                    return
 
     async def _prove(self, name: str, version: int | None) -> models.ProvenName:
         """A proof against the newest block, or the next one where it is final only by its descendant."""

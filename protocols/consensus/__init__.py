@@ -1,1 +1,34 @@
-"""Consensus (placeholder replaced below)."""
+"""Consensus: Simplex among bonded validators. `/swarm/consensus/1.0.0`; bytes and limits in `docs/protocols/consensus.md`.
+
+Who talks: the validators of an epoch, each over a stream that it opens to every other and keeps open. A set is fixed for
+an epoch; W is its weight and Q = floor(2W/3) + 1. Fewer than W/3 lie; messages arrive within D once the network is calm.
+
+    enter(v)                  leader deadline 2D, advance deadline 3D, both after the wait for the block interval
+    leader(v)                 proposes a child of the newest certified block, all views between nullified, and shows both
+    first good proposal of v  notarize, if v is the present view and the block executes; a bad one: nullify
+    a deadline                nullify, unless a finalize was sent
+    Q notarize                notarization: enter(v + 1); finalize, unless a nullify was sent, once the block is executed
+    Q nullify                 nullification: enter(v + 1)
+    Q finalize                finalization: the block and its ancestors are committed
+    every 4D in one view      own votes, the certificate that led here and the newest finalization again
+
+What differs from the paper. A proposal carries its leader's notarize, so that it proves who made it whoever passes it on. The
+last block of an epoch is proposed again, unchanged, until it is final; then the next epoch begins at view 1. After two views
+in a row without a block D grows, up to eightfold, until one comes. Timestamps only rise, and a block from more than
+`max_ahead_ms` in the future waits for its vote.
+
+Durable before sent: own votes, own blocks, certificates. After a crash a node goes on from its log and contradicts nothing
+that it sent. A key whose log began after the chain did votes from the next epoch on.
+
+Refused: votes of no validator, forged signatures, certificates below Q, proposals by another than the leader: the stream they
+came on is reset. Votes beyond 16 views ahead or 64 behind are not kept.
+
+Invariants: two nodes never commit different blocks at a height; no honest node can be accused; who breaks the first has
+more than W/3 of evidence against it. Above W/3 silent, nothing becomes final until they return.
+
+The rooms: `blocks`, `votes`, `messages` (bytes), `core` (one epoch), `replica` (epoch after epoch), `views`, `tree`, `evidence`,
+`journal` (entries of the log), `events`; `application` is the door to the ledger, `finalizer` the one way through it,
+`service` the shell.
+
+Source: Chan and Pass, "Simplex Consensus: A Simple and Fast Consensus Protocol" (2023).
+"""

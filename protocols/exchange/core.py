@@ -342,10 +342,9 @@ class Schedule:
 
     def _assign(self, provider: _Provider, want: _Want, now: float) -> None:
         if not provider.in_flight:
-            provider.last_heard = now
-            provider.last_answer = now
-            provider.sample_start = now
-            provider.sample_bytes = 0
+            idle = now - provider.last_answer
+            provider.sample_start = provider.sample_start + idle if provider.sample_bytes else now
+            provider.last_heard = provider.last_answer = now
         if not want.holders and is_manifest(want.cid):
             self._manifests_in_flight += 1
         want.holders.append(provider.peer)

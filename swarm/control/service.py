@@ -61,6 +61,14 @@ async def serve(
             task_status.started()
 
 
+class _Connection(TCPServer):
+    """Hypercorn's, which waits for its idle timer after the client has gone: that holds a place for a minute."""
+
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        await self.idle_task.stop()
+
+
 class _Connections:
     """Open connections, so that they can be closed at once.
 
@@ -84,7 +92,9 @@ class _Connections:
         try:
             async with stream, self._places:
                 plain: Any = stream  # typed for TLS only; it asks which it is
-                await TCPServer(self._app, self._config, self._context, ConnectionState({}), plain)
+                await _Connection(
+                    self._app, self._config, self._context, ConnectionState({}), plain
+                )
         finally:
             self._open.discard(stream)
 

@@ -170,7 +170,7 @@ class Participant:
                 "round.failed", step=type(step).__name__, round=round_.number, error=str(error)
             )
             return False
-        except Exception:
+        except Exception:  # noqa: BLE001 - the boundary of one task
             # A fault of ours in one task must not end a node that validates and keeps data for others.
             drive.failures[type(step)] += 1
             _log.exception("round.broken", step=type(step).__name__, round=round_.number)

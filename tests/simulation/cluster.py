@@ -11,7 +11,6 @@ import random
 from dataclasses import dataclass, field
 
 from protocols.consensus.application import Validator
-from protocols.consensus.evidence import audit, contradict, verify_evidence, votes_of
 from protocols.consensus.events import (
     Accuse,
     Advanced,
@@ -32,6 +31,7 @@ from protocols.consensus.events import (
     Start,
     Tick,
 )
+from protocols.consensus.evidence import audit, contradict, verify_evidence, votes_of
 from protocols.consensus.journal import decode_entries
 from protocols.consensus.messages import (
     Block,
@@ -156,7 +156,8 @@ class ToyLedger:
         return True
 
     def finalize(self, block: Block, certificate: Certificate) -> None:
-        assert block.parent == self.tip().id and block.height == self.tip().height + 1
+        assert block.parent == self.tip().id
+        assert block.height == self.tip().height + 1
         assert block.id in self.executed, "only what was executed is committed"
         self.chain.append((block, certificate))
 
@@ -286,7 +287,7 @@ class Cluster:
         except CrashError:
             self.crash(node, self.rng.randrange(50, 800))
 
-    def carry_out(self, node: Node, effect, queue: list) -> None:
+    def carry_out(self, node: Node, effect, queue: list) -> None:  # noqa: C901 - one case an effect
         plan = self.plan
         match effect:
             case Persist(entries):
@@ -321,9 +322,7 @@ class Cluster:
             case Process(block):
                 valid = node.ledger.process(block)
                 delay = self.rng.choice((0, 1, 5))
-                self.at(
-                    self.now + delay, ("answer", node, node.life, Processed(block.id, valid))
-                )
+                self.at(self.now + delay, ("answer", node, node.life, Processed(block.id, valid)))
             case Commit(block, finalization):
                 self.commit(node, block, finalization)
             case SetTimer(when):
@@ -404,9 +403,7 @@ class Cluster:
             ToyLedger.root(parent, payload),
             payload,
         )
-        vote = Vote.sign(
-            node.signer, CHAIN, Kind.NOTARIZE, core.epoch, proposal.view, block.id
-        )
+        vote = Vote.sign(node.signer, CHAIN, Kind.NOTARIZE, core.epoch, proposal.view, block.id)
         return Proposal(proposal.view, block, certificate, proposal.nullifications, vote)
 
     def talks(self, source: Node, target: Node) -> bool:
@@ -490,4 +487,3 @@ def play(seed: int, plan: Plan, replica_type: type[Replica] = Replica) -> Cluste
     after = min(cluster.heights())
     assert after >= before + 3, f"{before} -> {cluster.heights()}: seed {seed}, plan {plan}"
     return cluster
-

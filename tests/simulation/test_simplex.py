@@ -110,7 +110,10 @@ MUTANTS = {
         "        if parent.height == self.last_height:\n            self._send_proposal",
         "        if False:\n            self._send_proposal",
     ),
-    "nobody sends again": ("        self._effects += [Broadcast(message) for message in messages]", ""),
+    "nobody sends again": (
+        "        self._effects += [Broadcast(message) for message in messages]",
+        "",
+    ),
     "nobody asks for a missing block": (
         "                self._effects.append(SendTo(target, Ask(self.epoch, block_id)))",
         "                pass",

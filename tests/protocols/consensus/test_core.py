@@ -56,7 +56,7 @@ def signer_of(public_key):
     return next(key for key in KEYS if key.public_key == public_key)
 
 
-def child(parent, view, salt=b"", **changes):
+def child(parent, view, salt=b"", /, **changes):
     values = {
         "chain_id": CHAIN,
         "epoch": 0,
@@ -114,7 +114,11 @@ class Bench:
         return self.give(Tick())
 
     def cast(self):
-        sent = [e.message.vote for e in self.out if isinstance(e, Broadcast) and isinstance(e.message, Cast)]
+        sent = [
+            e.message.vote
+            for e in self.out
+            if isinstance(e, Broadcast) and isinstance(e.message, Cast)
+        ]
         return [(v.kind, v.view) for v in dict.fromkeys(sent)]
 
     def all(self, kind):

@@ -17,7 +17,6 @@ from storage.consensus_log import ConsensusLog
 from tests.protocols.consensus.toy import CHAIN, SIGNERS, VALIDATORS, ToyNode, reach
 
 
-
 class World:
     def __init__(self, network, nursery, folder):
         self.network, self.nursery, self.folder = network, nursery, folder
@@ -88,7 +87,9 @@ async def test_a_partition_without_a_quorum_on_either_side_halts_and_resumes(aut
     agree(nodes)
 
 
-async def test_a_node_that_was_killed_again_and_again_never_contradicts_itself(autojump_clock, world):
+async def test_a_node_that_was_killed_again_and_again_never_contradicts_itself(
+    autojump_clock, world
+):
     nodes = await world.start()
     victim, votes = nodes[0], []
     for round_number in range(8):
@@ -122,8 +123,11 @@ async def test_a_late_joiner_follows_without_a_vote(autojump_clock, world):
 
 async def test_a_node_that_joins_the_set_begins_with_its_epoch(autojump_clock, world):
     nodes = [ToyNode(world.network, SIGNERS[n], world.folder) for n in range(5)]
-    joined = tuple(sorted((*VALIDATORS, type(VALIDATORS[0])(SIGNERS[4].public_key, 1)),
-                          key=lambda v: v.public_key))
+    joined = tuple(
+        sorted(
+            (*VALIDATORS, type(VALIDATORS[0])(SIGNERS[4].public_key, 1)), key=lambda v: v.public_key
+        )
+    )
     for node in nodes:
         node.application.sets = {0: VALIDATORS, 2: joined}
         await node.start(world.nursery)
@@ -146,6 +150,11 @@ async def test_a_validator_that_lost_its_log_waits_for_the_next_epoch(autojump_c
     assert not nodes[0].service.stats().is_voting
     await reach(nodes, 17)
     assert nodes[0].service.stats().is_voting
+    nodes[0].kill()
+    await trio.sleep(0.05)
+    with ConsensusLog(world.folder / f"{SIGNERS[0].peer_id}.log") as log:
+        voted = {e.epoch for e in decode_entries(log.entries()) if isinstance(e, Vote)}
+    assert min(voted) == 2, "its last block was of epoch 1"
     assert not any(node.evidence for node in nodes)
 
 

@@ -89,4 +89,4 @@ def published(tmp_path):
 @pytest.fixture
 def patient_clock():
     """Virtual time that jumps only when no thread is at work either (they take milliseconds)."""
-    return MockClock(autojump_threshold=0.02)
+    return MockClock(autojump_threshold=0.005)

@@ -1,0 +1,279 @@
+"""Sync over memory streams: what is fetched is final, and who lies is dropped."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocols.consensus.finalizer import Finalizer
+from protocols.consensus.messages import Block, Certificate, Kind, Vote, genesis_block
+from protocols.framing import FrameReader, frame
+from protocols.memory import open_memory_network
+from protocols.signing import Signer
+from protocols.sync.core import REST_SECONDS, PeerBook
+from protocols.sync.errors import NothingProvenError, SyncMessageError, WrongGenesisError
+from protocols.sync.messages import (
+    AskBlocks,
+    AskTip,
+    decode_genesis,
+    decode_pair,
+    decode_request,
+    decode_tip,
+    encode_pair,
+    encode_tip,
+)
+from protocols.sync.service import (
+    PROTOCOL,
+    STREAMS_PER_PEER,
+    SyncService,
+    fetch_genesis,
+    fetch_proof,
+    fetch_tip,
+)
+from protocols.transport import StreamError
+from storage import canonical
+from tests.protocols.consensus.toy import CHAIN, GENESIS, SIGNERS, START_UTC, ToyApplication
+
+READER, SERVER, LIAR = "reader", "server", "liar"
+
+
+def chain(length, *, direct=lambda height: True, signers=SIGNERS[:4], size=16, salt=b""):
+    """Final blocks 1..length; where `direct` says no, the next direct block's certificate stands for it."""
+    application = ToyApplication(SIGNERS[0], size=size)
+    blocks, parent = [], genesis_block(CHAIN, START_UTC, bytes(32))
+    for height in range(1, length + 1):
+        epoch = (height - 1) // application.epoch_length
+        block = application.prepare(parent, epoch, height, START_UTC + height)
+        if salt:
+            block = Block(*(getattr(block, n) for n in list(Block.__slots__)[:7]), bytes(32), salt)
+        blocks.append(block)
+        parent = block
+    pairs, newest = [], None
+    for block in reversed(blocks):
+        if newest is None or direct(block.height):
+            signatures = tuple(
+                (
+                    place,
+                    Vote.sign(s, CHAIN, Kind.FINALIZE, block.epoch, block.view, block.id).signature,
+                )
+                for place, s in enumerate(signers[:3])
+            )
+            newest = Certificate(Kind.FINALIZE, block.epoch, block.view, block.id, signatures)
+        pairs.append((block, newest))
+    return pairs[::-1]
+
+
+def serve(network, pairs, name=SERVER, chain_id=CHAIN):
+    application = ToyApplication(SIGNERS[0])
+    application.chain += pairs
+    transport = network.join(name, chain_id)
+    SyncService(transport, None, application, in_thread=False)
+    return transport
+
+
+class Reader:
+    def __init__(self, network):
+        self.application = ToyApplication(SIGNERS[5])
+        self.finalizer = Finalizer(self.application, in_thread=False)
+        self.lies = []
+        self.sync = SyncService(
+            network.join(READER, CHAIN),
+            self.finalizer,
+            self.application,
+            on_lie=lambda peer, why: self.lies.append((peer, why)),
+            in_thread=False,
+        )
+
+    async def reach(self, height, seconds=30):
+        with trio.fail_after(seconds):
+            while self.application.finalized_height() < height:  # noqa: ASYNC110 - a virtual clock
+                await trio.sleep(0.1)
+
+
+@pytest.fixture
+async def network():
+    async with open_memory_network(latency_s=0.01) as network:
+        yield network
+
+
+@pytest.fixture
+async def nursery_():
+    async with trio.open_nursery() as nursery:
+        yield nursery
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_node_that_is_behind_gets_every_block(autojump_clock, network, nursery_):
+    pairs = chain(40)
+    serve(network, pairs)
+    reader = Reader(network)
+    await nursery_.start(reader.sync.run)
+    await reader.reach(40)
+    assert reader.application.chain[1:] == pairs
+    with trio.fail_after(20):
+        await reader.sync.caught_up.wait()
+
+
+async def test_blocks_that_were_final_as_ancestors_come_with_their_descendant(
+    autojump_clock, network, nursery_
+):
+    pairs = chain(23, direct=lambda height: height % 5 == 0)
+    serve(network, pairs)
+    reader = Reader(network)
+    await nursery_.start(reader.sync.run)
+    await reader.reach(23)
+    assert reader.application.chain[1:] == pairs
+
+
+async def test_a_lone_node_counts_as_caught_up_after_ten_seconds(autojump_clock, network, nursery_):
+    reader = Reader(network)
+    await nursery_.start(reader.sync.run)
+    await trio.sleep(9)
+    assert not reader.sync.caught_up.is_set()
+    with trio.fail_after(10):
+        await reader.sync.caught_up.wait()
+
+
+async def test_gossip_brings_the_next_block_at_once(autojump_clock, network, nursery_):
+    pairs = chain(3)
+    server = serve(network, [])
+    reader = Reader(network)
+    await nursery_.start(reader.sync.run)
+    await trio.sleep(1)
+    for height, (block, certificate) in enumerate(pairs, 1):
+        data = canonical.encode([height, block.encode(), certificate.encode()])
+        await server.publish(f"/swarm/{CHAIN.hex()}/blocks", data)
+        await trio.sleep(0.1)
+        assert reader.application.finalized_height() == height
+
+
+STRANGERS = sorted((Signer(bytes([1, n]) * 16) for n in range(4)), key=lambda s: s.public_key)
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        chain(12, signers=STRANGERS),
+        chain(12, direct=lambda height: False, signers=STRANGERS),
+        [(block, chain(12)[0][1]) for block, _ in chain(12)][:1] + chain(12)[2:],
+        [(chain(12)[4][0], chain(12)[4][1])] * 12,
+    ],
+    ids=["forged", "forged for a descendant", "a block left out", "the same block"],
+)
+async def test_a_liar_is_dropped_and_the_honest_peer_is_asked(
+    autojump_clock, network, nursery_, lie
+):
+    liar = network.join(LIAR, CHAIN)
+
+    async def answer(stream):
+        request = decode_request(await FrameReader(stream, 512).read())
+        if request == AskTip():
+            await stream.send_all(frame(encode_tip(10**9)))
+        else:
+            for block, certificate in lie:
+                await stream.send_all(frame(encode_pair(block.encode(), certificate.encode())))
+        await stream.close()
+
+    liar.handle(PROTOCOL, answer)
+    serve(network, chain(10))
+    reader = Reader(network)
+    await nursery_.start(reader.sync.run)
+    await reader.reach(10)
+    assert reader.application.chain[1:] == chain(10)
+    assert [peer for peer, _ in reader.lies] == [LIAR]
+
+
+async def test_a_silent_peer_is_given_up_after_thirty_seconds(autojump_clock, network, nursery_):
+    mute = network.join(LIAR, CHAIN)
+
+    async def answer(stream):
+        if decode_request(await FrameReader(stream, 512).read()) == AskTip():
+            await stream.send_all(frame(encode_tip(10**9)))
+            await stream.close()
+        else:
+            await trio.sleep_forever()
+
+    mute.handle(PROTOCOL, answer)
+    serve(network, chain(4))
+    reader = Reader(network)
+    await nursery_.start(reader.sync.run)
+    await trio.sleep(29)
+    assert reader.application.finalized_height() == 0
+    await reader.reach(4, seconds=10)
+    assert reader.lies == []
+
+
+async def test_one_peer_may_not_hold_many_streams(autojump_clock, network):
+    serve(network, chain(1))
+    me = network.join(READER, CHAIN)
+    held = [await me.open_stream(SERVER, PROTOCOL) for _ in range(STREAMS_PER_PEER)]
+    await trio.sleep(0.1)
+    with pytest.raises(StreamError):
+        await fetch_tip(me, SERVER)
+    await trio.sleep(15)
+    assert await fetch_tip(me, SERVER) == 1, "who asks nothing is let go after ten seconds"
+    assert len(held) == STREAMS_PER_PEER
+
+
+async def test_a_stranger_may_ask_for_genesis_and_checks_it(autojump_clock, network):
+    serve(network, [])
+    stranger = network.join(READER, b"another network ....".ljust(32))
+    assert await fetch_genesis(stranger, SERVER, CHAIN) == GENESIS
+    with pytest.raises(WrongGenesisError):
+        await fetch_genesis(stranger, SERVER, b"x" * 32)
+
+
+async def test_a_value_comes_with_its_header_and_finalization(autojump_clock, network):
+    pairs = chain(2)
+    serve(network, pairs)
+    me = network.join(READER, CHAIN)
+    proof = await fetch_proof(me, SERVER, b"known")
+    assert (proof.value, proof.header) == (b"value", pairs[-1][0].header_bytes)
+    assert Certificate.decode(proof.finalization) == pairs[-1][1]
+    with pytest.raises(NothingProvenError):
+        await fetch_proof(me, SERVER, b"unknown")
+
+
+@pytest.mark.parametrize("garbage", [b"\xff" * 8, frame(b"\x00" * 9), frame(b"\x81\x09"), b"\x00"])
+async def test_a_garbled_request_resets_the_stream_and_no_more(autojump_clock, network, garbage):
+    serve(network, chain(1))
+    me = network.join(READER, CHAIN)
+    stream = await me.open_stream(SERVER, PROTOCOL)
+    await stream.send_all(garbage)
+    await stream.close()
+    with pytest.raises(StreamError):
+        await stream.receive_some()
+    assert await fetch_tip(me, SERVER) == 1
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_message_or_refused(data):
+    for decode in (decode_request, decode_genesis, decode_tip, decode_pair):
+        with contextlib.suppress(SyncMessageError):
+            decode(data)
+
+
+def test_a_request_for_too_much_is_cut_down():
+    assert decode_request(AskBlocks(1, 10**9).encode()).count == 512
+
+
+def test_a_peer_that_failed_rests_unless_it_is_the_only_one():
+    book = PeerBook()
+    book.failed("a", 0.0)
+    assert book.to_probe(["a", "b"], 1.0, 3, 0) == ["b"]
+    assert book.to_probe(["a"], 1.0, 3, 0) == ["a"]
+    assert book.to_probe(["a", "b"], REST_SECONDS, 3, 0) == ["a", "b"]
+
+
+def test_every_peer_gets_its_turn_and_a_liar_never_again():
+    book = PeerBook()
+    peers = [f"p{n}" for n in range(7)]
+    book.caught("p3")
+    asked = {peer for turn in range(4) for peer in book.to_probe(peers, 0.0, 3, turn)}
+    assert asked == set(peers) - {"p3"}
+    book.told("p3", 99)
+    assert book.best(peers, 0) is None
