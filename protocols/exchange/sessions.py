@@ -226,7 +226,7 @@ class Session:
         sinks, cancellers = self._sinks.pop(cid), self._cancelled.pop(cid, None)
         for sink in sinks if cancellers is None else cancellers:
             sink.lacks(self.peer, cid)
-        if False:  # cancelled by one, and wanted by another since
+        if cancellers is not None and sinks:  # cancelled by one, and wanted by another since
             self._sinks[cid] = sinks
             self._asking.want((cid,))
             self._post(encode(Want((cid,))))

@@ -310,6 +310,8 @@ def _gan(tables: dict[str, Any]) -> GanModel:
     table.done()
     if model.size not in (16, 32):
         raise SpecError(field="model.size", why="is 16 or 32")
+    if model.base % 4:
+        raise SpecError(field="model.base", why="is a multiple of 4")
     return model
 
 
