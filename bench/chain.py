@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
+
 from bench.machine import describe
 from cli.demo.network import DemoNetwork, DemoNode
 from swarm.client import Client
@@ -33,7 +34,7 @@ def help_seconds() -> float:
     taken = []
     for _ in range(HELP_RUNS):
         began = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "cli", "--help"], check=True, capture_output=True)  # noqa: S603
+        subprocess.run([sys.executable, "-m", "cli", "--help"], check=True, capture_output=True)
         taken.append(time.perf_counter() - began)
     return statistics.median(taken)
 
@@ -46,20 +47,22 @@ def send_for(node: DemoNode, to: str, seconds: float) -> int:
         deadline = time.perf_counter() + seconds
         while time.perf_counter() < deadline:
             if sent % 50 == 0 and sent - (int(client.balance()["nonce"]) - start) > WINDOW:
-                time.sleep(0.05)  # noqa: TID251 - a real clock
+                time.sleep(0.05)
                 continue
             try:
                 client.send(to, 1, wait=False)
                 sent += 1
             except RefusedError:
-                time.sleep(0.05)  # noqa: TID251 - its mempool is full
+                time.sleep(0.05)
     return sent
 
 
 def nonces(network: DemoNetwork) -> int:
     """Transactions of the four accounts that are final on the last node."""
     with Client.of_home(network.nodes[3].home) as client:
-        return sum(int(client.balance(node.status()["account"])["nonce"]) for node in network.nodes[:4])
+        return sum(
+            int(client.balance(node.status()["account"])["nonce"]) for node in network.nodes[:4]
+        )
 
 
 def transfers(network: DemoNetwork, seconds: float) -> tuple[int, int, float]:
@@ -74,7 +77,7 @@ def transfers(network: DemoNetwork, seconds: float) -> tuple[int, int, float]:
         ]
         taken = sum(job.result() for job in jobs)
     while nonces(network) - before < taken and time.perf_counter() - began < seconds + 60:
-        time.sleep(0.1)  # noqa: TID251 - a real clock
+        time.sleep(0.1)
     return taken, nonces(network) - before, time.perf_counter() - began
 
 
@@ -87,12 +90,16 @@ def main() -> None:
         network = DemoNetwork(Path(scratch))
         with network.running():
             network.start_validators()
-            time.sleep(IDLE_SECONDS)  # noqa: TID251 - blocks come on a real clock
+            time.sleep(IDLE_SECONDS)
             for node in network.nodes:
                 finality = node.status()["finality_ms"]
-                print(f"{node.name}: finality p50 {finality['p50']} ms, p99 {finality['p99']} ms, no load")
+                print(
+                    f"{node.name}: finality p50 {finality['p50']} ms, p99 {finality['p99']} ms, no load"
+                )
             taken, final, took = transfers(network, seconds)
-            print(f"transfers: {taken:,} taken, {final:,} final on another node, {final / took:.0f} a second")
+            print(
+                f"transfers: {taken:,} taken, {final:,} final on another node, {final / took:.0f} a second"
+            )
             for node in network.nodes:
                 status = node.status()
                 memory = psutil.Process(status["pid"]).memory_info().rss / 2**20
@@ -103,11 +110,13 @@ def main() -> None:
             began = time.perf_counter()
             late = network.start_late()
             while late.status()["peers"] == 0:
-                time.sleep(0.02)  # noqa: TID251 - a real clock
-            print(f"join to the first peer: {time.perf_counter() - began:.2f} s, process start included")
+                time.sleep(0.02)
+            print(
+                f"join to the first peer: {time.perf_counter() - began:.2f} s, process start included"
+            )
             head = network.nodes[0].status()["height"]
             while late.status()["height"] < head:
-                time.sleep(0.05)  # noqa: TID251 - a real clock
+                time.sleep(0.05)
             print(f"caught up with {head:,} blocks after {time.perf_counter() - began:.2f} s")
 
 

@@ -1,4 +1,4 @@
-# ruff: noqa: INP001, T201, S603, S311 - a script that prints, starts itself, and needs the same bytes each time
+# ruff: noqa: S311 - a script that prints, starts itself, and needs the same bytes each time
 """How fast a file is fetched: real network, real store, every node a process of its own, on the loopback.
 
     python bench/exchange.py [--mib 512] [--rounds 3] [--peers 1 3] [--folder DIR]

@@ -3,7 +3,6 @@
 One block of transfers on a store of many accounts: decode, verify the signature, execute, root, durable commit.
 """
 
-# ruff: noqa: INP001, T201 - a script that prints
 from __future__ import annotations
 
 import hashlib
@@ -13,6 +12,7 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
+from bench.machine import describe
 from protocols.signing import Signer
 from storage import canonical
 from storage.state_store import StateStore
@@ -59,6 +59,7 @@ def main(transfers: int = 1_000, accounts: int = 100_000) -> None:
         store.close()
     if any(one.error for one in receipts):
         raise SystemExit(receipts[0].error)
+    print(describe())
     parts = [later - earlier for earlier, later in pairwise(times)]
     names = ("decode and verify", "execute", "root", "durable commit")
     for name, seconds in zip(names, parts, strict=True):

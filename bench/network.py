@@ -1,4 +1,3 @@
-# ruff: noqa: INP001 - run as a module from the root, not installed
 """How fast a node's network is: `python -m bench.network`.
 
 Two processes on the loopback. Stream throughput: one process sends `STREAM_BYTES` on one stream of `Network`, the other
@@ -9,16 +8,15 @@ with the port known. Prints medians of `ROUNDS` and the machine.
 from __future__ import annotations
 
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
 
-import psutil  # type: ignore[import-untyped]  # ships no types
 import structlog
 import trio
 
+from bench.machine import describe
 from protocols.handshake import Hello
 from protocols.signing import Signer
 from swarm.network import Network, NetworkSettings
@@ -54,7 +52,7 @@ async def _receiver() -> None:
     network.handle(PROTOCOL, swallow)
     async with trio.open_nursery() as nursery:
         await nursery.start(network.run)
-        print(network.addresses()[0], flush=True)  # noqa: T201 - the parent reads it
+        print(network.addresses()[0], flush=True)
         await trio.to_thread.run_sync(sys.stdin.read, abandon_on_cancel=True)
         nursery.cancel_scope.cancel()
 
@@ -97,7 +95,7 @@ async def _join(address: str) -> None:
 
 
 def _say(text: str) -> None:
-    print(text)  # noqa: T201 - a program for the terminal
+    print(text)
 
 
 def main() -> None:
@@ -118,11 +116,7 @@ def main() -> None:
         trio.run(_throughput, address)
         trio.run(_join, address)
         child.stdin.close()
-    memory = psutil.virtual_memory().total / 2**30
-    _say(
-        f"machine: {platform.machine()}, {psutil.cpu_count()} cores, {memory:.0f} GiB, "
-        f"Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}"
-    )
+    _say(f"{describe()}, load {os.getloadavg()[0]:.1f}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ with every hash, added again (nothing new), and written out as a file. Each is d
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 import statistics
 import sys
@@ -16,6 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from bench.machine import describe
 from storage import unixfs
 from storage.blockstore import SegmentBlockstore
 
@@ -33,9 +33,7 @@ def main() -> None:
     parent = Path(sys.argv[2]) if len(sys.argv) > 2 else None
     with tempfile.TemporaryDirectory(prefix="swarm-bench-", dir=parent) as name:
         folder = Path(name)
-        _say(
-            f"{_processor()}, {os.cpu_count()} cores, Python {platform.python_version()}, {folder}"
-        )
+        _say(f"{describe()}, {folder}")
         with (folder / "file").open("wb") as file:
             for _ in range(mib):
                 file.write(os.urandom(MIB))
@@ -73,13 +71,6 @@ def _time(results: dict[str, list[float]], what: str, call: Callable[[], Result]
     result = call()
     results.setdefault(what, []).append(time.perf_counter() - start)
     return result
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 def _say(line: str) -> None:

@@ -1,4 +1,3 @@
-# ruff: noqa: T201, INP001 - a script that prints what it measured
 """Rounds of the demo's tasks in one process: the loss after each round, and what a round costs.
 
     python -m bench.training [gpt|gan] [--workers 4] [--rounds 8] [--seeds 1] [--alone]

@@ -272,6 +272,8 @@ class Sessions:
                 except trio.TooSlowError as error:
                     why = f"no stream within {OPEN_SECONDS:.0f} s"
                     raise UnreachableError(peer, why) from error
+                except StreamError as error:
+                    raise UnreachableError(peer, str(error)) from error
                 session = self._open[peer] = Session(peer, stream, self._on_bytes)
                 nursery.start_soon(self._run, session)
                 return session

@@ -4,7 +4,7 @@
 
 The clip is to the median norm of the n updates. The amplification `a` makes up for a mean of sparse updates that
 hardly overlap; `1 / m` keeps any weight from moving further than the mean of those who name it. (Without it, rounds
-in which all updates name the same weights overshoot: the loss of the demo's GPT rose in two of its first four rounds.)
+in which all updates name the same weights overshoot: the loss of the demo's GPT rose again in its third round.)
 
 All of it is integers. A value is an int64 in units of 2^-40; a group of an update is one level and signs:
 

@@ -141,7 +141,11 @@ def test_unknown_names_roots_and_malformed_words_are_told_apart(cluster: Cluster
     with pytest.raises(NotFoundError, match=unknown):
         node.ask(lambda client: client.get(unknown, cluster.folder / "no"))
     with pytest.raises(UsageError, match="steps"):
-        node.ask(lambda client: client.post_task(TASK.replace("steps = 30", 'steps = "x"'), cluster.folder))
+        node.ask(
+            lambda client: client.post_task(
+                TASK.replace("steps = 30", 'steps = "x"'), cluster.folder
+            )
+        )
     with pytest.raises(RefusedError):
         node.ask(lambda client: client.send(node.status()["peer"], 10**18))
 

@@ -53,8 +53,9 @@ class Script:
     async def next(self):
         if self.stream is None:
             self.stream = await self.streams.receive()
-        while not self.waiting:
-            self.waiting = self.decoder.feed(await self.stream.receive_some())
+        with trio.fail_after(5):
+            while not self.waiting:
+                self.waiting = self.decoder.feed(await self.stream.receive_some())
         return self.waiting.pop(0)
 
 
