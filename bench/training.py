@@ -72,7 +72,7 @@ def together(task: spec.TaskSpec, room: Path, dataset: Path, pool: Path, workers
         fields = {
             "spec": raw,
             "task": TASK,
-            "round": round_,
+            "round": round_ + 1,
             "beacon": beacon,
             "base_root": f"bafy{round_}",
             "base": str(room / f"v{round_}"),
@@ -124,7 +124,7 @@ def alone(task: spec.TaskSpec, room: Path, dataset: Path, pool: Path) -> None:
         beacon = hashlib.sha256(f"{settings.seed} {round_}".encode()).digest()
         count = settings.steps * settings.batch
         ids = assignment.sample_ids(
-            TASK, "bafyd", round_, "peer1", beacon, count=count, total=text.total
+            TASK, "bafyd", round_ + 1, "peer1", beacon, count=count, total=text.total
         )
         tokens = torch.from_numpy(text.samples(ids).astype(np.int64))
         for step in range(settings.steps):

@@ -6,7 +6,11 @@ import errno
 
 import trio
 
-from protocols.exchange.errors import ContentNotFoundError
+from protocols.exchange.errors import (
+    ContentNotFoundError,
+    ContentTooLargeError,
+    FetchStalledError,
+)
 from protocols.transport import StreamError, UnreachableError
 from storage.errors import (
     ChunkNotFoundError,
@@ -19,7 +23,7 @@ from storage.errors import (
 )
 from swarm.errors import NetworkError, NotFoundError, RefusedError, SwarmError, UsageError
 from swarm.ledger.errors import GenesisError, LedgerError
-from swarm.training.errors import SpecError
+from swarm.training.errors import SpecError, WorkerError
 
 STATUS: dict[str, int] = {
     "usage": 400,
@@ -36,10 +40,19 @@ _KINDS: tuple[tuple[tuple[type[Exception], ...], type[SwarmError], str | None], 
     ((QuotaError,), RefusedError, "lend more with `swarm join --storage SIZE`"),
     ((CidError,), UsageError, "a CID looks like bafybei… or bafkrei…"),
     ((ChunkNotFoundError, ContentNotFoundError), NotFoundError, None),
-    ((ManifestError, StoreLockedError, TargetExistsError), RefusedError, None),
+    (
+        (ManifestError, StoreLockedError, TargetExistsError, ContentTooLargeError),
+        RefusedError,
+        None,
+    ),
+    (
+        (WorkerError,),
+        RefusedError,
+        "`swarm status` says how the worker is; its last words are in the log",
+    ),
     ((SpecError, GenesisError), UsageError, None),
     ((LedgerError,), RefusedError, None),
-    ((UnreachableError, StreamError, trio.TooSlowError), NetworkError, None),
+    ((UnreachableError, StreamError, FetchStalledError, trio.TooSlowError), NetworkError, None),
 )
 """What each room raises, and as what a person is told it; the first that fits."""
 

@@ -152,7 +152,7 @@ def _adversarial(
     for step in range(settings.steps):
         chosen = ids[step * settings.batch : (step + 1) * settings.batch]
         real = scaled(images.samples(chosen), device)
-        done = place.round * settings.steps + step
+        done = (place.round - 1) * settings.steps + step
         share = min(1.0, (step + 1) / WARMUP) * rate(settings, done, spec.rounds * settings.steps)
         fake = pair.generator(latents[step, : settings.batch]).detach()
         loss = functional.softplus(-pair.discriminator(real)).mean()

@@ -43,7 +43,7 @@ class Place:
     """Which task, round and peer a job is for."""
 
     task: bytes
-    round: int
+    round: int  # from 1, as the ledger counts
     peer: str
     beacon: bytes
     base_root: str
@@ -163,7 +163,7 @@ def train(
         loss = sequence_losses(model, batch).mean()
         loss.backward()  # type: ignore[no-untyped-call]  # torch
         optimizers.step(
-            rate(settings, place.round * settings.steps + step, spec.rounds * settings.steps)
+            rate(settings, (place.round - 1) * settings.steps + step, spec.rounds * settings.steps)
         )
         losses.append(float(loss.detach()))
         report(step + 1, settings.steps, losses[-1])

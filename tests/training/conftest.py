@@ -48,7 +48,7 @@ class Room:
     def pool(self) -> Path:
         return self.folder / "pool"
 
-    def fields(self, round_: int = 0, base: str = "v0") -> dict[str, Any]:
+    def fields(self, round_: int = 1, base: str = "v0") -> dict[str, Any]:
         return {
             "spec": self.spec,
             "task": TASK,

@@ -40,7 +40,7 @@ def initial(room: Room, name: str = "v0") -> Path:
 
 
 def train(
-    room: Room, peer: str, round_: int = 0, base: str = "v0", state: str = ""
+    room: Room, peer: str, round_: int = 1, base: str = "v0", state: str = ""
 ) -> dict[str, Any]:
     return run(
         "train",
@@ -52,7 +52,7 @@ def train(
     )
 
 
-def updates(room: Room, *peers: str, round_: int = 0) -> list[str]:
+def updates(room: Room, *peers: str, round_: int = 1) -> list[str]:
     return [str(room.folder / f"u{round_}-{peer}") for peer in peers]
 
 
@@ -105,18 +105,18 @@ def test_a_round_done_again_gives_the_same_update(room: Room) -> None:
     assert {**train(room, "a"), "seconds": 0} == {**first, "seconds": 0}
     assert Path(updates(room, "a")[0]).read_bytes() == data
     # The same with the state of an earlier round in place, although this round's own state was written too.
-    train(room, "a", round_=1)
-    data = Path(updates(room, "a", round_=1)[0]).read_bytes()
-    train(room, "a", round_=1)
-    assert Path(updates(room, "a", round_=1)[0]).read_bytes() == data
-    train(room, "a", round_=1, state="none")
-    assert Path(updates(room, "a", round_=1)[0]).read_bytes() != data
+    train(room, "a", round_=2)
+    data = Path(updates(room, "a", round_=2)[0]).read_bytes()
+    train(room, "a", round_=2)
+    assert Path(updates(room, "a", round_=2)[0]).read_bytes() == data
+    train(room, "a", round_=2, state="none")
+    assert Path(updates(room, "a", round_=2)[0]).read_bytes() != data
 
 
 def test_what_an_update_says_is_taken_out_of_the_error_that_is_fed_back(room: Room) -> None:
     initial(room)
     train(room, "a")
-    state = tensors.read(room.folder / "state-a" / "round-0000000000.safetensors", max_bytes=10**6)
+    state = tensors.read(room.folder / "state-a" / "round-0000000001.safetensors", max_bytes=10**6)
     base = checkpoint.load(room.folder / "v0")
     expected = jobs._expected(jobs.parse_spec(room.spec), room.fields(), base, None)
     sent = jobs.codec.read(Path(updates(room, "a")[0]), expected)
@@ -140,9 +140,9 @@ def test_scores_agree_across_thread_counts(room: Room) -> None:
 def test_a_refused_update_says_why_and_leaves_the_other_scores_alone(room: Room) -> None:
     initial(room)
     train(room, "a")
-    train(room, "b", round_=1)
+    train(room, "b", round_=2)
     (room.folder / "bad").write_bytes(b"no tensors")
-    good, late = updates(room, "a")[0], updates(room, "b", round_=1)[0]
+    good, late = updates(room, "a")[0], updates(room, "b", round_=2)[0]
     files = [None, str(room.folder / "bad"), late, good]
     alone = run("score", **room.fields(), updates=[good], peers=[])
     scored = run("score", **room.fields(), updates=files, peers=[])

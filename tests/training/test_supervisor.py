@@ -30,7 +30,7 @@ def job(room: Room, spec: bytes | None = None) -> TrainJob:
     return TrainJob(
         spec=spec or room.spec,
         task=TASK,
-        round=0,
+        round=1,
         peer="a",
         beacon=BEACON,
         base_root="bafyv0",
@@ -75,7 +75,7 @@ async def test_jobs_are_done_in_order_and_faults_are_survived(room: Room) -> Non
             ScoreJob(
                 room.spec,
                 TASK,
-                0,
+                1,
                 BEACON,
                 "bafyv0",
                 room.folder / "v0",
