@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, get_args
 
 from protocols import signing
 from storage import canonical, cid
@@ -341,26 +341,7 @@ Payload: TypeAlias = (
     | Evidence
 )
 
-_KINDS: dict[int, Any] = {
-    kind.TYPE: kind
-    for kind in (
-        Transfer,
-        Stake,
-        Unstake,
-        Withdraw,
-        Register,
-        DatasetPublish,
-        NameRegister,
-        NameUpdate,
-        TaskPost,
-        CheckpointCommit,
-        CheckpointReveal,
-        ScoreCommit,
-        ScoreReveal,
-        MergeAttest,
-        Evidence,
-    )
-}
+_KINDS: dict[int, Any] = {kind.TYPE: kind for kind in get_args(Payload)}
 PROTOCOL_TYPES = frozenset(
     kind.TYPE
     for kind in (

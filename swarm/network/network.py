@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING
 
-import psutil  # type: ignore[import-untyped]  # ships no types
+import psutil
 import structlog
 import trio
 
