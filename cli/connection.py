@@ -91,11 +91,21 @@ def answers(home: Path) -> bool:
     return True
 
 
+def _bootstrap() -> tuple[str, ...]:
+    """First addresses of the environment and swarm.toml."""
+    from swarm.config import Settings, default_settings_file
+
+    return Settings.build({}, os.environ, default_settings_file()).bootstrap
+
+
 @contextlib.contextmanager
 def _temporary_node(home: Path) -> Iterator[None]:
     say(f"no node runs on {home}: starting a temporary one")
-    if not (home / GENESIS_FILE).exists():
-        say("hint: that folder knows no network yet; `swarm join --bootstrap ADDRESS` joins one")
+    if not (home / GENESIS_FILE).exists() and not _bootstrap():
+        say(
+            "hint: that folder knows no network yet and becomes part of this machine's own;"
+            " for another network, `swarm join --bootstrap ADDRESS` comes first"
+        )
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     log = home / "temporary.log"
     child = start_node(home, ["--temporary", "--no-train"], log)

@@ -9,6 +9,21 @@ from swarm.errors import UsageError
 _REFERENCE = re.compile(r"([^@\s/]{1,64})(?:@v?(\d{1,18}))?")
 
 
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+"""What the ledger takes as a name."""
+
+
+def check_name(text: str) -> None:
+    """Refuse what the ledger would not take as a new name, before anything is done for it.
+
+    Raises:
+        UsageError: Of another form.
+    """
+    if _NAME.fullmatch(text) is None:
+        message = f"--name: {text[:80]!r} is not a name"
+        raise UsageError(message, "1 to 63 of a-z, 0-9 and -, and the first is no -")
+
+
 def parse_reference(text: str) -> tuple[str, int | None]:
     """Read a name with or without a version.
 

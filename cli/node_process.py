@@ -110,7 +110,7 @@ async def _stop_on_end_of_stdin(scope: trio.CancelScope) -> None:
 async def _tell(node: NodeApi, teller: Teller, settings: Settings, scope: trio.CancelScope) -> None:
     try:
         if teller is Teller.LIVE:
-            await _tell_live(node)
+            await _tell_live(node, gpu=settings.gpu)
         elif teller is Teller.JSON:
             while True:
                 output.print_json(node.status())
@@ -121,14 +121,14 @@ async def _tell(node: NodeApi, teller: Teller, settings: Settings, scope: trio.C
         scope.cancel()
 
 
-async def _tell_live(node: NodeApi) -> None:
+async def _tell_live(node: NodeApi, *, gpu: bool) -> None:
     from rich.live import Live
 
     console = output.console(stderr=True)
-    with Live(view.panel(node.status()), console=console, auto_refresh=False) as live:
+    with Live(view.panel(node.status(), gpu=gpu), console=console, auto_refresh=False) as live:
         while True:
             await trio.sleep(LIVE_SECONDS)
-            live.update(view.panel(node.status()), refresh=True)
+            live.update(view.panel(node.status(), gpu=gpu), refresh=True)
 
 
 async def _tell_lines(node: NodeApi, *, gpu: bool) -> None:
@@ -137,12 +137,16 @@ async def _tell_lines(node: NodeApi, *, gpu: bool) -> None:
     for address in status["addresses"]:
         output.say(f"listening on {address}")
     device = before = None
+    problems: list[str] = []
     while True:
         status = node.status()
         if gpu and status["device"] != device:
             device = status["device"]
-            none = "no accelerator found; " if str(device).startswith("cpu") else ""
-            output.say(f"{none}device: {device}")
+            output.say(f"device: {view.device(status, gpu=gpu)}")
+        for problem in status["problems"]:
+            if problem not in problems:
+                output.say(f"problem: {problem}")
+        problems = status["problems"]
         line = view.line(status)
         if line != before:
             output.say(line)

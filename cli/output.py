@@ -95,3 +95,12 @@ def progress_bar() -> Iterator[Progress | None]:
 def loss(value: float | None) -> str:
     """A loss in nats, or a dash where none is known yet."""
     return "-" if value is None else f"{value:.4f}"
+
+
+def printable(text: str) -> str:
+    """A model's text for stdout: on a terminal, without characters that would steer the terminal."""
+    if not sys.stdout.isatty():
+        return text
+    return "".join(
+        one if one.isprintable() or one in "\n\t" else "\N{REPLACEMENT CHARACTER}" for one in text
+    )

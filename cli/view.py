@@ -20,7 +20,8 @@ def fields(status: Json) -> list[tuple[str, str]]:
     """Names and values, the most asked for first."""
     storage, finality = status["storage"], status["finality_ms"]
     rows = [
-        ("network", f"{status['network']}, chain id {status['chain_id']}"),
+        ("network", status["network"]),
+        ("chain id", status["chain_id"]),
         ("peer", status["peer"]),
         ("peers", f"{status['peers']:,}"),
         ("height", f"{status['height']:,} (epoch {status['epoch']:,}, view {status['view']:,})"),
@@ -86,8 +87,19 @@ def duration(seconds: float) -> str:
     return (f"{days:,} d " if days else "") + f"{hour:02}:{minute:02}:{second:02}"
 
 
-def panel(status: Json) -> RenderableType:
-    """The live view of one node."""
+def device(status: Json, *, gpu: bool) -> str:
+    """What the node computes on; that there is no accelerator only where one was asked for."""
+    name = str(status["device"] or "")
+    return f"no accelerator found; {name}" if gpu and name.startswith("cpu") else name
+
+
+def panel(status: Json, *, gpu: bool = False) -> RenderableType:
+    """The live view of one node.
+
+    Args:
+        status: As the node tells it.
+        gpu: Whether an accelerator was asked for.
+    """
     from rich.panel import Panel
     from rich.table import Table
     from rich.text import Text
@@ -95,7 +107,9 @@ def panel(status: Json) -> RenderableType:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim")
     grid.add_column(overflow="fold")
-    for name, value in fields(status):
+    for name, value in fields(status | {"device": device(status, gpu=gpu)}):
+        if not value:
+            continue
         grid.add_row(name, Text(value, style="yellow" if name == "problem" else ""))
     return Panel(grid, title="swarm", subtitle="Ctrl-C stops the node", expand=False)
 
@@ -103,9 +117,11 @@ def panel(status: Json) -> RenderableType:
 def _finality(milliseconds: Json) -> str:
     if milliseconds.get("p50") is None:
         return ""
-    tail = (
-        ""
-        if milliseconds.get("p99") is None
-        else f" median, {milliseconds['p99'] / 1000:.1f} s in 99 of 100"
-    )
-    return f"{milliseconds['p50'] / 1000:.1f} s{tail}"
+    text = f"{_short(milliseconds['p50'])} median"
+    if milliseconds.get("p99") is None:
+        return text
+    return f"{text}, {_short(milliseconds['p99'])} in 99 of 100"
+
+
+def _short(milliseconds: float) -> str:
+    return f"{milliseconds / 1000:.1f} s" if milliseconds >= 1000 else f"{milliseconds:.0f} ms"

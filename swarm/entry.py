@@ -89,22 +89,27 @@ async def find(
         message = f"{folder} belongs to network {known.chain_id.hex()}, not {given.chain_id.hex()}"
         raise UsageError(message, "give another --home for another network")
     found = known or given
-    running = [
-        one for one in machine.running() if not found or one.chain_id == found.chain_id.hex()
-    ]
-    local = tuple(address for one in running for address in one.addresses)
     if found is None and bootstrap:
-        found = await _ask_until_told(bootstrap, signer, hello, say)
-        local = ()
-    elif found is None and local:
+        found = await _ask_until_told(lambda: bootstrap, signer, hello, say)
+    elif found is None and _local(machine):
         say("joining the network of this machine's own")
-        found = await _ask_until_told(local, signer, hello, say)
-    elif found is None:
+        found = await _ask_until_told(lambda: _local(machine), signer, hello, say)
+    if found is None:
         say("no address given and no node runs here: starting a network of this machine's own")
         found = _own(signer)
     if known is None:
         await trio.to_thread.run_sync(found.save, path)
-    return Entry(found, (*bootstrap, *local))
+    return Entry(found, (*bootstrap, *_local(machine, found.chain_id)))
+
+
+def _local(machine: Machine, chain_id: bytes | None = None) -> tuple[str, ...]:
+    """Addresses of nodes that run on this machine, of one network or of any."""
+    return tuple(
+        address
+        for one in machine.running()
+        if chain_id is None or one.chain_id == chain_id.hex()
+        for address in one.addresses
+    )
 
 
 def _load(path: Path) -> Genesis:
@@ -127,15 +132,15 @@ def _own(signer: Signer) -> Genesis:
 
 
 async def _ask_until_told(
-    addresses: Sequence[str],
+    addresses: Callable[[], Sequence[str]],
     signer: Signer,
     hello: Callable[[], Hello],
     say: Callable[[str], None],
-) -> Genesis:
-    """Ask every address in turn for the genesis until one gives it."""
+) -> Genesis | None:
+    """Ask every address in turn for the genesis until one gives it; None once there is none to ask."""
     told: set[str] = set()
-    while True:
-        for address in addresses:
+    while lap := addresses():
+        for address in lap:
             genesis = await _ask(address, signer, hello)
             if genesis is not None:
                 say(
@@ -146,10 +151,11 @@ async def _ask_until_told(
                 told.add(address)
                 say(f"no answer from {address} yet; going on trying")
         await trio.sleep(PAUSE_SECONDS)
+    return None
 
 
 async def _ask(address: str, signer: Signer, hello: Callable[[], Hello]) -> Genesis | None:
-    network = Network(NetworkSettings(), signer, b"", hello)
+    network = Network(NetworkSettings(listen=()), signer, b"", hello)
     genesis: Genesis | None = None
     async with trio.open_nursery() as nursery:
         await nursery.start(network.run)
@@ -159,6 +165,6 @@ async def _ask(address: str, signer: Signer, hello: Callable[[], Hello]) -> Gene
                 expected = network.remote_chain_id(peer)
                 genesis = Genesis.decode(await fetch_genesis(network, peer, expected))
             except Exception as error:  # noqa: BLE001 - whatever a first address does, another is tried
-                _log.info("entry.failed", address=address, error=str(error))
+                _log.debug("entry.failed", address=address, error=str(error))
         nursery.cancel_scope.cancel()
     return genesis

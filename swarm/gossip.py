@@ -3,11 +3,13 @@
     message = canonical [version, [transaction bytes…]]
 
 Gossip is a hint: what is lost here is sent again by the wallet that made it.
+A node gossips only what it has checked, so one transaction that is malformed or not signed by its sender
+is a lie of the batch's publisher: the rest of the batch is left unread, and so is what that peer sends later.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from typing import TYPE_CHECKING
 
 import structlog
@@ -16,10 +18,12 @@ import trio
 from protocols.transport import MAX_GOSSIP_BYTES
 from storage import canonical
 from storage.errors import CanonicalError
-from swarm.ledger.errors import LedgerError
-from swarm.ledger.transactions import decode
+from swarm.ledger.errors import LedgerError, TransactionError
+from swarm.ledger.transactions import decode, transaction_id
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from protocols.transport import PeerId, Transport
     from swarm.ledger.application import LedgerApplication
 
@@ -30,6 +34,8 @@ BATCH_SECONDS = 0.05
 BATCH_BYTES = MAX_GOSSIP_BYTES - 2048
 MAX_QUEUE = 20_000
 """Transactions that wait to be sent; the oldest are dropped, and their wallets send them again."""
+MAX_LIARS = 1024
+"""Peers whose batches are left unread; the one caught longest ago is forgotten first."""
 
 
 class TransactionGossip:
@@ -39,12 +45,25 @@ class TransactionGossip:
         transport: The network.
         topic: Its name.
         ledger: Whose mempool takes what arrives.
+        on_lie: Told (peer, what it did) on the event loop.
+        in_thread: False checks batches on the event loop, for tests on a virtual clock.
     """
 
-    def __init__(self, transport: Transport, topic: str, ledger: LedgerApplication) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        topic: str,
+        ledger: LedgerApplication,
+        on_lie: Callable[[PeerId, str], None] = lambda _peer, _why: None,
+        *,
+        in_thread: bool = True,
+    ) -> None:
         self._transport = transport
         self._topic = topic
         self._ledger = ledger
+        self._on_lie = on_lie
+        self._in_thread = in_thread
+        self._liars: OrderedDict[PeerId, None] = OrderedDict()
         self._queue: deque[bytes] = deque(maxlen=MAX_QUEUE)
         self._waiting = trio.Event()
         self.received = 0
@@ -76,19 +95,50 @@ class TransactionGossip:
     async def _receive(self) -> None:
         async with self._transport.subscribe(self._topic) as messages:
             async for peer, body in messages:
-                self._take(peer, body)
+                if peer in self._liars:
+                    continue
+                try:
+                    # Signatures take milliseconds a batch: off the event loop, and one batch at a time.
+                    if self._in_thread:
+                        await trio.to_thread.run_sync(self._take, body)
+                    else:
+                        self._take(body)
+                except (CanonicalError, TransactionError) as error:
+                    self._lied(peer, str(error))
+                except Exception:  # noqa: BLE001 - whatever a stranger sends, the node goes on
+                    _log.exception("gossip.broken", peer=peer)
 
-    def _take(self, peer: PeerId, body: bytes) -> None:
-        try:
-            version, batch = canonical.decode(body, max_bytes=MAX_GOSSIP_BYTES)
-            if version != _VERSION or type(batch) is not list:
-                return
-        except (CanonicalError, ValueError, TypeError):
-            _log.info("gossip.malformed", peer=peer)
+    def _lied(self, peer: PeerId, why: str) -> None:
+        _log.info("gossip.lie", peer=peer, why=why)
+        self._liars[peer] = None
+        if len(self._liars) > MAX_LIARS:
+            self._liars.popitem(last=False)
+        self._on_lie(peer, f"transactions: {why}")
+
+    def _take(self, body: bytes) -> None:
+        """Hand a batch to the mempool.
+
+        Raises:
+            CanonicalError: Not a message.
+            TransactionError: Something in it is no transaction of its sender.
+        """
+        message = canonical.decode(body, max_bytes=MAX_GOSSIP_BYTES)
+        if type(message) is not list or len(message) != 2 or type(message[1]) is not list:
+            raise CanonicalError(_MALFORMED)
+        version, batch = message
+        if version != _VERSION:
             return
         for data in batch:
+            if type(data) is not bytes:
+                raise CanonicalError(_MALFORMED)
+            if self._ledger.mempool.known(transaction_id(data)) is not None:
+                continue  # sent again, and checked before
+            transaction = decode(data)
             try:
-                self._ledger.submit(decode(data))
+                self._ledger.submit(transaction)
                 self.received += 1
-            except (LedgerError, TypeError):
+            except LedgerError:
                 self.refused += 1
+
+
+_MALFORMED = "a batch is a version and a list of transactions"

@@ -83,7 +83,14 @@ class Machine:
         return found
 
     def enter(self, chain_id: bytes, addresses: list[str]) -> None:
-        """Say where this process can be reached."""
+        """Say where this process can be reached.
+
+        Raises:
+            OSError: The folder cannot be written.
+        """
+        self._folder.mkdir(
+            mode=0o700, parents=True, exist_ok=True
+        )  # it goes when the user logs out
         own = psutil.Process()
         record = Running(own.pid, own.create_time(), chain_id.hex(), tuple(addresses))
         temporary = self._folder / f"{own.pid}.part"
@@ -106,12 +113,12 @@ def _read(path: Path) -> Running | None:
             str(record["chain_id"]),
             tuple(str(one) for one in record["addresses"]),
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 
 def _alive(record: Running) -> bool:
     try:
         return bool(abs(psutil.Process(record.pid).create_time() - record.created) < 1.0)
-    except psutil.Error:
+    except (psutil.Error, ValueError, OverflowError):  # the last two: a number that no process has
         return False

@@ -68,8 +68,8 @@ def prove(ledger: LedgerApplication, name: str, version: int | None = None) -> P
         NotFoundError: No such name or version, up to the height that the message names.
         SwarmError: The proof does not hold: this node's state is damaged.
     """
-    latest = ledger.view().name(name)
-    height = ledger.view().height
+    view = ledger.view()
+    latest, height = view.name(name), view.height
     if latest is None:
         message = f"no model is called {name!r} on this network at height {height:,}"
         raise NotFoundError(message, "`swarm tasks` lists the names; is this the right network?")

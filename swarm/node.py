@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import ExitStack
 from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING
@@ -41,14 +42,14 @@ from swarm.operations import Operations
 from swarm.participant import membership
 from swarm.participant.announcements import Announcements
 from swarm.participant.core import Me
-from swarm.participant.service import Participant
+from swarm.participant.service import UPDATE_LABEL, Participant
 from swarm.shelf import Shelf
 from swarm.training.errors import WorkerError
 from swarm.training.supervisor import Worker, WorkerSettings
 from swarm.wallet import Wallet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from protocols.consensus.messages import Block, Certificate
     from protocols.signing import Signer
@@ -65,6 +66,8 @@ ENTER_SECONDS = 5.0
 MEMBERSHIP_BLOCKS = 8
 """Between two looks at whether this account should register or stake."""
 DISK_THREADS = 4
+AGAIN_SECONDS = 5.0
+"""Before a background task that failed is run again."""
 
 
 async def run_node(
@@ -86,7 +89,7 @@ async def run_node(
     with NodeLock(settings.home):
         signer = Identity.load_or_create(settings.home).signer
         machine = Machine(platformdirs.user_runtime_path("swarm"))
-        deciding = await _decide(settings, machine)
+        deciding = await _decide(settings, machine, say)
         try:
             found = await entry.find(
                 settings.home,
@@ -108,12 +111,18 @@ async def run_node(
                 deciding.release()
 
 
-async def _decide(settings: Settings, machine: Machine) -> Deciding | None:
+async def _decide(
+    settings: Settings, machine: Machine, say: Callable[[str], None]
+) -> Deciding | None:
     """Wait for the lock, where this node may turn out to be the first of this machine's own network."""
     known = (settings.home / entry.GENESIS_FILE).exists()
     if known or settings.bootstrap or settings.genesis is not None:
         return None
-    while (deciding := machine.decide()) is None:  # noqa: ASYNC110 - another process holds it
+    told = False
+    while (deciding := machine.decide()) is None:
+        if not told:
+            say("another node of this machine is looking for its network; waiting for it")
+            told = True
         await trio.sleep(DECIDE_SECONDS)
     return deciding
 
@@ -194,10 +203,12 @@ class Node:
             on_behind=self.sync.wake,
             on_blame=self.network.note_misbehaviour,
         )
-        self._gossip = TransactionGossip(self.network, f"{topic}/tx", self.ledger)
+        self._gossip = TransactionGossip(
+            self.network, f"{topic}/tx", self.ledger, self.network.note_misbehaviour
+        )
         self.wallet = Wallet(signer, self.ledger, self.heights, self._gossip.queue)
         self.worker = Worker(WorkerSettings(device="auto" if settings.gpu else "cpu"))
-        self.shelf = Shelf(home / "shelf", self.store, self.exchange)
+        self.shelf = Shelf(home / "shelf", self.store, self.exchange, settings.storage)
         self._announcements = Announcements(
             self.network, f"{topic}/updates", signer.public_key, self.ledger.view, self.shelf
         )
@@ -228,24 +239,24 @@ class Node:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             await nursery.start(self.network.run)
-            self._machine.enter(self.genesis.chain_id, self.network.addresses())
+            self._enter()
             if deciding is not None:
                 deciding.release()
             self.exchange.register()
             for part in (self.exchange.run, self.sync.run, self.worker.run):
                 await nursery.start(part)
+            nursery.start_soon(self._vote)
             for task in (
-                self._vote,
                 self._gossip.run,
                 self.wallet.run,
                 self._announcements.run,
-                self.participant.run,
+                self._participate,
                 self._keep_membership,
                 self._keep_entered,
                 self._provide_again,
                 self._describe_worker,
             ):
-                nursery.start_soon(task)
+                nursery.start_soon(_again_and_again, task)
             api = Operations(self)
             await nursery.start(partial(serve, api, self.settings.home / "control.sock"))
             on_ready(api)
@@ -258,10 +269,10 @@ class Node:
 
     def close(self) -> None:
         """Close the stores; nothing of the node may run any more."""
-        self._machine.leave()
-        self._votes.close()
-        self._state.close()
-        self.store.close()
+        with ExitStack() as last_first:
+            for close in (self.store.close, self._state.close, self._votes.close):
+                last_first.callback(close)
+            last_first.callback(self._machine.leave)
 
     def problems(self) -> list[str]:
         """What is wrong now, in sentences."""
@@ -299,10 +310,15 @@ class Node:
         await self.sync.caught_up.wait()
         await self.consensus.run()
 
+    async def _participate(self) -> None:
+        """Take part in rounds once they are those of now: old ones would be begun and given up block by block."""
+        await self.sync.caught_up.wait()
+        await self.participant.run()
+
     async def _provide_again(self) -> None:
         """Announce what an earlier run published."""
         for root, label in (await trio.to_thread.run_sync(self.store.pins)).items():
-            if label != "update":
+            if label != UPDATE_LABEL:
                 await self.network.provide(root)
 
     async def _describe_worker(self) -> None:
@@ -313,7 +329,11 @@ class Node:
                 self.device = f"no worker: {error}"
 
     async def _keep_membership(self) -> None:
-        """Register, and stake what was earned, when the ledger says that it is time."""
+        """Register, and stake what was earned, when the ledger says that it is time.
+
+        What peers say about their heads does not count here: one that lies would keep this node out.
+        """
+        await self.sync.caught_up.wait()
         height = self.heights.height - MEMBERSHIP_BLOCKS
         while True:
             await self.heights.above(height + MEMBERSHIP_BLOCKS - 1)
@@ -327,7 +347,7 @@ class Node:
                 trains=self.settings.train,
                 validates=self.settings.validate,
             )
-            if step is not None and height + 2 >= self.best_head():
+            if step is not None:
                 try:
                     await self.wallet.submit(step)
                 except (SwarmError, LedgerError) as error:
@@ -336,5 +356,26 @@ class Node:
     async def _keep_entered(self) -> None:
         """Keep the addresses that this machine's other nodes see up to date."""
         while True:
-            self._machine.enter(self.genesis.chain_id, self.network.addresses())
+            self._enter()
             await trio.sleep(ENTER_SECONDS)
+
+    def _enter(self) -> None:
+        try:
+            self._machine.enter(self.genesis.chain_id, self.network.addresses())
+        except OSError as error:  # only nodes that start without an address miss it
+            _log.warning("machine.not_entered", error=str(error))
+
+
+async def _again_and_again(task: Callable[[], Awaitable[None]]) -> None:
+    """Run a task to its end; one that fails is run again and does not end a node that keeps data for others.
+
+    Consensus and sync are not run so: a ledger that refuses what is final has to stop.
+    """
+    while True:
+        try:
+            await task()
+        except Exception:  # noqa: BLE001 - the boundary of one background task
+            _log.exception("task.failed", task=getattr(task, "__qualname__", repr(task)))
+        else:
+            return
+        await trio.sleep(AGAIN_SECONDS)

@@ -16,7 +16,7 @@ from protocols import signing
 from storage import cid as cids
 from storage.errors import CidError
 from swarm import datasets, models, reports
-from swarm.errors import NotFoundError, RefusedError, UsageError
+from swarm.errors import NetworkError, NotFoundError, RefusedError, UsageError
 from swarm.ledger.transactions import (
     DatasetPublish,
     NameRegister,
@@ -156,11 +156,19 @@ class Operations:
 
     async def tasks(self) -> list[Json]:
         view = self._node.ledger.view()
-        return [reports.task_summary(view, task) for task in view.tasks()]
+
+        def read() -> list[Json]:
+            return [reports.task_summary(view, task) for task in view.tasks()]
+
+        return await trio.to_thread.run_sync(read)
 
     async def scoreboard(self, task: str) -> Json:
         view = self._node.ledger.view()
-        return reports.scoreboard(view, _task(view, task))
+
+        def read() -> Json:
+            return reports.scoreboard(view, _task(view, task))
+
+        return await trio.to_thread.run_sync(read)
 
     # Money
 
@@ -241,13 +249,21 @@ class Operations:
                     await node.heights.above(node.heights.height)
 
     async def _prove(self, name: str, version: int | None) -> models.ProvenName:
-        """A proof against the newest block, or the next one where it is final only by its descendant."""
-        while True:
-            height = self._node.heights.height
-            proven = await trio.to_thread.run_sync(models.prove, self._node.ledger, name, version)
-            if proven is not None:
-                return proven
-            await self._node.heights.above(height)
+        """A proof against the newest block, or the next one where it is final only by its descendant.
+
+        Raises:
+            NetworkError: The next one does not come.
+        """
+        ledger, heights = self._node.ledger, self._node.heights
+        with trio.move_on_after(CATCH_UP_SECONDS):
+            while True:
+                height = heights.height
+                proven = await trio.to_thread.run_sync(models.prove, ledger, name, version)
+                if proven is not None:
+                    return proven
+                await heights.above(height)
+        message = f"no block that proves {name} came within {CATCH_UP_SECONDS:.0f} s"
+        raise NetworkError(message, "see `swarm status`: is any peer connected?")
 
     async def _write(self, root: cids.Cid, path: Path, progress: Progress) -> Json:
         _check_free(path)
@@ -269,12 +285,13 @@ class Operations:
         progress("base", 0, 1)
         with tempfile.TemporaryDirectory(dir=node.settings.home, prefix="base-") as scratch:
             out = Path(scratch) / "checkpoint"
-            data = await node.shelf.take(dataset)
-            await node.shelf.take(pool)
-            try:
-                await node.worker.initial(encoded, data, out)
-            except WorkerError as error:
-                raise UsageError(f"the task cannot be started: {error}") from error  # noqa: EM102
+            with node.shelf.lease() as lease:
+                data = await lease.take(dataset)
+                await lease.take(pool)
+                try:
+                    await node.worker.initial(encoded, data, out)
+                except WorkerError as error:
+                    raise UsageError(f"the task cannot be started: {error}") from error  # noqa: EM102
             base = await datasets.publish(out, node.store, node.network)
         progress("base", 1, 1)
         payload = TaskPost(
@@ -326,9 +343,14 @@ class Operations:
             _check_free(path)
         fetched = await self.fetch(name, version, None, _silent)
         target = path if path is not None else self._node.settings.home / f"{name}.png"
-        made = await self._node.worker.sample(
-            Path(fetched["path"]), prompt or "", target, length=length, seed=seed
-        )
+        with self._node.shelf.lease() as lease:
+            checkpoint = await lease.take(cids.parse(fetched["cid"]))
+            if not (checkpoint / "config.json").is_file():
+                message = f"{name}@{fetched['version']} is not a model: it holds no config.json"
+                raise UsageError(message, "`swarm fetch` writes it as it is")
+            made = await self._node.worker.sample(
+                checkpoint, prompt or "", target, length=length, seed=seed
+            )
         common: Json = {"name": name, "version": fetched["version"], "cid": fetched["cid"]}
         return common | ({"path": str(made)} if isinstance(made, Path) else {"text": made})
 
@@ -339,8 +361,10 @@ class Operations:
         if task is None:
             message = f"no task trains {name!r}, so there is no validation pool to score it on"
             raise NotFoundError(message)
-        pool = await self._node.shelf.take(task.pool)
-        loss = await self._node.worker.evaluate(task.spec, Path(fetched["path"]), pool, None)
+        with self._node.shelf.lease() as lease:
+            checkpoint = await lease.take(cids.parse(fetched["cid"]))
+            pool = await lease.take(task.pool)
+            loss = await self._node.worker.evaluate(task.spec, checkpoint, pool, None)
         return {
             "name": name,
             "version": fetched["version"],

@@ -8,17 +8,22 @@ from protocols import signing
 from storage import cid
 from swarm.ledger import transactions
 from swarm.ledger.errors import LedgerError
+from swarm.ledger.state import SettledRound, history_key, load
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from protocols.consensus.messages import Block
     from storage.cid import Cid
     from swarm.ledger.application import LedgerApplication
-    from swarm.ledger.state import LedgerView, RoundState, SettledRound, TaskState
+    from swarm.ledger.state import LedgerView, RoundState, TaskState
 
 Json = dict[str, Any]
 
 LOSS_UNITS = 10**5
 """Losses and scores on the ledger are in 10^-5."""
+MAX_LOOKED_AT = 64
+"""Rounds in which a task's first or newest loss is looked for."""
 
 
 def root_text(root: Cid) -> str | None:
@@ -69,7 +74,6 @@ def task_summary(view: LedgerView, task: TaskState) -> Json:
     """One task in a list."""
     round_ = view.round(task.id)
     entry = view.name(task.name)
-    history = view.history(task.id)
     return {
         "task": task.id.hex(),
         "name": task.name,
@@ -81,8 +85,8 @@ def task_summary(view: LedgerView, task: TaskState) -> Json:
         "phase": round_.phase.name.lower() if round_ else "closed",
         "blocks_left": max(0, round_.phase_deadline - view.height) if round_ else 0,
         "version": entry.version if entry else 0,
-        "loss": newest_loss(history),
-        "first_loss": first_loss(history),
+        "loss": newest_loss(view, task),
+        "first_loss": first_loss(view, task),
         "budget": task.budget,
         "escrow": task.escrow,
         "dataset": root_text(task.dataset),
@@ -91,16 +95,26 @@ def task_summary(view: LedgerView, task: TaskState) -> Json:
     }
 
 
-def newest_loss(history: list[SettledRound]) -> float | None:
+def newest_loss(view: LedgerView, task: TaskState) -> float | None:
     """The loss of the newest version, as its validators attested it."""
-    losses = [one.merged_loss for one in history if one.merged_loss is not None]
-    return loss_of(losses[-1]) if losses else None
+    numbers = range(task.done, max(0, task.done - MAX_LOOKED_AT), -1)
+    losses = (one.merged_loss for one in _rounds(view, task, numbers))
+    return loss_of(next((one for one in losses if one is not None), None))
 
 
-def first_loss(history: list[SettledRound]) -> float | None:
+def first_loss(view: LedgerView, task: TaskState) -> float | None:
     """The loss of the first round's base, as its validators scored it."""
-    losses = [one.base_loss for one in history if one.base_loss is not None]
-    return loss_of(losses[0]) if losses else None
+    numbers = range(1, min(task.done, MAX_LOOKED_AT) + 1)
+    losses = (one.base_loss for one in _rounds(view, task, numbers))
+    return loss_of(next((one for one in losses if one is not None), None))
+
+
+def _rounds(view: LedgerView, task: TaskState, numbers: range) -> Iterator[SettledRound]:
+    """Rounds that ended, one read each: a task may have a hundred thousand."""
+    for number in numbers:
+        data = view.raw.get(history_key(task.id, number))
+        if data is not None:
+            yield SettledRound.unpack(task.id, number, load(data))
 
 
 def scoreboard(view: LedgerView, task: TaskState) -> Json:

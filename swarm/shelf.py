@@ -1,22 +1,28 @@
 """Roots unpacked to files, as the worker reads them: datasets, pools, checkpoints, updates.
 
 A shelf is a cache: every entry can be fetched and written again from its CID, so the least recently
-used ones go when it holds more bytes than it may.
+used ones go when a new one needs their room; entries under a lease stay.
+It never holds more than its limit, which counts files as they lie on the disk and not chunks: a small manifest
+can name one chunk a million times, or a million empty files. The chunks themselves are in the store, whose quota counts them once more.
 """
 
 from __future__ import annotations
 
 import contextlib
 import shutil
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import trio
 
+from protocols.exchange.errors import ContentTooLargeError
 from storage import cid as cids
-from swarm.datasets import get
+from storage import unixfs
+from storage.errors import CidError, ManifestError, QuotaError
+from storage.unixfs_nodes import Kind, read_node
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from protocols.exchange.service import ExchangeService
@@ -24,17 +30,19 @@ if TYPE_CHECKING:
     from storage.cid import Cid
 
 DEFAULT_BYTES = 4 * 2**30
-"""How much a shelf holds before it lets the oldest go."""
+"""How much a shelf holds if not told otherwise."""
+ENTRY_BYTES = 4096
+"""What each file and folder counts beside its bytes."""
 
 
 class Shelf:
     """A folder with one entry a root.
 
     Args:
-        folder: Where the entries are; made if need be.
+        folder: Where the entries are; made if need be. What an unfinished write left there is removed.
         store: Where chunks are read from.
         exchange: Fetches what the store lacks.
-        limit: Bytes to hold; the entries in use are never removed.
+        limit: Bytes of files that it may hold.
     """
 
     def __init__(
@@ -46,6 +54,25 @@ class Shelf:
         self._exchange = exchange
         self._limit = limit
         self._locks: dict[Cid, trio.Lock] = {}
+        self._users: Counter[Path] = Counter()
+        self._removed = 0
+        self._sizes: dict[Path, int] = {}
+        """Bytes of each entry, the least recently used first; written and read by the event loop alone."""
+        for path in sorted(folder.iterdir(), key=lambda one: one.lstat().st_mtime):
+            if _is_entry(path):
+                self._sizes[path] = _size_on_disk(path)
+            else:
+                _remove(path)
+
+    @contextlib.contextmanager
+    def lease(self) -> Iterator[Lease]:
+        """What is taken through the lease stays on the shelf until the block ends."""
+        lease = Lease(self)
+        try:
+            yield lease
+        finally:
+            self._users.subtract(lease.paths)
+            self._users += Counter()  # drops those at zero
 
     async def take(
         self,
@@ -61,27 +88,30 @@ class Shelf:
             root: What to take.
             providers: Who is asked first; None looks for them.
             progress: Told (bytes here, bytes in total).
-            max_bytes: Refuse content that is larger.
+            max_bytes: Refuse content that is larger; the shelf's limit if that is lower.
 
         Raises:
             ContentNotFoundError: Nobody that was asked holds it.
-            QuotaError: It does not fit into what this node lends.
+            ContentTooLargeError: Its files have more bytes than allowed.
+            QuotaError: It does not fit into what this node lends, or beside the entries that are in use.
         """
-        path = self._folder / cids.text(root)
+        with self.lease() as lease:
+            return await lease.take(root, providers, progress, max_bytes=max_bytes)
+
+    async def _take(
+        self,
+        root: Cid,
+        providers: Sequence[str] | None,
+        progress: Callable[[int, int], None] | None,
+        max_bytes: int | None,
+    ) -> Path:
+        path = self.path(root)
         lock = self._locks.setdefault(root, trio.Lock())
         try:
             async with lock:
-                if not path.exists():
-                    await get(
-                        root,
-                        self._exchange,
-                        self._store,
-                        path,
-                        providers=providers,
-                        progress=progress,
-                        max_bytes=max_bytes,
-                    )
-                    await trio.to_thread.run_sync(self._trim, path)
+                if path not in self._sizes or not path.exists():
+                    await self._unpack(root, path, providers, progress, max_bytes)
+                self._sizes[path] = self._sizes.pop(path)
                 with contextlib.suppress(OSError):
                     path.touch()
         finally:
@@ -89,19 +119,123 @@ class Shelf:
                 self._locks.pop(root, None)
         return path
 
-    def _trim(self, keep: Path) -> None:
-        entries = sorted(self._folder.iterdir(), key=lambda one: one.stat().st_mtime)
-        sizes = {one: _size(one) for one in entries}
-        held = sum(sizes.values())
-        for entry in entries:
-            if held <= self._limit:
-                return
-            if entry != keep:
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-                held -= sizes[entry]
+    def path(self, root: Cid) -> Path:
+        """Where a root's entry is, or would be."""
+        return self._folder / cids.text(root)
+
+    async def _unpack(
+        self,
+        root: Cid,
+        path: Path,
+        providers: Sequence[str] | None,
+        progress: Callable[[int, int], None] | None,
+        max_bytes: int | None,
+    ) -> None:
+        most = self._limit if max_bytes is None else min(max_bytes, self._limit)
+        await self._exchange.fetch(root, providers, progress, max_bytes=most)
+        size = await trio.to_thread.run_sync(_size_to_be, root, self._store)
+        if size > most:
+            raise ContentTooLargeError(root, size, most)
+        self._sizes.pop(path, None)
+        gone = self._make_room(size)
+        self._sizes[path] = size
+        try:
+            for one in gone:
+                await trio.to_thread.run_sync(_remove, one)
+            await trio.to_thread.run_sync(unixfs.write_path, root, self._store, path)
+        except BaseException:
+            self._sizes.pop(path, None)
+            raise
+
+    def _make_room(self, size: int) -> list[Path]:
+        """Take entries off the shelf, the oldest first; where they are now, to be removed.
+
+        Raises:
+            QuotaError: What is in use leaves too little room.
+        """
+        free = self._limit - sum(self._sizes.values())
+        victims = []
+        for path, held in self._sizes.items():
+            if free >= size:
+                break
+            if not self._users[path]:
+                victims.append(path)
+                free += held
+        if free < size:
+            raise QuotaError(size, max(0, free))
+        gone = []
+        for path in victims:
+            del self._sizes[path]
+            self._removed += 1
+            aside = self._folder / f".removed-{self._removed}"
+            with contextlib.suppress(FileNotFoundError):  # a person may have removed it
+                gone.append(path.replace(aside))
+        return gone
 
 
-def _size(path: Path) -> int:
-    if path.is_file():
-        return path.stat().st_size
-    return sum(one.stat().st_size for one in path.rglob("*") if one.is_file())
+class Lease:
+    """Takes entries that stay until the lease ends.
+
+    Attributes:
+        paths: What it holds.
+    """
+
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+        self.paths: list[Path] = []
+
+    async def take(
+        self,
+        root: Cid,
+        providers: Sequence[str] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        *,
+        max_bytes: int | None = None,
+    ) -> Path:
+        """As `Shelf.take`."""
+        path = self._shelf.path(root)
+        self.paths.append(path)
+        self._shelf._users[path] += 1
+        return await self._shelf._take(root, providers, progress, max_bytes)
+
+
+def _is_entry(path: Path) -> bool:
+    try:
+        cids.parse(path.name)
+    except CidError:
+        return False
+    return not path.is_symlink()
+
+
+def _size_on_disk(path: Path) -> int:
+    below = path.rglob("*") if path.is_dir() else ()
+    return sum(one.stat().st_size + ENTRY_BYTES for one in (path, *below))
+
+
+def _size_to_be(root: Cid, store: Blockstore) -> int:
+    """Bytes of the files of a root that the store holds, each counted as often as it stands in the tree.
+
+    Raises:
+        ManifestError: It is malformed or has too many entries.
+    """
+    node = read_node(root, store.get(root))
+    if node.kind is Kind.FILE:
+        return node.size + ENTRY_BYTES
+    total, left, folders = 0, unixfs.MAX_ENTRIES, [root]
+    while folders:
+        for entry in unixfs.listing(folders.pop(), store):
+            left -= 1
+            if left < 0:
+                message = f"{cids.text(root)} has more than {unixfs.MAX_ENTRIES:,} entries"
+                raise ManifestError(message)
+            if entry.kind == "folder":
+                folders.append(entry.cid)
+            total += ENTRY_BYTES if entry.kind == "folder" else entry.size + ENTRY_BYTES
+    return total
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,11 +1,14 @@
 """This node's account: signs transactions, hands them to the chain, and sees to it that they arrive.
 
 Gossip loses messages, so a transaction of ours that is not final after a few blocks is sent again
-until it is, or until it has expired.
+until it is, or until it has expired. It is also put back into this node's own mempool, which may have let
+it go for a higher tip: the nonces after it wait for it. What was pending when the node stopped is forgotten;
+whoever asked for it asks again, and one of the two with the same nonce is then passed over.
 """
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -82,11 +85,12 @@ class Wallet:
         view = self._ledger.view()
         height = view.height
         fee, tip = self._fee(view.base_fee, view.account(self._signer.public_key).balance)
+        nonce = self._ledger.next_nonce(self._signer.public_key)
         try:
             data = sign(
                 self._signer,
                 self._ledger.chain_id,
-                self._ledger.next_nonce(self._signer.public_key),
+                nonce,
                 payload,
                 valid_until=height + VALID_BLOCKS,
                 max_fee=fee,
@@ -97,7 +101,7 @@ class Wallet:
             message = f"the ledger does not take it: {error}"
             raise RefusedError(message) from error
         identifier = transaction_id(data)
-        self._pending[identifier] = _Pending(data, height, height + VALID_BLOCKS)
+        self._pending[identifier] = _Pending(data, nonce, height, height + VALID_BLOCKS)
         self._gossip(data)
         return identifier
 
@@ -106,17 +110,19 @@ class Wallet:
 
         Raises:
             NetworkError: No block held it in time.
-            RefusedError: It is final, and failed.
+            RefusedError: It is final, and failed; or it can be in no block any more.
         """
         height = self._heights.height
         with trio.move_on_after(seconds):
             while True:
+                next_nonce = self._nonce()
                 included = self._ledger.included(identifier)
                 if included is not None:
                     if included.error:
                         message = f"the transaction failed: {included.error}"
                         raise RefusedError(message)
                     return Included(included.height, included.error)
+                self._check_possible(identifier, next_nonce)
                 height = await self._heights.above(height)
         message = f"the transaction is in no block after {seconds:.0f} s"
         raise NetworkError(
@@ -128,12 +134,27 @@ class Wallet:
         height = self._heights.height
         while True:
             height = await self._heights.above(height)
+            next_nonce = self._nonce()
             for identifier, pending in list(self._pending.items()):
-                if self._ledger.included(identifier) is not None or height > pending.expires:
+                if pending.nonce < next_nonce or height > pending.expires:
+                    if self._ledger.included(identifier) is None:
+                        _log.info("transaction.lost", id=identifier.hex(), nonce=pending.nonce)
                     del self._pending[identifier]
                 elif height - pending.sent >= RESEND_BLOCKS:
                     pending.sent = height
+                    with contextlib.suppress(LedgerError):  # it waits there already, as it should
+                        self._ledger.submit(pending.data)
                     self._gossip(pending.data)
+
+    def _nonce(self) -> int:
+        """The next nonce that a block takes from this account."""
+        return self._ledger.view().account(self._signer.public_key).nonce
+
+    def _check_possible(self, identifier: bytes, next_nonce: int) -> None:
+        pending = self._pending.get(identifier)
+        if pending is None or pending.nonce < next_nonce:
+            message = "the transaction was passed over: it expired, or another took its number"
+            raise RefusedError(message, "look at the balance and ask again")
 
     @staticmethod
     def _fee(base_fee: int, balance: int) -> tuple[int, int]:
@@ -145,5 +166,6 @@ class Wallet:
 @dataclass(slots=True)
 class _Pending:
     data: bytes
+    nonce: int
     sent: int
     expires: int

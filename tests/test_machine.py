@@ -32,9 +32,18 @@ def test_the_file_of_a_killed_node_and_of_a_reused_pid_is_removed(tmp_path) -> N
 
 def test_garbage_in_the_folder_is_no_node(tmp_path) -> None:
     machine = Machine(tmp_path / "run")
-    for name, data in {"1.node": "[]", "2.node": "{", "3.node": '{"pid": "x"}'}.items():
-        (tmp_path / "run" / name).write_text(data)
+    whole = '{"pid": %s, "created": 1, "chain_id": "", "addresses": []}'
+    texts = ["[]", "{", '{"pid": "x"}', whole % "1e999", whole % -1, whole % 10**30]
+    for at, text in enumerate(texts):
+        (tmp_path / "run" / f"{at}.node").write_text(text)
     assert machine.running() == []
+
+
+def test_a_folder_that_was_removed_under_a_running_node_is_made_again(tmp_path) -> None:
+    machine = Machine(tmp_path / "run")
+    (tmp_path / "run").rmdir()
+    machine.enter(b"c" * 32, [])
+    assert len(machine.running()) == 1
 
 
 def test_only_one_node_at_a_time_decides(tmp_path) -> None:

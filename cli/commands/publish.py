@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from cli import connection, output
+from cli.names import check_name
 
 
 @click.command("publish")
@@ -22,8 +23,15 @@ def command(*, path: Path, name: str | None, only_hash: bool, home: Path, as_jso
             raise click.UsageError(message)
         _only_hash(path, as_json=as_json)
         return
+    if name is not None:
+        check_name(name)
     with connection.connect(home) as client, output.progress_bar() as progress:
         published = client.publish(path, name, progress)
+        temporary = client.status()["temporary"]
+    if temporary:
+        output.say(
+            f"it lies in {home}; others can fetch it from here while a node runs on that folder: `swarm join`"
+        )
     if as_json:
         output.print_json(published)
         return

@@ -53,4 +53,4 @@ def command(
     if as_json:
         output.print_json(made)
     else:
-        click.echo(made["text"] if "text" in made else made["path"])
+        click.echo(output.printable(made["text"]) if "text" in made else made["path"])

@@ -33,7 +33,9 @@ def command(*, task: str, home: Path, as_json: bool) -> None:
         return
     rows = []
     for one in board["rounds"]:
-        left = (str(one["round"]), f"{output.loss(one['base_loss'])} -> {output.loss(one['loss'])}")
+        known = one["base_loss"] is not None or one["loss"] is not None
+        change = f"{output.loss(one['base_loss'])} -> {output.loss(one['loss'])}" if known else "-"
+        left = (str(one["round"]), change)
         submissions = one["submissions"]
         if not submissions:
             rows.append((*left, "nobody", "", "", ""))

@@ -32,7 +32,7 @@ def post(*, file: Path, home: Path, as_json: bool) -> None:
         tomllib.loads(data.decode())
     except ValueError as error:  # not TOML, not UTF-8
         message = f"{file} is not a task file: {error}"
-        raise UsageError(message, "docs/guide/commands.md shows one") from error
+        raise UsageError(message, "docs/guide/tasks.md explains every key") from error
     with connection.connect(home) as client, output.progress_bar() as progress:
         posted = client.post_task(data.decode(), file.parent, progress)
     if as_json:

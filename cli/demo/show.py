@@ -58,7 +58,7 @@ def _table(statuses: list[Json]) -> RenderableType:
             str(status["peers"]),
             view.task_line(status["task"]),
             format_size(status["storage"]["used"]),
-            format_tokens(status["earned"]),
+            f"{status['earned'] / 10**9:,.1f}",
         )
     return table
 
@@ -87,4 +87,4 @@ def print_summary(summary: Json) -> None:
     output.print_fields(rows)
     if "text" in sample:
         click.echo("\nsample:")
-        click.echo(sample["text"])
+        click.echo(output.printable(sample["text"]))

@@ -198,7 +198,8 @@ class Network:
                 nursery.start_soon(self._routing.run)
                 nursery.start_soon(self._discover)
                 nursery.start_soon(self._save_often)
-                log.info("network.listening", addresses=self.addresses())
+                if self._host.listening:
+                    log.info("network.listening", addresses=self.addresses())
                 task_status.started()
         finally:
             self._nursery = None

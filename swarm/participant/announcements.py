@@ -3,7 +3,7 @@
     message = canonical [version, task 32, round, worker 32, root 36, salt 32]
 
 The root and salt must open the worker's commitment on the ledger: nobody can make a validator fetch
-what no worker committed to.
+what no worker committed to. Only a validator of the epoch fetches; each root once at a time.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Announcements:
         self._account = account
         self._view = view
         self._shelf = shelf
-        self._slots = trio.CapacityLimiter(MAX_FETCHES)
+        self._fetching: set[Cid] = set()
 
     async def tell(self, task: bytes, round_: int, root: Cid, salt: bytes) -> None:
         """Announce this node's own update."""
@@ -69,8 +69,12 @@ class Announcements:
         ):
             async for _, body in messages:
                 wanted = self._read(body)
-                if wanted is not None and self._slots.available_tokens:
-                    nursery.start_soon(self._fetch, *wanted)
+                if wanted is None or len(self._fetching) >= MAX_FETCHES:
+                    continue
+                worker, root = wanted
+                if root not in self._fetching:
+                    self._fetching.add(root)
+                    nursery.start_soon(self._fetch, worker, root)
 
     def _read(self, body: bytes) -> tuple[bytes, Cid] | None:
         """Worker and root of an announcement that opens a commitment; None for any other."""
@@ -78,7 +82,10 @@ class Announcements:
             version, task, number, worker, root, salt = canonical.decode(body, max_bytes=_MAX_BYTES)
             if version != _VERSION or type(task) is not bytes or type(worker) is not bytes:
                 return None
-            round_ = self._view().round(task)
+            view = self._view()
+            if not view.validators(view.epoch).weight_of(self._account):
+                return None
+            round_ = view.round(task)
             if round_ is None or round_.number != number or worker not in round_.commits:
                 return None
             checked = cid.from_bytes(root)
@@ -88,11 +95,12 @@ class Announcements:
         return (worker, checked) if opened == round_.commits[worker] else None
 
     async def _fetch(self, worker: bytes, root: Cid) -> None:
-        async with self._slots:
+        try:
             with trio.move_on_after(FETCH_SECONDS):
-                try:
-                    await self._shelf.take(
-                        root, [signing.peer_id(worker)], max_bytes=MAX_UPDATE_BYTES
-                    )
-                except (StorageError, ExchangeError, OSError) as error:
-                    _log.info("announced.missing", root=cid.text(root), error=str(error))
+                await self._shelf.take(root, [signing.peer_id(worker)], max_bytes=MAX_UPDATE_BYTES)
+        except (StorageError, ExchangeError, OSError) as error:
+            _log.info("announced.missing", root=cid.text(root), error=str(error))
+        except Exception:  # noqa: BLE001 - whatever a stranger's content does, the node goes on
+            _log.exception("announced.broken", root=cid.text(root))
+        finally:
+            self._fetching.discard(root)

@@ -107,13 +107,20 @@ class MemoryFile:
         self._path = path
 
     def load(self, task: bytes, round_: int, attempt: int) -> RoundMemory:
-        """What was done in that round, or a blank one when the file tells of another or of none."""
+        """What was done in that round, or a blank one when the file tells of another or of none.
+
+        The update of an earlier attempt is kept: its commitment may be on its way and stand in this attempt.
+        """
         blank = RoundMemory(task, round_, attempt)
         try:
             memory = RoundMemory.decode(self._path.read_bytes())
-        except (FileNotFoundError, CanonicalError, CidError, ValueError, TypeError):
+        except (OSError, CanonicalError, CidError, ValueError, TypeError, IndexError):
             return blank
-        return memory if memory.key == blank.key else blank
+        if memory.key == blank.key:
+            return memory
+        if (memory.task, memory.round) == (task, round_) and memory.attempt < attempt:
+            return replace(blank, salt=memory.salt, update=memory.update)
+        return blank
 
     def save(self, memory: RoundMemory) -> None:
         """Durable when it returns."""

@@ -7,6 +7,7 @@ the worker process still does one job at a time.
 from __future__ import annotations
 
 import secrets
+import shutil
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from swarm.ledger.state import LedgerView, RoundState, TaskState
     from swarm.ledger.transactions import Payload
     from swarm.participant.announcements import Announcements
-    from swarm.shelf import Shelf
+    from swarm.shelf import Lease, Shelf
     from swarm.training.supervisor import Worker
     from swarm.wallet import Wallet
 
@@ -56,6 +57,10 @@ _EXPECTED = (WorkerError, StorageError, ExchangeError, SwarmError, LedgerError, 
 """What can go wrong with a step; the round goes on without it."""
 RESEND_BLOCKS = 6
 """A transaction that the chain does not show after so many blocks is sent again."""
+UPDATE_LABEL = "/update"
+"""Of the pins of this node's own updates; no file that a person publishes has that name."""
+_KINDS = ("round", "part", "update.safetensors", "optimiser", "merged")
+"""What the folder holds of a task."""
 MAX_FAILURES = 3
 """Work that failed so often in one phase is given up for that phase."""
 
@@ -69,6 +74,7 @@ class _Drive:
     memory: RoundMemory
     sent: dict[type, int]  # kind of transaction -> height at which it was sent
     failures: dict[type, int]
+    stage: tuple[int, int, int] | None = None
 
 
 class Participant:
@@ -133,39 +139,57 @@ class Participant:
                         nursery.start_soon(self._drive, task)
 
     async def _drive(self, task: bytes) -> None:
-        file = MemoryFile(self._folder / f"{task.hex()[:32]}.round")
+        file = MemoryFile(self._path(task, "round"))
         drive = _Drive(task, file, RoundMemory(task, 0, 0), {}, defaultdict(int))
-        phase = None
         while True:
             height = self._heights.height
             view = self._view()
             state, round_ = view.task(task), view.round(task)
             if state is None or round_ is None:
-                self.activity.pop(task, None)
-                return
+                break
             if drive.memory.key != (task, round_.number, round_.attempt):
                 drive.memory = drive.file.load(task, round_.number, round_.attempt)
-            if phase != _stage(round_):
-                phase = _stage(round_)
+            if drive.stage != _stage(round_):
+                drive.stage = _stage(round_)
                 drive.sent.clear()
                 drive.failures.clear()
             if not await self._step(drive, view, state, round_):
                 self.activity[task] = "waiting for the others"
                 await self._heights.above(height)
+        self.activity.pop(task, None)
+        self.losses.pop(task, None)
+        try:
+            await trio.to_thread.run_sync(self._clear, task)
+        except OSError as error:
+            _log.warning("task.not_cleared", task=task.hex(), error=str(error))
+
+    def _path(self, task: bytes, kind: str) -> Path:
+        return self._folder / f"{task.hex()[:32]}.{kind}"
+
+    def _clear(self, task: bytes) -> None:
+        """Remove what a task that is over left in the folder: moments can be larger than the model."""
+        for kind in _KINDS:
+            path = self._path(task, kind)
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
     async def _step(
         self, drive: _Drive, view: LedgerView, state: TaskState, round_: RoundState
     ) -> bool:
         """Do one step; False when there is nothing to do before the next block."""
-        step = core.decide(round_, self._me_in(view, round_), drive.memory)
-        if step is None or drive.failures[type(step)] >= MAX_FAILURES:
-            return False
+        step: core.Send | core.Work | None = None
         try:
+            step = core.decide(round_, self._me_in(view, round_), drive.memory)
+            if step is None or drive.failures[type(step)] >= MAX_FAILURES:
+                return False
             if isinstance(step, core.Send):
                 return await self._send(drive, step, round_)
             return await self._work(drive, step, state, round_)
         except _EXPECTED as error:
-            drive.failures[type(step)] += 1
+            # What could not be sent now, for a full mempool say, is tried again with the next block.
+            drive.failures[type(step)] += not isinstance(step, core.Send)
             _log.warning(
                 "round.failed", step=type(step).__name__, round=round_.number, error=str(error)
             )
@@ -219,9 +243,12 @@ class Participant:
         memory: RoundMemory | None = None
         async with trio.open_nursery() as nursery:
             scope = nursery.cancel_scope
-            nursery.start_soon(self._cancel_after, _stage(round_), round_.task, scope)
+            # An attempt that nobody was quick enough for is followed by another: what was begun is then finished.
+            stage = _phase if isinstance(step, core.Train) else _stage
+            nursery.start_soon(self._cancel_after, stage, round_, scope)
             try:
-                memory = await self._perform(step, drive.memory, state, round_)
+                with self._shelf.lease() as lease:
+                    memory = await self._perform(step, drive.memory, state, round_, lease)
                 await trio.to_thread.run_sync(drive.file.save, memory)
             except _EXPECTED as error:
                 failure = error  # raised below: inside the nursery it would come out in a group
@@ -235,36 +262,44 @@ class Participant:
         return changed
 
     async def _perform(
-        self, step: core.Work, memory: RoundMemory, state: TaskState, round_: RoundState
+        self,
+        step: core.Work,
+        memory: RoundMemory,
+        state: TaskState,
+        round_: RoundState,
+        lease: Lease,
     ) -> RoundMemory:
         match step:
             case core.Train():
-                return await self._train(memory, state, round_)
+                return await self._train(memory, state, round_, lease)
             case core.Prefetch(roots):
-                return await self._prefetch(memory, round_, roots)
+                return await self._prefetch(memory, round_, roots, lease)
             case core.Score():
-                return await self._score(memory, state, round_)
+                return await self._score(memory, state, round_, lease)
             case core.Merge():
-                return await self._merge(memory, state, round_)
+                return await self._merge(memory, state, round_, lease)
 
     async def _cancel_after(
-        self, stage: tuple[int, int, int], task: bytes, scope: trio.CancelScope
+        self,
+        stage: Callable[[RoundState], tuple[int, ...]],
+        begun: RoundState,
+        scope: trio.CancelScope,
     ) -> None:
         height = self._heights.height
         while True:
-            round_ = self._view().round(task)
-            if round_ is None or _stage(round_) != stage:
+            round_ = self._view().round(begun.task)
+            if round_ is None or stage(round_) != stage(begun):
                 scope.cancel()
                 return
             height = await self._heights.above(height)
 
     async def _train(
-        self, memory: RoundMemory, state: TaskState, round_: RoundState
+        self, memory: RoundMemory, state: TaskState, round_: RoundState, lease: Lease
     ) -> RoundMemory:
         task = round_.task
         self.activity[task] = "fetching the checkpoint and the data"
-        base, dataset = await self._shelf.take(round_.base), await self._shelf.take(state.dataset)
-        out = self._folder / f"{task.hex()[:32]}.update.safetensors"
+        base, dataset = await lease.take(round_.base), await lease.take(state.dataset)
+        out = self._path(task, "update.safetensors")
 
         def progress(step: int, steps: int, loss: float) -> None:
             self.activity[task] = f"training, step {step} of {steps}"
@@ -281,12 +316,12 @@ class Participant:
                 base=base,
                 dataset=dataset,
                 dataset_root=cids.text(state.dataset),
-                state=self._folder / f"{task.hex()[:32]}.optimiser",
+                state=self._path(task, "optimiser"),
                 out=out,
             ),
             progress,
         )
-        root = await self._keep(out, "update")
+        root = await self._keep(out, UPDATE_LABEL)
         _log.info(
             "round.trained",
             round=round_.number,
@@ -297,16 +332,16 @@ class Participant:
         return replace(memory, salt=secrets.token_bytes(SALT_BYTES), update=root)
 
     async def _prefetch(
-        self, memory: RoundMemory, round_: RoundState, roots: Sequence[Cid]
+        self, memory: RoundMemory, round_: RoundState, roots: Sequence[Cid], lease: Lease
     ) -> RoundMemory:
         self.activity[round_.task] = f"fetching {len(roots)} updates"
         workers = {root: worker for worker, root in round_.reveals.items()}
-        paths = await self._take_updates([(workers[root], root) for root in roots], round_)
+        paths = await self._take_updates([(workers[root], root) for root in roots], round_, lease)
         fetched = {root for root, path in zip(roots, paths, strict=True) if path is not None}
         return replace(memory, fetched=memory.fetched | fetched)
 
     async def _score(
-        self, memory: RoundMemory, state: TaskState, round_: RoundState
+        self, memory: RoundMemory, state: TaskState, round_: RoundState, lease: Lease
     ) -> RoundMemory:
         self.activity[round_.task] = f"scoring {len(round_.submissions)} submissions"
         pairs = [(one.worker, one.root) for one in round_.submissions]
@@ -317,10 +352,10 @@ class Participant:
                 round=round_.number,
                 beacon=round_.score_beacon,
                 base_root=cids.text(round_.base),
-                base=await self._shelf.take(round_.base),
-                dataset=await self._shelf.take(state.dataset),
-                pool=await self._shelf.take(state.pool),
-                updates=await self._take_updates(pairs, round_),
+                base=await lease.take(round_.base),
+                dataset=await lease.take(state.dataset),
+                pool=await lease.take(state.pool),
+                updates=await self._take_updates(pairs, round_, lease),
                 peers=[signing.peer_id(one.worker) for one in round_.submissions],
             )
         )
@@ -328,19 +363,19 @@ class Participant:
         return replace(memory, scores=Scores(result.base_loss, tuple(result.scores), salt))
 
     async def _merge(
-        self, memory: RoundMemory, state: TaskState, round_: RoundState
+        self, memory: RoundMemory, state: TaskState, round_: RoundState, lease: Lease
     ) -> RoundMemory:
         self.activity[round_.task] = f"merging {len(round_.accepted)} updates"
         accepted = [round_.submissions[one.index] for one in round_.accepted]
         pairs = [(one.worker, one.root) for one in accepted]
-        paths = await self._take_updates(pairs, round_)
+        paths = await self._take_updates(pairs, round_, lease)
         missing = [
             cids.text(root) for (_, root), path in zip(pairs, paths, strict=True) if not path
         ]
         if missing:
             message = f"{len(missing)} accepted updates cannot be fetched: {', '.join(missing)}"
             raise SwarmError(message)
-        out = self._folder / f"{round_.task.hex()[:32]}.merged"
+        out = self._path(round_.task, "merged")
         result = await self._worker.merge(
             MergeJob(
                 spec=state.spec,
@@ -350,11 +385,11 @@ class Participant:
                 version=round_.version + 1,
                 beacon=round_.score_beacon,
                 base_root=cids.text(round_.base),
-                base=await self._shelf.take(round_.base),
+                base=await lease.take(round_.base),
                 updates=[path for path in paths if path is not None],
                 scores=[one.score for one in round_.accepted],
-                pool=await self._shelf.take(state.pool),
-                dataset=await self._shelf.take(state.dataset),
+                pool=await lease.take(state.pool),
+                dataset=await lease.take(state.dataset),
                 out=out,
             )
         )
@@ -363,7 +398,7 @@ class Participant:
         return replace(memory, merged=Merged(root, result.loss))
 
     async def _take_updates(
-        self, pairs: Sequence[tuple[bytes, Cid]], round_: RoundState
+        self, pairs: Sequence[tuple[bytes, Cid]], round_: RoundState, lease: Lease
     ) -> list[Path | None]:
         """Unpack updates, from their workers or from whoever holds them; None for those not had in time.
 
@@ -373,11 +408,13 @@ class Participant:
 
         async def one(index: int, worker: bytes, root: Cid) -> None:
             try:
-                paths[index] = await self._shelf.take(
+                paths[index] = await lease.take(
                     root, self._holders(worker), max_bytes=MAX_UPDATE_BYTES
                 )
             except (StorageError, ExchangeError, SwarmError, OSError) as error:
                 _log.warning("update.missing", root=cids.text(root), error=str(error))
+            except Exception:  # noqa: BLE001 - one worker's update must not keep the others from being scored
+                _log.exception("update.broken", root=cids.text(root))
 
         left = max(1, round_.phase_deadline - self._heights.height)
         with trio.move_on_after(left * self._block_seconds / 2):
@@ -397,6 +434,10 @@ class Participant:
         added = await trio.to_thread.run_sync(add_path, path, self._store)
         await trio.to_thread.run_sync(self._store.pin, added.root, label)
         return added.root
+
+
+def _phase(round_: RoundState) -> tuple[int, int]:
+    return (round_.number, int(round_.phase))
 
 
 def _stage(round_: RoundState) -> tuple[int, int, int]:

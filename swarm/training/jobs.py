@@ -71,6 +71,8 @@ def _describe(_job: dict[str, Any], bench: Bench) -> dict[str, Any]:
 
 def _initial(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
     spec, out = parse_spec(job["spec"]), Path(job["out"])
+    if spec.kind == "lm":  # data that cannot be trained on is refused before anybody pays for it
+        data.TextData(Path(job["dataset"]), spec.lm.context)
     values = models.initial(models.build(spec.model), spec.train.seed)
     out.mkdir(parents=True, exist_ok=True)
     evaluator = None

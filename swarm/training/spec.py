@@ -22,7 +22,7 @@ TOKEN = 10**9
 
 Kind: TypeAlias = Literal["lm", "gan"]
 
-_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")  # what the ledger takes
 _AMOUNT = re.compile(r"(\d{1,10})(?:\.(\d{1,9}))?")
 
 
@@ -168,11 +168,11 @@ def parse_spec(data: bytes) -> TaskSpec:
         if name not in ("task", "data", "model", "train", "update", "score", "phases"):
             raise SpecError(name, "is not a table of a task file")
     task = _Table("task", tables.get("task"))
-    name = task.text("name", maximum=64)
+    name = task.text("name", maximum=63)
     if not _NAME.fullmatch(name):
         raise SpecError(
             field="task.name",
-            why="has 1 to 64 of a-z, 0-9, '.', '_' and '-', no mark at either end",
+            why="has 1 to 63 of a-z, 0-9 and '-', and does not begin with '-'",
         )
     kind = task.choice("kind", ("lm", "gan"))
     rounds = task.integer("rounds", 1, 10**6)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from storage import cid
+from storage import canonical, cid
 from swarm.ledger.state import (
     Accepted,
     Attestation,
@@ -110,11 +110,34 @@ def test_a_memory_is_read_back_as_it_was_saved(tmp_path, memory: RoundMemory) ->
     assert file.load(TASK, 3, 1) == memory
 
 
-def test_a_memory_of_another_round_or_attempt_is_not_taken_for_this_one(tmp_path) -> None:
+def test_a_memory_of_another_round_is_not_taken_for_this_one(tmp_path) -> None:
+    file = MemoryFile(tmp_path / "task.round")
+    file.save(replace(DONE, attempt=2))
+    assert file.load(TASK, 4, 1) == RoundMemory(TASK, 4, 1)
+    assert file.load(TASK, 3, 1) == RoundMemory(TASK, 3, 1)
+    assert file.load(b"x" * 32, 3, 2) == RoundMemory(b"x" * 32, 3, 2)
+
+
+def test_the_update_of_an_attempt_that_ended_is_committed_and_opened_in_the_next(tmp_path) -> None:
+    """Its commitment may have been sent too late for the one and stand in the other."""
     file = MemoryFile(tmp_path / "task.round")
     file.save(DONE)
-    assert file.load(TASK, 3, 2) == RoundMemory(TASK, 3, 2)
-    assert file.load(TASK, 4, 1) == RoundMemory(TASK, 4, 1)
+    memory = file.load(TASK, 3, 2)
+    assert memory == RoundMemory(TASK, 3, 2, SALT, UPDATE)
+    again = round_in(Phase.TRAIN, attempt=2)
+    assert core.decide(again, BOTH, memory) == core.Commit(UPDATE, SALT)
+    late = round_in(Phase.REVEAL, attempt=2, commits={ME: b"h"})
+    assert core.decide(late, BOTH, memory) == core.Reveal(UPDATE, SALT)
+
+
+def test_a_memory_of_another_shape_counts_as_none(tmp_path) -> None:
+    path = tmp_path / "task.round"
+    for scores in ([], [1], 7, [1, [2]]):
+        path.write_bytes(canonical.encode([1, TASK, 3, 1, SALT, None, scores, None]))
+        assert MemoryFile(path).load(TASK, 3, 1) == MEMORY
+    path.unlink()
+    path.mkdir()
+    assert MemoryFile(path).load(TASK, 3, 1) == MEMORY
 
 
 def test_a_damaged_memory_counts_as_none(tmp_path) -> None:

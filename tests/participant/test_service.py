@@ -1,0 +1,257 @@
+"""A worker's part in a task, on a real ledger and with a worker process that does what the test says."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from storage import cid
+from storage.errors import QuotaError
+from storage.memory import MemoryBlockstore
+from swarm.errors import RefusedError
+from swarm.ledger.state import Phase
+from swarm.ledger.transactions import Phases, Register, TaskPost, commit_hash
+from swarm.ledger.vrf import VrfKey
+from swarm.participant.announcements import Announcements
+from swarm.participant.core import Me
+from swarm.participant.service import MAX_FAILURES, Participant
+from swarm.shelf import Shelf
+from swarm.training.errors import WorkerError
+from swarm.training.supervisor import TrainResult
+from swarm.wallet import Wallet
+from tests.ledger.alone import ALICE, open_alone
+from tests.ledger.world import BASE
+from tests.protocols.exchange.conftest import open_neighbourhood
+
+TRAIN_BLOCKS = 4
+
+
+class Hands:
+    """What the worker process would do: an update a job, when it is told to."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.error: Exception | None = None
+        self.may_end = trio.Event()
+        self.may_end.set()
+        self.is_held = False
+
+    async def train(self, job, on_progress):
+        self.begun += 1
+        if self.error is not None:
+            raise self.error
+        self.is_held = not self.may_end.is_set()
+        await self.may_end.wait()
+        self.is_held = False
+        job.out.write_bytes(b"update %d" % self.begun)
+        job.state.mkdir(exist_ok=True)
+        (job.state / "moments").write_bytes(b"moments")
+        return TrainResult(1.0, 1.0, 1, 8, 1, 0.0)
+
+
+class Room:
+    """A participant named Alice on a chain that has one task."""
+
+    def __init__(self, alone, task, hands, nursery, build, folder) -> None:
+        self.alone, self.task, self.hands, self.folder = alone, task, hands, folder
+        self.wallet = Wallet(ALICE, alone.ledger, alone.heights, lambda _data: None)
+        self._nursery, self._build = nursery, build
+
+    async def begin(self) -> None:
+        """Start it, as a process starts: with nothing but its folder."""
+        self._scope, self._ended = trio.CancelScope(), trio.Event()
+        self._participant = self._build(self.wallet)
+
+        async def run(scope: trio.CancelScope, ended: trio.Event) -> None:
+            with scope:
+                await self._participant.run()
+            ended.set()
+
+        self._nursery.start_soon(run, self._scope, self._ended)
+        await self.settled()
+
+    async def kill(self) -> None:
+        self._scope.cancel()
+        await self._ended.wait()
+
+    async def settled(self) -> None:
+        """Until it waits for a block, or its work for the test."""
+        with trio.fail_after(30):
+            while True:
+                await wait_all_tasks_blocked(0.001)
+                activity = self._participant.activity.get(self.task)
+                over = self.round is None and not any(self.folder.iterdir())
+                if activity == "waiting for the others" or self.hands.is_held or over:
+                    return
+
+    async def released(self) -> None:
+        while self.hands.is_held:
+            await trio.lowlevel.checkpoint()
+        await self.settled()
+
+    async def blocks(self, count: int) -> None:
+        for _ in range(count):
+            self.alone.grow()
+            await self.settled()
+
+    @property
+    def round(self):
+        return self.alone.ledger.view().round(self.task)
+
+
+@asynccontextmanager
+async def open_room(tmp_path, hands=None):
+    with open_alone(tmp_path / "ledger", worker_bond=0) as alone:
+        async with open_neighbourhood() as there, trio.open_nursery() as nursery:
+            node = await there.node(MemoryBlockstore())
+            node.store.put_many([(cid.of_raw(b"base"), b"base")])
+            vrf = VrfKey.of(ALICE.seed).public_key
+            phases = Phases(TRAIN_BLOCKS, 4, 4, 4, 4)
+            asked = TaskPost("gpt", "lm", b"", BASE, BASE, BASE, 1, 10**10, phases, 0)
+            for payload in (Register(vrf, "cpu", ("worker",)), asked):
+                assert alone.run(ALICE, payload) == ""
+            (task,) = alone.ledger.view().open_tasks()
+            hands, view = hands or Hands(), alone.ledger.view
+            shelf = Shelf(tmp_path / "shelf", node.store, node.exchange)
+
+            def build(wallet) -> Participant:
+                return Participant(
+                    me=Me(ALICE.public_key, trains=True, validates=False),
+                    view=view,
+                    heights=alone.heights,
+                    wallet=wallet,
+                    shelf=shelf,
+                    store=node.store,
+                    worker=hands,
+                    announcements=Announcements(
+                        node.transport, "/updates", ALICE.public_key, view, shelf
+                    ),
+                    provide=lambda _root: None,
+                    folder=tmp_path / "rounds",
+                    block_seconds=1.0,
+                )
+
+            room = Room(alone, task, hands, nursery, build, tmp_path / "rounds")
+            await room.begin()
+            yield room
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_worker_trains_commits_and_opens_what_it_committed_to(tmp_path) -> None:
+    async with open_room(tmp_path) as room:
+        await room.blocks(3)
+        assert room.hands.begun == 1
+        assert room.round.reveals == {ALICE.public_key: cid.of_raw(b"update 1")}
+
+
+async def test_a_worker_killed_after_its_commitment_opens_it_when_it_is_back(tmp_path) -> None:
+    async with open_room(tmp_path) as room:
+        await room.blocks(1)
+        assert room.round.phase is Phase.REVEAL
+        await room.kill()
+        room.alone.ledger.mempool.__init__(room.alone.ledger.chain_id, room.alone.ledger.view)
+        await room.begin()
+        await room.blocks(1)
+        assert room.hands.begun == 1
+        assert room.round.submissions[0].root == cid.of_raw(b"update 1")
+
+
+async def test_a_worker_killed_between_the_update_and_a_final_commitment_keeps_update_and_salt(
+    tmp_path,
+) -> None:
+    async with open_room(tmp_path) as room:
+        (sent,) = room.alone.ledger.mempool.pending(ALICE.public_key)
+        await room.kill()
+        await room.begin()
+        await room.blocks(2)
+        assert room.hands.begun == 1
+        assert room.round.submissions[0].root == cid.of_raw(b"update 1")
+        assert room.round.commits[ALICE.public_key] == sent.payload.hash
+
+
+async def test_training_longer_than_a_phase_is_finished_and_counts_in_the_next_attempt(
+    tmp_path,
+) -> None:
+    hands = Hands()
+    hands.may_end = trio.Event()
+    async with open_room(tmp_path, hands) as room:
+        await room.blocks(TRAIN_BLOCKS + 2)
+        assert (room.round.attempt, room.hands.begun) == (2, 1)
+        room.hands.may_end.set()
+        await room.released()
+        await room.blocks(3)
+        assert room.hands.begun == 1
+        assert room.round.submissions[0].root == cid.of_raw(b"update 1")
+
+
+async def test_a_commitment_that_lands_in_the_next_attempt_is_opened(tmp_path) -> None:
+    async with open_room(tmp_path) as room:
+        (sent,) = room.alone.ledger.mempool.pending(ALICE.public_key)
+        room.alone.ledger.mempool._remove(sent)
+        room.wallet._pending.clear()
+        await room.blocks(TRAIN_BLOCKS)
+        assert room.round.attempt == 2
+        for waiting in room.alone.ledger.mempool.pending(ALICE.public_key):
+            room.alone.ledger.mempool._remove(waiting)
+        room.alone.ledger.submit(sent)
+        await room.blocks(2)
+        assert room.hands.begun == 1
+        assert room.round.submissions[0].root == cid.of_raw(b"update 1")
+
+
+@pytest.mark.parametrize(
+    "error", [WorkerError("failed", "the spec"), QuotaError(2, 1), RuntimeError("a fault of ours")]
+)
+async def test_work_that_always_fails_is_given_up_for_the_attempt_and_tried_in_the_next(
+    tmp_path, error
+) -> None:
+    hands = Hands()
+    hands.error = error
+    async with open_room(tmp_path, hands) as room:
+        await room.blocks(TRAIN_BLOCKS - 1)
+        assert room.hands.begun == MAX_FAILURES
+        room.hands.error = None
+        await room.blocks(3)
+        assert room.round.attempt == 2
+        assert room.round.submissions[0].root == cid.of_raw(b"update 4")
+
+
+async def test_what_cannot_be_sent_for_a_while_is_sent_with_a_later_block(
+    tmp_path, monkeypatch
+) -> None:
+    hands = Hands()
+    hands.may_end = trio.Event()
+    async with open_room(tmp_path, hands) as room:
+        refused, submit = [], room.wallet.submit
+
+        async def full(payload):
+            refused.append(payload)
+            if len(refused) <= MAX_FAILURES:
+                raise RefusedError("too many transactions wait")
+            return await submit(payload)
+
+        monkeypatch.setattr(room.wallet, "submit", full)
+        hands.may_end.set()
+        await room.released()
+        await room.blocks(TRAIN_BLOCKS)
+        assert len(refused) > MAX_FAILURES
+        assert ALICE.public_key in room.round.commits
+        assert room.round.attempt == 1
+
+
+async def test_a_task_that_is_over_leaves_nothing_in_the_folder(tmp_path) -> None:
+    async with open_room(tmp_path) as room:
+        await room.blocks(1)
+        (update,) = room.folder.glob("*.safetensors")
+        assert cid.of_raw(update.read_bytes()) == cid.of_raw(b"update 1")
+        while room.round is not None:
+            await room.blocks(1)
+        assert list(room.folder.iterdir()) == []
+
+
+def test_the_bytes_of_a_commitment_bind_the_worker() -> None:
+    salt, one = b"s" * 32, cid.of_raw(b"update")
+    assert commit_hash(one, b"a" * 32, salt) != commit_hash(one, b"b" * 32, salt)

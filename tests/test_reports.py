@@ -1,0 +1,42 @@
+"""What is told of tasks, at a cost that does not grow with their rounds."""
+
+from __future__ import annotations
+
+import pytest
+
+from swarm import reports
+from tests.ledger.world import MERGED, World
+
+
+@pytest.fixture
+def told():
+    """A world whose task has one round that was merged and two that nobody opened."""
+    world = World(worker_bond=0)
+    alice, bob = world.people.values()
+    world.register(alice)
+    task = world.post(bob, rounds=4, budget=10**10, tolerance=0)
+    world.commits(task, {alice: "a"})
+    world.reveals(task, {alice: "a"})
+    world.score(task, {one: {"a": 50} for one in world.validators}, base_loss=50_000)
+    world.attest(task, dict.fromkeys(world.validators, MERGED), loss=49_000)
+    for _ in range(2):
+        world.commits(task, {alice: "b"})
+        number = world.round(task).number
+        while world.round(task).number == number:
+            world.block()
+    return world, task
+
+
+def test_the_first_and_the_newest_loss_are_found_across_rounds_without_any(told) -> None:
+    world, task = told
+    summary = reports.task_summary(world.view, world.view.task(task))
+    assert (summary["first_loss"], summary["loss"]) == (0.5, 0.49)
+    assert (summary["round"], summary["version"]) == (4, 1)
+
+
+def test_a_summary_never_reads_a_whole_history(told, monkeypatch) -> None:
+    world, task = told
+    monkeypatch.setattr(type(world.view), "history", None)
+    monkeypatch.setattr(reports, "MAX_LOOKED_AT", 2)
+    summary = reports.task_summary(world.view, world.view.task(task))
+    assert (summary["first_loss"], summary["loss"]) == (0.5, None)

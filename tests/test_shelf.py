@@ -1,0 +1,145 @@
+"""Roots as files: fetched once, bounded in bytes on the disk, never taken away from who uses them."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from protocols.exchange.errors import ContentTooLargeError
+from storage import cid as cids
+from storage.errors import QuotaError
+from storage.memory import MemoryBlockstore
+from storage.unixfs import add_path
+from swarm.shelf import ENTRY_BYTES, Shelf
+from tests.protocols.exchange.conftest import open_neighbourhood
+
+SIZE = 100_000
+
+
+def publish(store, folder, name, data) -> cids.Cid:
+    folder.mkdir(exist_ok=True)
+    path = folder / name
+    path.write_bytes(data)
+    return cids.Cid(add_path(path, store).root)
+
+
+@pytest.fixture
+def roots(tmp_path):
+    """A store with five files of 100 kB, and their roots."""
+    store = MemoryBlockstore()
+    made = [publish(store, tmp_path / "made", f"{at}", bytes([at]) * SIZE) for at in range(5)]
+    return store, made
+
+
+def shelf_of(node, tmp_path, entries=2, folder="shelf") -> Shelf:
+    return Shelf(tmp_path / folder, node.store, node.exchange, entries * (SIZE + ENTRY_BYTES))
+
+
+def on_disk(tmp_path, folder="shelf") -> set[str]:
+    return {one.name for one in (tmp_path / folder).iterdir()}
+
+
+async def test_two_takers_at_once_fetch_once(tmp_path, roots) -> None:
+    store, (root, *_) = roots
+    async with open_neighbourhood() as there:
+        keeper, node = await there.node(store), await there.node()
+        shelf, paths, fetched = shelf_of(node, tmp_path), [], []
+        fetch = node.exchange.fetch
+
+        async def count(*arguments, **options):
+            fetched.append(arguments[0])
+            return await fetch(*arguments, **options)
+
+        node.exchange.fetch = count
+
+        async def take() -> None:
+            paths.append(await shelf.take(root, [keeper.peer]))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(take)
+        assert len(set(paths)) == 1
+        assert paths[0].read_bytes() == bytes(SIZE)
+        assert fetched == [root]
+        assert on_disk(tmp_path) == {cids.text(root)}
+
+
+async def test_the_least_recently_used_entry_makes_room(tmp_path, roots) -> None:
+    store, (first, second, third, *_) = roots
+    async with open_neighbourhood() as there:
+        shelf = shelf_of(await there.node(store), tmp_path)
+        for root in (first, second, first, third):
+            await shelf.take(root)
+        assert on_disk(tmp_path) == {cids.text(first), cids.text(third)}
+        assert (await shelf.take(second)).read_bytes() == bytes([1]) * SIZE
+
+
+async def test_what_is_under_a_lease_stays_and_the_limit_holds(tmp_path, roots) -> None:
+    store, (first, second, third, *_) = roots
+    async with open_neighbourhood() as there:
+        shelf = shelf_of(await there.node(store), tmp_path)
+        with shelf.lease() as lease:
+            await lease.take(first)
+            await lease.take(second)
+            with pytest.raises(QuotaError):
+                await shelf.take(third)
+            assert on_disk(tmp_path) == {cids.text(first), cids.text(second)}
+        await shelf.take(third)
+        assert on_disk(tmp_path) == {cids.text(second), cids.text(third)}
+
+
+async def test_content_over_what_the_caller_or_the_shelf_accepts_is_refused(
+    tmp_path, roots
+) -> None:
+    store, (root, *_) = roots
+    large = publish(store, tmp_path / "made", "large", b"x" * 3 * SIZE)
+    async with open_neighbourhood() as there:
+        keeper, node = await there.node(store), await there.node()
+        shelf = shelf_of(node, tmp_path)
+        for wanted, most in ((root, SIZE - 1), (large, None), (large, 10 * SIZE)):
+            with pytest.raises(ContentTooLargeError):
+                await shelf.take(wanted, [keeper.peer], max_bytes=most)
+        assert on_disk(tmp_path) == set()
+
+
+async def test_files_count_as_often_as_they_are_written(tmp_path) -> None:
+    """A folder of one chunk under many names, or of many empty files, is small only in the store."""
+    folder = tmp_path / "bomb"
+    for at in range(20):
+        (folder / f"{at}").mkdir(parents=True)
+        for name in "abcdefgh":
+            (folder / f"{at}" / name).write_bytes(b"")
+    store = MemoryBlockstore()
+    root = cids.Cid(add_path(folder, store).root)
+    async with open_neighbourhood() as there:
+        node = await there.node(store)
+        with pytest.raises(ContentTooLargeError):
+            await Shelf(tmp_path / "shelf", store, node.exchange, 160 * ENTRY_BYTES).take(root)
+        taken = await Shelf(tmp_path / "large", store, node.exchange, 200 * ENTRY_BYTES).take(root)
+        assert len(list(taken.iterdir())) == 20
+
+
+async def test_a_shelf_opened_again_knows_its_entries_and_removes_what_a_crash_left(
+    tmp_path, roots
+) -> None:
+    store, (first, second, third, *_) = roots
+    async with open_neighbourhood() as there:
+        node = await there.node(store)
+        shelf = shelf_of(node, tmp_path)
+        await shelf.take(first)
+        await shelf.take(second)
+        (tmp_path / "shelf" / ".swarm-half").mkdir()
+        (tmp_path / "shelf" / ".swarm-half" / "content").write_bytes(b"x")
+        (tmp_path / "shelf" / ".removed-1").write_bytes(b"x")
+        shelf = shelf_of(node, tmp_path)
+        assert on_disk(tmp_path) == {cids.text(first), cids.text(second)}
+        await shelf.take(third)
+        assert len(on_disk(tmp_path)) == 2
+
+
+async def test_an_entry_that_a_person_removed_is_unpacked_again(tmp_path, roots) -> None:
+    store, (first, *_) = roots
+    async with open_neighbourhood() as there:
+        shelf = shelf_of(await there.node(store), tmp_path, entries=1)
+        (await shelf.take(first)).unlink()
+        assert (await shelf.take(first)).read_bytes() == bytes(SIZE)

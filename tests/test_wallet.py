@@ -1,0 +1,126 @@
+"""An account's transactions reach a block, or whoever sent them is told that they never will."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from swarm.errors import NetworkError, RefusedError
+from swarm.ledger.transactions import Stake, Transfer, decode
+from swarm.wallet import RESEND_BLOCKS, VALID_BLOCKS, Wallet
+from tests.ledger.alone import ALICE, BOB, open_alone
+from tests.ledger.world import signer
+
+TO = b"t" * 32
+
+
+@pytest.fixture
+def alone(tmp_path):
+    with open_alone(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def gossiped():
+    return []
+
+
+@pytest.fixture
+def wallet(alone, gossiped):
+    return Wallet(ALICE, alone.ledger, alone.heights, gossiped.append)
+
+
+async def test_what_is_submitted_is_gossiped_put_into_a_block_and_confirmed(
+    alone, wallet, gossiped
+) -> None:
+    sent = await wallet.submit(Transfer(TO, 5))
+    assert [decode(one).id for one in gossiped] == [sent]
+    alone.grow()
+    assert (await wallet.confirm(sent)).height == 1
+    assert alone.balance(TO) == 5
+
+
+async def test_a_transaction_that_fails_in_its_block_is_refused_with_the_reason(
+    alone, wallet
+) -> None:
+    sent = await wallet.submit(Stake(1))
+    alone.grow()
+    with pytest.raises(RefusedError, match="at least"):
+        await wallet.confirm(sent)
+
+
+async def test_what_the_ledger_does_not_take_is_neither_pending_nor_gossiped(
+    alone, gossiped
+) -> None:
+    poor = Wallet(signer("nobody"), alone.ledger, alone.heights, gossiped.append)
+    for _ in range(64):
+        await poor.submit(Transfer(TO, 0))
+    with pytest.raises(RefusedError, match="64 of this account wait"):
+        await poor.submit(Transfer(TO, 0))
+    assert len(gossiped) == 64
+
+
+async def test_without_a_block_a_confirmation_gives_up_in_time(wallet, autojump_clock) -> None:
+    sent = await wallet.submit(Transfer(TO, 5))
+    with pytest.raises(NetworkError, match="in no block after 60 s"):
+        await wallet.confirm(sent, 60)
+    assert trio.current_time() == pytest.approx(60)
+
+
+async def test_what_the_mempool_let_go_is_put_back_and_gossiped_again(
+    alone, wallet, gossiped, autojump_clock
+) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wallet.run)
+        sent = await wallet.submit(Transfer(TO, 5))
+        alone.ledger.mempool._remove(alone.ledger.mempool.known(sent))
+        for _ in range(RESEND_BLOCKS):
+            alone.grow()
+            await trio.sleep(1)
+        assert len(gossiped) == 2
+        assert gossiped[0] == gossiped[1]
+        alone.grow()
+        assert (await wallet.confirm(sent)).height == RESEND_BLOCKS + 1
+        await trio.sleep(1)
+        alone.grow(RESEND_BLOCKS)
+        await trio.sleep(1)
+        assert len(gossiped) == 2
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_transaction_whose_number_another_took_is_told_at_once(
+    alone, wallet, autojump_clock
+) -> None:
+    """As after a restart, when a block holds what was sent before it."""
+    earlier = alone.signed(ALICE, Transfer(TO, 7))
+    sent = await wallet.submit(Transfer(TO, 5))
+    alone.ledger.mempool._remove(alone.ledger.mempool.known(sent))
+    alone.ledger.submit(earlier)
+    alone.grow()
+    with pytest.raises(RefusedError, match="another took its number"):
+        await wallet.confirm(sent)
+    assert trio.current_time() == 0
+    again = await wallet.submit(Transfer(TO, 5))
+    alone.grow()
+    assert (await wallet.confirm(again)).height == 2
+    assert alone.balance(TO) == 12
+
+
+async def test_an_expired_transaction_is_forgotten_and_told(
+    alone, wallet, autojump_clock, monkeypatch
+) -> None:
+    monkeypatch.setattr("swarm.wallet.VALID_BLOCKS", 2)
+    assert VALID_BLOCKS == 200
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wallet.run)
+        sent = await wallet.submit(Transfer(TO, 5))
+        await trio.sleep(1)
+        alone.ledger.mempool._remove(alone.ledger.mempool.known(sent))
+        for _ in range(3):
+            alone.grow()
+            await trio.sleep(1)
+        with pytest.raises(RefusedError, match="expired"):
+            await wallet.confirm(sent)
+        nursery.cancel_scope.cancel()
+    assert alone.balance(TO) == 0
+    assert alone.balance(BOB.public_key) == 10**15
