@@ -276,7 +276,7 @@ class Node:
 
     def problems(self) -> list[str]:
         """What is wrong now, in sentences."""
-        return self.network.problems()
+        return [*self.network.problems(), *self.participant.problems.values()]
 
     def best_head(self) -> int:
         """The highest block that a connected member says it holds; 0 with no member."""

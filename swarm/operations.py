@@ -38,6 +38,8 @@ SECONDS_PER_TRANSACTION = 60.0
 CATCH_UP_SECONDS = 20.0
 """A node that is still behind its peers after so long answers from what it has, and names its height."""
 SYNC_SECONDS = 0.2
+POOL_CHECK = 64
+"""Samples of a pool that are scored before its task is posted: one that holds none is found out here."""
 MAX_BLOCKS = 1_000
 
 
@@ -287,9 +289,10 @@ class Operations:
             out = Path(scratch) / "checkpoint"
             with node.shelf.lease() as lease:
                 data = await lease.take(dataset)
-                await lease.take(pool)
+                held_out = await lease.take(pool)
                 try:
                     await node.worker.initial(encoded, data, out)
+                    await node.worker.evaluate(encoded, out, held_out, POOL_CHECK)
                 except WorkerError as error:
                     raise UsageError(f"the task cannot be started: {error}") from error  # noqa: EM102
             base = await datasets.publish(out, node.store, node.network)

@@ -58,6 +58,8 @@ if TYPE_CHECKING:
     )
 
 MAX_OPEN_TASKS = 64
+MAX_ATTEMPTS = 16
+"""A round that so often found no worker by its deadline closes its task: nobody wants it, or nobody can do it."""
 
 
 def post(
@@ -282,6 +284,8 @@ def _after_train(
     if current.commits:
         if over or all(worker in current.commits for worker in current.eligible):
             _enter(draft, task, current, Phase.REVEAL, height)
+    elif over and current.attempt >= MAX_ATTEMPTS:
+        _close(draft, task)
     elif over:
         again = replace(
             current,
@@ -418,7 +422,7 @@ def _finish(
 
 
 def _close(draft: Draft, task: TaskState) -> None:
-    """The last round ended: what is left of the budget goes back, and the name is its owner's again."""
+    """No round follows: what is left of the budget goes back, and the name is its owner's again."""
     poster = draft.account(task.poster)
     draft.put_account(replace(poster, balance=poster.balance + task.escrow))
     draft.put_task(replace(task, escrow=0, open=False))

@@ -18,6 +18,7 @@ from protocols.exchange.errors import ExchangeError
 from storage import canonical, cid
 from storage.errors import StorageError
 from swarm.ledger.transactions import commit_hash
+from swarm.training.spec import max_update_bytes, parse_spec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,8 +35,6 @@ _MAX_BYTES = 256
 MAX_FETCHES = 8
 """Announced updates that are fetched at once."""
 FETCH_SECONDS = 30.0
-MAX_UPDATE_BYTES = 2**30
-"""An update is at most as large as a full checkpoint of this size."""
 
 
 class Announcements:
@@ -71,13 +70,13 @@ class Announcements:
                 wanted = self._read(body)
                 if wanted is None or len(self._fetching) >= MAX_FETCHES:
                     continue
-                worker, root = wanted
+                worker, root, most = wanted
                 if root not in self._fetching:
                     self._fetching.add(root)
-                    nursery.start_soon(self._fetch, worker, root)
+                    nursery.start_soon(self._fetch, worker, root, most)
 
-    def _read(self, body: bytes) -> tuple[bytes, Cid] | None:
-        """Worker and root of an announcement that opens a commitment; None for any other."""
+    def _read(self, body: bytes) -> tuple[bytes, Cid, int] | None:
+        """Worker, root and most bytes of an announcement that opens a commitment; None for any other."""
         try:
             version, task, number, worker, root, salt = canonical.decode(body, max_bytes=_MAX_BYTES)
             if version != _VERSION or type(task) is not bytes or type(worker) is not bytes:
@@ -85,19 +84,25 @@ class Announcements:
             view = self._view()
             if not view.validators(view.epoch).weight_of(self._account):
                 return None
-            round_ = view.round(task)
-            if round_ is None or round_.number != number or worker not in round_.commits:
+            round_, state = view.round(task), view.task(task)
+            if (
+                round_ is None
+                or state is None
+                or round_.number != number
+                or worker not in round_.commits
+            ):
                 return None
             checked = cid.from_bytes(root)
             opened = commit_hash(checked, worker, salt)
+            most = max_update_bytes(parse_spec(state.spec))
         except (StorageError, ValueError, TypeError):
             return None
-        return (worker, checked) if opened == round_.commits[worker] else None
+        return (worker, checked, most) if opened == round_.commits[worker] else None
 
-    async def _fetch(self, worker: bytes, root: Cid) -> None:
+    async def _fetch(self, worker: bytes, root: Cid, most: int) -> None:
         try:
             with trio.move_on_after(FETCH_SECONDS):
-                await self._shelf.take(root, [signing.peer_id(worker)], max_bytes=MAX_UPDATE_BYTES)
+                await self._shelf.take(root, [signing.peer_id(worker)], max_bytes=most)
         except (StorageError, ExchangeError, OSError) as error:
             _log.info("announced.missing", root=cid.text(root), error=str(error))
         except Exception:  # noqa: BLE001 - whatever a stranger's content does, the node goes on

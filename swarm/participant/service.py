@@ -32,9 +32,9 @@ from swarm.ledger.transactions import (
     score_hash,
 )
 from swarm.participant import core
-from swarm.participant.announcements import MAX_UPDATE_BYTES
 from swarm.participant.memory import SALT_BYTES, MemoryFile, Merged, RoundMemory, Scores
 from swarm.training.errors import WorkerError
+from swarm.training.spec import max_update_bytes, parse_spec
 from swarm.training.supervisor import MergeJob, ScoreJob, TrainJob
 
 if TYPE_CHECKING:
@@ -123,6 +123,8 @@ class Participant:
         self._block_seconds = block_seconds
         self.activity: dict[bytes, str] = {}
         """What is being done for each task, in words."""
+        self.problems: dict[bytes, str] = {}
+        """The last failure of each open task, in words, until a step of it succeeds."""
         self.losses: dict[bytes, float] = {}
         """The newest training loss of this node, in nats."""
 
@@ -157,6 +159,7 @@ class Participant:
                 self.activity[task] = "waiting for the others"
                 await self._heights.above(height)
         self.activity.pop(task, None)
+        self.problems.pop(task, None)
         self.losses.pop(task, None)
         try:
             await trio.to_thread.run_sync(self._clear, task)
@@ -190,13 +193,14 @@ class Participant:
         except _EXPECTED as error:
             # What could not be sent now, for a full mempool say, is tried again with the next block.
             drive.failures[type(step)] += not isinstance(step, core.Send)
-            _log.warning(
-                "round.failed", step=type(step).__name__, round=round_.number, error=str(error)
-            )
+            name = type(step).__name__
+            self.problems[drive.task] = f"{state.name}, round {round_.number}: {name}: {error}"
+            _log.warning("round.failed", step=name, round=round_.number, error=str(error))
             return False
-        except Exception:  # noqa: BLE001 - the boundary of one task
+        except Exception as error:  # noqa: BLE001 - the boundary of one task
             # A fault of ours in one task must not end a node that validates and keeps data for others.
             drive.failures[type(step)] += 1
+            self.problems[drive.task] = f"{state.name}, round {round_.number}: {error!r}"
             _log.exception("round.broken", step=type(step).__name__, round=round_.number)
             return False
 
@@ -258,6 +262,7 @@ class Participant:
         if memory is None:
             _log.info("round.late", step=type(step).__name__, round=round_.number)
             return True
+        self.problems.pop(drive.task, None)
         changed, drive.memory = memory != drive.memory, memory
         return changed
 
@@ -273,7 +278,7 @@ class Participant:
             case core.Train():
                 return await self._train(memory, state, round_, lease)
             case core.Prefetch(roots):
-                return await self._prefetch(memory, round_, roots, lease)
+                return await self._prefetch(memory, state, round_, roots, lease)
             case core.Score():
                 return await self._score(memory, state, round_, lease)
             case core.Merge():
@@ -332,11 +337,18 @@ class Participant:
         return replace(memory, salt=secrets.token_bytes(SALT_BYTES), update=root)
 
     async def _prefetch(
-        self, memory: RoundMemory, round_: RoundState, roots: Sequence[Cid], lease: Lease
+        self,
+        memory: RoundMemory,
+        state: TaskState,
+        round_: RoundState,
+        roots: Sequence[Cid],
+        lease: Lease,
     ) -> RoundMemory:
         self.activity[round_.task] = f"fetching {len(roots)} updates"
         workers = {root: worker for worker, root in round_.reveals.items()}
-        paths = await self._take_updates([(workers[root], root) for root in roots], round_, lease)
+        paths = await self._take_updates(
+            [(workers[root], root) for root in roots], state, round_, lease
+        )
         fetched = {root for root, path in zip(roots, paths, strict=True) if path is not None}
         return replace(memory, fetched=memory.fetched | fetched)
 
@@ -355,7 +367,7 @@ class Participant:
                 base=await lease.take(round_.base),
                 dataset=await lease.take(state.dataset),
                 pool=await lease.take(state.pool),
-                updates=await self._take_updates(pairs, round_, lease),
+                updates=await self._take_updates(pairs, state, round_, lease),
                 peers=[signing.peer_id(one.worker) for one in round_.submissions],
             )
         )
@@ -368,7 +380,7 @@ class Participant:
         self.activity[round_.task] = f"merging {len(round_.accepted)} updates"
         accepted = [round_.submissions[one.index] for one in round_.accepted]
         pairs = [(one.worker, one.root) for one in accepted]
-        paths = await self._take_updates(pairs, round_, lease)
+        paths = await self._take_updates(pairs, state, round_, lease)
         missing = [
             cids.text(root) for (_, root), path in zip(pairs, paths, strict=True) if not path
         ]
@@ -398,19 +410,22 @@ class Participant:
         return replace(memory, merged=Merged(root, result.loss))
 
     async def _take_updates(
-        self, pairs: Sequence[tuple[bytes, Cid]], round_: RoundState, lease: Lease
+        self,
+        pairs: Sequence[tuple[bytes, Cid]],
+        state: TaskState,
+        round_: RoundState,
+        lease: Lease,
     ) -> list[Path | None]:
         """Unpack updates, from their workers or from whoever holds them; None for those not had in time.
 
         Half of the blocks that are left to the phase is the time for it.
         """
         paths: list[Path | None] = [None] * len(pairs)
+        most = max_update_bytes(parse_spec(state.spec))
 
         async def one(index: int, worker: bytes, root: Cid) -> None:
             try:
-                paths[index] = await lease.take(
-                    root, self._holders(worker), max_bytes=MAX_UPDATE_BYTES
-                )
+                paths[index] = await lease.take(root, self._holders(worker), max_bytes=most)
             except (StorageError, ExchangeError, SwarmError, OSError) as error:
                 _log.warning("update.missing", root=cids.text(root), error=str(error))
             except Exception:  # noqa: BLE001 - one worker's update must not keep the others from being scored

@@ -17,6 +17,9 @@ from swarm.training.errors import SpecError
 
 MAX_SPEC_BYTES = 16 * 2**10
 MAX_PARAMETERS = 2 * 10**9
+UPDATE_HEADER_BYTES = 2**20
+BYTES_PER_PARAMETER = 5
+"""A float32, and a quarter more for the chunks and manifests around it."""
 TOKEN = 10**9
 """Units of money in one token."""
 
@@ -175,7 +178,7 @@ def parse_spec(data: bytes) -> TaskSpec:
             why="has 1 to 63 of a-z, 0-9 and '-', and does not begin with '-'",
         )
     kind = task.choice("kind", ("lm", "gan"))
-    rounds = task.integer("rounds", 1, 10**6)
+    rounds = task.integer("rounds", 1, 10**5)
     budget = _amount("task.budget", task.text("budget", maximum=24))
     task.done()
     checked: Kind = "lm" if kind == "lm" else "gan"
@@ -237,6 +240,11 @@ def check_model(kind: Kind, entries: Any) -> LmModel | GanModel:  # noqa: ANN401
             field="model", why=f"has {count:,} parameters, at most {MAX_PARAMETERS:,} are allowed"
         )
     return model
+
+
+def max_update_bytes(spec: TaskSpec) -> int:
+    """The largest update file that can be honest: every parameter in full and room for its header."""
+    return UPDATE_HEADER_BYTES + BYTES_PER_PARAMETER * parameters(spec)
 
 
 def lm_parameters(model: LmModel) -> int:

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from swarm.ledger.genesis import UNIT
 from swarm.ledger.rewards import capped, lower_median, split
+from swarm.ledger.rounds import MAX_ATTEMPTS
 from swarm.ledger.state import Outcome, Phase, Refusal
 from swarm.ledger.transactions import (
     CheckpointCommit,
@@ -159,6 +161,20 @@ def test_a_round_without_commits_starts_again_with_a_fresh_beacon(world):
     assert second.start_beacon == world.view.beacon != first.start_beacon
     assert second.eligible == first.eligible
     assert second.phase_deadline == world.height + 3
+
+
+def test_a_task_that_nobody_trains_is_closed_after_its_last_attempt_and_its_escrow_returned(world):
+    alice = world.people["alice"]
+    before = world.view.account(alice.public_key).balance
+    task = world.post(alice, train=2)
+    assert world.view.account(alice.public_key).balance < before
+    while world.view.task(task).open:
+        assert world.round(task).attempt <= MAX_ATTEMPTS
+        world.block()
+    assert world.view.open_tasks() == []
+    assert world.view.task(task).escrow == 0
+    assert world.view.name(world.view.task(task).name).task == b""
+    assert before - world.view.account(alice.public_key).balance < UNIT  # fees alone
 
 
 def test_a_worker_that_was_silent_is_not_waited_for_in_the_next_round_but_may_commit(world):

@@ -10,10 +10,21 @@ from storage import canonical, cid
 from swarm.ledger.transactions import CheckpointCommit, Phases, Register, TaskPost, commit_hash
 from swarm.ledger.vrf import VrfKey
 from swarm.participant import announcements
-from swarm.participant.announcements import MAX_FETCHES, MAX_UPDATE_BYTES, Announcements
+from swarm.participant.announcements import MAX_FETCHES, Announcements
+from swarm.training.spec import max_update_bytes, parse_spec
 from tests.ledger.alone import ALICE, BOB, VALIDATOR, open_alone
 from tests.ledger.world import BASE, SALT, root
 
+SPEC = b"""
+[task]
+name = "gpt"
+kind = "lm"
+rounds = 1
+budget = "10"
+[data]
+dataset = "train"
+pool = "pool"
+"""
 TOPIC = "/swarm/test/updates"
 
 
@@ -45,7 +56,7 @@ def task(alone):
     for payload in (
         Register(key, "cpu", ("worker",)),
         TaskPost(
-            "gpt", "lm", b"", BASE, BASE, BASE, 1, 10**10, Phases(50, 50, 50, 50, 50), tolerance=0
+            "gpt", "lm", SPEC, BASE, BASE, BASE, 1, 10**10, Phases(50, 50, 50, 50, 50), tolerance=0
         ),
     ):
         assert alone.run(ALICE, payload) == ""
@@ -79,7 +90,7 @@ async def test_an_announcement_that_opens_a_commitment_is_fetched_from_its_worke
     alone, task, autojump_clock
 ) -> None:
     taken = await heard(alone, VALIDATOR, message(task))
-    assert taken.wanted == [(root("hers"), (ALICE.peer_id,), MAX_UPDATE_BYTES)]
+    assert taken.wanted == [(root("hers"), (ALICE.peer_id,), max_update_bytes(parse_spec(SPEC)))]
 
 
 async def test_what_opens_no_commitment_is_not_fetched(alone, task, autojump_clock) -> None:

@@ -146,6 +146,11 @@ def test_unknown_names_roots_and_malformed_words_are_told_apart(cluster: Cluster
                 TASK.replace("steps = 30", 'steps = "x"'), cluster.folder
             )
         )
+    (cluster.folder / "empty").mkdir()
+    for field in ("text", "pool"):
+        spoilt = TASK.replace(f'= "{field}"', '= "empty"').replace('"tiny"', '"other"')
+        with pytest.raises(UsageError, match="cannot be started"):
+            node.ask(lambda client, spoilt=spoilt: client.post_task(spoilt, cluster.folder))
     with pytest.raises(RefusedError):
         node.ask(lambda client: client.send(node.status()["peer"], 10**18))
 
