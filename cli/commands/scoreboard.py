@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def command(*, task: str, home: Path, as_json: bool) -> None:
     """Show each round of a task (by name or id): what was handed in, its score, what it was paid.
 
-    A score is how much an update lowers the validation loss, in nats.
+    A score is the share of the validation loss that an update takes away: 0.01 is one part in a hundred.
     With --json: one object a round.
     """
     with connection.connect(home) as client:

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     Show = Callable[[list[Json]], None]
 
 
+UNITS = {"gpt": "nats", "gan": "(Fréchet distance, lower is better)"}
+"""What the validation loss of each kind of demo is counted in."""
+
+
 @contextlib.contextmanager
 def watching() -> Iterator[Show]:
     """A function that shows the nodes' statuses: live on a terminal, lines of what changed elsewhere."""
@@ -69,7 +73,10 @@ def print_summary(summary: Json) -> None:
     finality = summary["finality_ms"]
     rows = [
         ("model", f"{summary['name']}@{summary['version']}, {summary['rounds']} rounds"),
-        ("validation loss", f"{output.loss(first)} -> {output.loss(last)} nats"),
+        (
+            "validation loss",
+            f"{output.loss(first)} -> {output.loss(last)} {UNITS[summary['kind']]}",
+        ),
         ("blocks", f"{summary['blocks']:,}, median finality {finality or '-'} ms"),
         ("moved", format_size(summary["bytes_moved"])),
     ]

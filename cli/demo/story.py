@@ -73,6 +73,7 @@ def _run(kind: str, own_data: Path | None, folder: Path, *, keep: bool) -> Json:
         task = _task(first, posted["task"])
         summary: Json = {
             "name": name,
+            "kind": kind,
             "version": fetched["version"],
             "cid": fetched["cid"],
             "rounds": task["round"],

@@ -137,7 +137,7 @@ class NodeApi(Protocol):
         """Use a checkpoint: `text` of a language model, or the `path` of a PNG grid of a GAN."""
 
     async def evaluate(self, name: str, version: int | None) -> Json:
-        """The validation loss of a version: `loss`, in nats."""
+        """The validation loss of a version: `loss`, in nats; of a GAN its Fréchet distance."""
 
     def stop(self) -> None:
         """Ask the node to stop; returns at once."""
