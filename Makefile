@@ -18,7 +18,7 @@ check: $(STAMP)
 	$(BIN)/lint-imports
 
 bench: $(STAMP)
-	set -e; for each in $(notdir $(basename $(wildcard bench/[a-z]*.py))); do echo "== $$each"; $(BIN)/python -m bench.$$each; done
+	set -e; for each in $(filter-out machine,$(notdir $(basename $(wildcard bench/[a-z]*.py)))); do echo "== $$each"; $(BIN)/python -m bench.$$each; done
 
 clean:
 	rm -rf .venv build dist swarm-demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -47,7 +47,7 @@ ANSWER_SECONDS: Final = 10.0
 FRAME_SECONDS: Final = 30.0
 POLL_SECONDS: Final = 5.0
 """Between two looks at the tips of peers; a hint wakes it at once."""
-ALONE_SECONDS: Final = 10.0
+ALONE_SECONDS: Final = 4.0
 """A node whose peers do not answer for this long counts as caught up: it may be the first."""
 PROBES: Final = 3
 SLICE: Final = 16

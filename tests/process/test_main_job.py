@@ -127,6 +127,9 @@ def test_the_main_job_through_kill_late_join_and_fetch_by_name(cluster: Cluster)
     }
     assert json.loads((folder / "model" / "config.json").read_text())
     assert late.status()["chain_id"] == cluster.chain_id
+
+    # Honest nodes never count each other's starting, dying and coming back as misbehaviour.
+    assert not [one.home.name for one in nodes if "network.misbehaviour" in one.log.read_text()]
     sample = late.ask(lambda client: client.sample("tiny", prompt="it was"))
     assert sample["text"]
 
