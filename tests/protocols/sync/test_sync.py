@@ -129,7 +129,9 @@ async def test_blocks_that_were_final_as_ancestors_come_with_their_descendant(
     assert reader.application.chain[1:] == pairs
 
 
-async def test_a_lone_node_counts_as_caught_up_after_a_few_seconds(autojump_clock, network, nursery_):
+async def test_a_lone_node_counts_as_caught_up_after_a_few_seconds(
+    autojump_clock, network, nursery_
+):
     reader = Reader(network)
     await nursery_.start(reader.sync.run)
     await trio.sleep(3)
