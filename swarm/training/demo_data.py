@@ -21,7 +21,7 @@ POOL_SHARE: Final = 24
 """One text in this many goes to the pool."""
 IMAGE_POOL_SHARE: Final = 5
 MAX_FILE_BYTES: Final = 2**20
-FASHION: Final = Path("/usr/share/dataset-fashion-mnist")
+FASHION: Final = Path("/usr/share/datasets/fashion-mnist")
 
 
 def write_text_dataset(folder: Path) -> tuple[Path, Path]:
