@@ -249,11 +249,14 @@ class ExchangeService:
                 del self._serving[stream.peer]
 
     def _note_liar(self, peer: PeerId, reason: str) -> None:
+        """Remember it, and name it once: more of its wrong chunks may have been under way already."""
+        known = peer in self._liars
         self._liars[peer] = reason
         self._liars.move_to_end(peer)
         if len(self._liars) > MAX_REMEMBERED:
             self._liars.popitem(last=False)
-        self._note_misbehaviour(peer, reason)
+        if not known:
+            self._note_misbehaviour(peer, reason)
 
     def _note_misbehaviour(self, peer: PeerId, reason: str) -> None:
         _log.warning("exchange.misbehaviour", peer=peer, reason=reason)
