@@ -16,6 +16,8 @@ POOL_SHARE = 20
 """One part in this many of a person's own text is held out for validation."""
 
 MAX_FILE_BYTES = 2**30
+SMALL_SIDE = 16
+"""The demo's GAN draws images of so many pixels a side, or of 32 where the data's are larger."""
 
 
 def prepare(kind: str, folder: Path, data: Path | None) -> tuple[Path, str]:
@@ -39,9 +41,21 @@ def prepare(kind: str, folder: Path, data: Path | None) -> tuple[Path, str]:
     else:
         demo_data.write_image_dataset(folder)
     text = resources.files("swarm.training").joinpath(f"tasks/{kind}.toml").read_text()
+    if kind == "gan" and _largest_side(folder / "train") > SMALL_SIDE:
+        text = text.replace(f"\nsize = {SMALL_SIDE}\n", "\nsize = 32\n")
     path = folder / "task.toml"
     path.write_text(text)
     return path, tomllib.loads(text)["task"]["name"]
+
+
+def _largest_side(folder: Path) -> int:
+    """Pixels of the longer side of a folder's IDX images; 0 where there are none."""
+    sides = [0]
+    for path in folder.rglob("*idx3-ubyte"):
+        with path.open("rb") as file:
+            header = file.read(16)
+        sides += [int.from_bytes(header[8:12], "big"), int.from_bytes(header[12:16], "big")]
+    return max(sides)
 
 
 def _take(kind: str, data: Path, folder: Path) -> None:
