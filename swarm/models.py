@@ -12,14 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from protocols.consensus.messages import verify_certificate
-from storage import cid
 from storage.state_tree import verify_proof
 from swarm.errors import NotFoundError, SwarmError
 from swarm.ledger.state import NameVersion, name_key
 
 if TYPE_CHECKING:
     from protocols.consensus.messages import Block, Finalization
-    from storage.cid import Cid
     from swarm.ledger.application import LedgerApplication
 
 
@@ -86,13 +84,3 @@ def prove(ledger: LedgerApplication, name: str, version: int | None = None) -> P
         message = f"the proof of {name}@{wanted} against block {block.height:,} does not hold"
         raise SwarmError(message, "the ledger on disk is damaged: start with a new data folder")
     return ProvenName(NameVersion.decode(value), block, finalization, proof)
-
-
-def describe(entry: NameVersion) -> str:
-    """`name@version cid`, for logs."""
-    return f"{entry.name}@{entry.version} {text(entry.root)}"
-
-
-def text(root: Cid) -> str:
-    """The CID for people; a dash where there is none."""
-    return cid.text(root) if root else "-"
