@@ -12,13 +12,18 @@ from swarm.ledger import state
 from swarm.ledger.genesis import Params
 from swarm.ledger.state import (
     Account,
+    Audit,
     Dataset,
+    Deal,
     EpochSet,
     Head,
+    Keeper,
     Money,
     NameEntry,
     NameVersion,
+    Report,
     RoundState,
+    Seats,
     SettledRound,
     TaskState,
 )
@@ -95,6 +100,21 @@ class Draft:
         """Ids, oldest first."""
         return self._need(state.OPEN_TASKS_KEY, tuple)
 
+    @property
+    def keepers(self) -> tuple[bytes, ...]:
+        """Who lends slots, by key."""
+        return self._need(state.KEEPERS_KEY, tuple)
+
+    @property
+    def audit(self) -> Audit | None:
+        """The newest audit; None before the first."""
+        return self._get(state.AUDIT_KEY, lambda value: Audit(*value))
+
+    @property
+    def open_deals(self) -> tuple[bytes, ...]:
+        """Ids, oldest first."""
+        return self._need(state.OPEN_DEALS_KEY, tuple)
+
     def account(self, public_key: bytes) -> Account:
         """An account, zero if it is new."""
         found = self._get(
@@ -125,6 +145,31 @@ class Draft:
     def evidence_counted(self, key: bytes) -> bool:
         """Whether a validator was slashed for a view, by `state.evidence_key`."""
         return self._get(key, lambda value: value) is not None
+
+    def keeper(self, public_key: bytes) -> Keeper | None:
+        """What an account lends."""
+        return self._get(
+            state.keeper_key(public_key), lambda value: Keeper.unpack(public_key, value)
+        )
+
+    def answer(self, public_key: bytes, audit: int) -> bytes | None:
+        """A keeper's answer to an audit; what stands there may be of an older one."""
+        found: tuple[int, bytes] | None = self._get(
+            state.answer_key(public_key), lambda value: (value[0], value[1])
+        )
+        return found[1] if found is not None and found[0] == audit else None
+
+    def report(self, public_key: bytes) -> Report | None:
+        """A validator's report on the running audit."""
+        return self._get(state.report_key(public_key), Report.unpack)
+
+    def deal(self, deal: bytes) -> Deal | None:
+        """An open deal."""
+        return self._get(state.deal_key(deal), lambda value: Deal.unpack(deal, value))
+
+    def seats(self, deal: bytes) -> Seats | None:
+        """Who keeps the pieces of an open deal."""
+        return self._get(state.seats_key(deal), lambda value: Seats.unpack(deal, value))
 
     def stakers(self) -> list[bytes]:
         """Accounts with a stake, by key."""
@@ -206,6 +251,53 @@ class Draft:
     def put_epoch_set(self, epoch_set: EpochSet) -> None:
         """Fix an epoch."""
         self.put(state.epoch_key(epoch_set.epoch), epoch_set)
+
+    def put_keeper(self, keeper: Keeper) -> None:
+        """Replace a keeper, and whether it lends: one that left with a clean record is forgotten."""
+        key = keeper.public_key
+        known = key in self.keepers
+        if known != (keeper.slots > 0):
+            others = (one for one in self.keepers if one != key)
+            self.put(state.KEEPERS_KEY, tuple(sorted((*others, *[key] * (not known)))))
+        if keeper.slots or keeper.strikes or keeper.suspended:
+            self.put(state.keeper_key(key), keeper)
+        else:
+            self.put(state.keeper_key(key), None)
+        if not keeper.slots and self._get(state.answer_key(key), tuple) is not None:
+            self.put(state.answer_key(key), None)
+
+    def put_no_keepers(self) -> None:
+        """Only genesis does."""
+        self.put(state.KEEPERS_KEY, ())
+
+    def put_answer(self, public_key: bytes, audit: int, root: bytes) -> None:
+        """Note a keeper's answer."""
+        self.put(state.answer_key(public_key), (audit, root))
+
+    def put_audit(self, audit: Audit) -> None:
+        """Replace the newest audit."""
+        self.put(state.AUDIT_KEY, audit)
+
+    def put_report(self, public_key: bytes, report: Report | None) -> None:
+        """Note a validator's report, or forget it."""
+        self.put(state.report_key(public_key), report)
+
+    def put_open_deals(self, deals: tuple[bytes, ...]) -> None:
+        """Replace the list of open deals."""
+        self.put(state.OPEN_DEALS_KEY, deals)
+
+    def put_deal(self, deal: Deal) -> None:
+        """Replace a deal."""
+        self.put(state.deal_key(deal.id), deal)
+
+    def put_seats(self, seats: Seats) -> None:
+        """Replace who keeps the pieces of a deal."""
+        self.put(state.seats_key(seats.deal), seats)
+
+    def drop_deal(self, deal: bytes) -> None:
+        """The deal is over."""
+        self.put(state.deal_key(deal), None)
+        self.put(state.seats_key(deal), None)
 
     def put_evidence(self, key: bytes) -> None:
         """Note that it counted."""

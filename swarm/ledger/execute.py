@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from swarm.ledger import beacon, rewards, rounds, rules, validators, vrf
+from swarm.ledger import audits, beacon, rewards, rounds, rules, validators, vrf
 from swarm.ledger.draft import Draft
 from swarm.ledger.errors import BlockError, LedgerError, Refused, VrfError
 from swarm.ledger.rules import Context
@@ -108,7 +108,7 @@ class Execution:
         return Receipt(transaction.id, self._context.height, error or "", used, fee)
 
     def finish(self) -> dict[bytes, bytes | None]:
-        """End the block: rounds move on, emission is paid, an epoch's end fixes a set.
+        """End the block: rounds and audits move on, emission is paid, an epoch's end fixes a set.
 
         Returns:
             The changes of the state by key.
@@ -116,6 +116,7 @@ class Execution:
         draft, context = self._draft, self._context
         params = draft.params
         rounds.end_block(draft, context.height, context.beacon)
+        audits.end_block(draft, context.height, context.beacon)
         money, earned = rewards.emit(draft.money, params)
         draft.put_money(money)
         leader = draft.account(context.leader)
@@ -202,7 +203,9 @@ def genesis_changes(genesis: Genesis) -> dict[bytes, bytes | None]:
     draft.put_params(genesis.params)
     draft.put_workers({})
     draft.put_open_tasks(())
-    draft.put_money(Money(held, 0, 0, genesis.emission_pool, 0, 0, 0))
+    draft.put_no_keepers()
+    draft.put_open_deals(())
+    draft.put_money(Money(held, 0, 0, genesis.emission_pool, 0, 0, 0, 0))
     draft.put_head(Head(0, seed, genesis.params.base_fee_floor, genesis.timestamp_ms))
     return draft.changes()
 
@@ -216,6 +219,11 @@ def check_supply(view: Reader) -> None:
     ledger = LedgerView(view)
     money = ledger.money()
     held = money.treasury + sum(task.escrow for task in ledger.tasks())
+    locked = [one.collateral for one in ledger.keepers()] + [one.escrow for one in ledger.deals()]
+    if min(locked, default=0) < 0:
+        message = "a collateral or an escrow is less than nothing"
+        raise LedgerError(message)
+    held += sum(locked)
     for account in ledger.accounts():
         amounts = [account.balance, account.stake, account.bond]
         if min(amounts + [one.amount for one in account.unbonding]) < 0:
@@ -225,7 +233,7 @@ def check_supply(view: Reader) -> None:
     if held != money.supply:
         message = f"{held:,} units are held where {money.supply:,} exist"
         raise LedgerError(message)
-    if min(money.pool, money.training, money.scoring, money.treasury) < 0:
+    if min(money.pool, money.training, money.scoring, money.treasury, money.storage) < 0:
         message = "a pool holds less than nothing"
         raise LedgerError(message)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-VERSION = 1
+VERSION = 2
 UNIT = 10**9
 """Units in a token."""
 CAP = 10**9 * UNIT
@@ -52,6 +52,18 @@ class Params:
     min_task_budget: int = 0
     slash_part: int = 1_000  # parts in 10,000 of the stake
     score_spread: int = 3  # a scorer off by more than this many tolerances is not paid
+    audit_blocks: int = 1_440  # from one audit of the keepers to the next
+    audit_answer_blocks: int = 4  # for the keepers' answers
+    audit_report_blocks: int = 8  # after them, for the auditors' reports
+    audit_leaves: int = 64  # drawn from each keeper
+    auditors: int = 3  # draws of a validator for each keeper
+    max_keepers: int = 1_024
+    keeper_bond: int = UNIT // 1_000  # locked for each slot
+    strike_limit: int = 3  # so many strikes slash and suspend
+    standing_audits: int = 24  # without a strike: one is forgiven, or a suspended keeper returns
+    seal_log_n: int = 14  # a slot's key: scrypt with n = 2^this
+    seal_passes: int = 128  # of a slot's sealing
+    max_deals: int = 128  # open at once
 
 
 RANGES: dict[str, tuple[int, int]] = {
@@ -71,6 +83,18 @@ RANGES: dict[str, tuple[int, int]] = {
     "min_task_budget": (0, CAP),
     "slash_part": (0, _TEN_THOUSAND),
     "score_spread": (1, 1_000),
+    "audit_blocks": (4, 1_000_000),
+    "audit_answer_blocks": (1, 10_000),
+    "audit_report_blocks": (1, 10_000),
+    "audit_leaves": (1, 4_096),
+    "auditors": (1, 31),
+    "max_keepers": (0, 1_024),
+    "keeper_bond": (0, CAP),
+    "strike_limit": (1, 1_000),
+    "standing_audits": (1, 1_000_000),
+    "seal_log_n": (1, 20),
+    "seal_passes": (1, 2**16),
+    "max_deals": (0, 128),
 }
 """Each parameter's lowest and highest value."""
 
@@ -216,6 +240,10 @@ def _check(genesis: Genesis) -> None:
     _check_int("timestamp_ms", genesis.timestamp_ms, 0, 2**53)
     for name, value in asdict(genesis.params).items():
         _check_int(name, value, *RANGES[name])
+    params = genesis.params
+    if params.audit_answer_blocks + params.audit_report_blocks + 2 > params.audit_blocks:
+        message = "an audit's answers and reports leave no block before the next audit"
+        raise GenesisError(message)
     if len(genesis.allocations) > MAX_ALLOCATIONS:
         message = f"{len(genesis.allocations):,} allocations where {MAX_ALLOCATIONS:,} are allowed"
         raise GenesisError(message)

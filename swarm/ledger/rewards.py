@@ -2,8 +2,8 @@
 
 Each block sets `pool * emission_per_day / (10,000 * blocks_per_day)` units in motion, in shares of a hundred:
 training 40, storage 20, validation 20 (half to the leader at once, half to the scorers of the next settled round),
-data 10, serving 5, treasury 5. Storage, data and serving have no earner yet: their shares never leave the pool.
-What waits for a settled round is set aside, at most a day of it; what a round does not earn goes back.
+data 10, serving 5, treasury 5. Data and serving have no earner yet: their shares never leave the pool.
+What waits for a settled round or audit is set aside, at most a day of it; what nobody earns goes back.
 Since a block takes a part of what is left, the pool is never empty and the cap is never passed.
 """
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from swarm.ledger.state import Money
 
 TRAINING_PERCENT: Final = 40
+STORAGE_PERCENT: Final = 20
 SCORING_PERCENT: Final = 10
 LEADER_PERCENT: Final = 10
 TREASURY_PERCENT: Final = 5
@@ -97,14 +98,16 @@ def emit(money: Money, params: Params) -> tuple[Money, int]:
     amount = int(money.pool * rate)
     training = _set_aside(money.training, amount, TRAINING_PERCENT, params)
     scoring = _set_aside(money.scoring, amount, SCORING_PERCENT, params)
+    storage = _set_aside(money.storage, amount, STORAGE_PERCENT, params)
     leader = amount * LEADER_PERCENT // 100
     treasury = amount * TREASURY_PERCENT // 100
     after = replace(
         money,
-        pool=money.pool - training - scoring - leader - treasury,
+        pool=money.pool - training - scoring - storage - leader - treasury,
         training=money.training + training,
         scoring=money.scoring + scoring,
         treasury=money.treasury + treasury,
+        storage=money.storage + storage,
         emitted=money.emitted + leader + treasury,
     )
     return after, leader

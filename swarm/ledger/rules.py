@@ -8,14 +8,19 @@ from typing import TYPE_CHECKING, Final
 
 from protocols.consensus import evidence as contradictions
 from protocols.consensus.errors import EvidenceError
-from swarm.ledger import rounds, state, validators, vrf
+from swarm.ledger import capacity, deals, rounds, state, validators, vrf
 from swarm.ledger.errors import Refused
 from swarm.ledger.state import NO_CID, Account, Dataset, NameEntry
 from swarm.ledger.transactions import (
+    AuditReport,
+    CapacityAnswer,
+    CapacityCommit,
     CheckpointCommit,
     CheckpointReveal,
     DatasetPublish,
     Evidence,
+    KeepEnd,
+    KeepPost,
     MergeAttest,
     NameRegister,
     NameUpdate,
@@ -106,6 +111,9 @@ def _withdraw(draft: Draft, by: Transaction, asked: Withdraw, context: Context) 
 def _register(draft: Draft, by: Transaction, asked: Register, context: Context) -> None:
     if not vrf.is_key(asked.vrf_key):
         raise Refused("the VRF key is not a point of prime order")
+    keeper = draft.keeper(by.sender)
+    if keeper is not None and keeper.slots and capacity.ROLE not in asked.roles:
+        raise Refused("a keeper takes its slots back before it gives up the role")
     account = replace(
         draft.account(by.sender),
         vrf_key=asked.vrf_key,
@@ -225,6 +233,30 @@ def _evidence(draft: Draft, by: Transaction, asked: Evidence, context: Context) 
     draft.put_evidence(key)
 
 
+def _capacity_commit(
+    draft: Draft, by: Transaction, asked: CapacityCommit, context: Context
+) -> None:
+    capacity.commit(draft, by.sender, asked, context.height)
+
+
+def _capacity_answer(
+    draft: Draft, by: Transaction, asked: CapacityAnswer, context: Context
+) -> None:
+    capacity.answer(draft, by.sender, asked, context.height)
+
+
+def _audit_report(draft: Draft, by: Transaction, asked: AuditReport, context: Context) -> None:
+    capacity.report(draft, by.sender, asked, context.height)
+
+
+def _keep_post(draft: Draft, by: Transaction, asked: KeepPost, context: Context) -> None:
+    deals.post(draft, by.id, by.sender, asked, context.height)
+
+
+def _keep_end(draft: Draft, by: Transaction, asked: KeepEnd, context: Context) -> None:
+    deals.end(draft, by.sender, asked)
+
+
 _RULES: dict[type, Callable[..., str | None]] = {
     Transfer: _transfer,
     Stake: _stake,
@@ -241,4 +273,9 @@ _RULES: dict[type, Callable[..., str | None]] = {
     ScoreReveal: _score_reveal,
     MergeAttest: _merge_attest,
     Evidence: _evidence,
+    CapacityCommit: _capacity_commit,
+    CapacityAnswer: _capacity_answer,
+    AuditReport: _audit_report,
+    KeepPost: _keep_post,
+    KeepEnd: _keep_end,
 }

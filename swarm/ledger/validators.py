@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 EPOCHS_AHEAD = 2
 REPORTER_PERCENT = 10
+WHOLE = 10_000
+"""What `slash_part` is counted in."""
 MAX_UNBONDING = 32
 """Amounts of one account that unbond at once."""
 
@@ -70,9 +72,9 @@ def slash(draft: Draft, accused: bytes, reporter: bytes) -> int:
     """
     part = draft.params.slash_part
     account = draft.account(accused)
-    from_stake = account.stake * part // 10_000
+    from_stake = account.stake * part // WHOLE
     outgoing = tuple(
-        replace(one, amount=one.amount - one.amount * part // 10_000) for one in account.unbonding
+        replace(one, amount=one.amount - one.amount * part // WHOLE) for one in account.unbonding
     )
     taken = from_stake + sum(
         before.amount - after.amount

@@ -300,6 +300,7 @@ def test_emission_never_passes_the_pool_and_the_leader_is_paid(world):
     after = world.view.money()
     amount = money.pool * 5 // (10_000 * 34_560)
     assert after.training == amount * 40 // 100
+    assert after.storage == amount * 20 // 100
     assert world.account(world.leader).earned == amount * 10 // 100
     assert after.emitted == after.treasury + world.account(world.leader).earned
 
@@ -309,6 +310,7 @@ def test_what_waits_for_a_settled_round_is_a_day_of_emission_at_most():
     world.blocks(10)
     one_block = world.view.money().pool * 5 // 30_000
     assert world.view.money().training <= (one_block + 10**13) * 40 // 100 * 3
+    assert world.view.money().storage <= (one_block + 10**13) * 20 // 100 * 3
 
 
 @pytest.mark.parametrize("seed", range(6))

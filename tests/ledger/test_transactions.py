@@ -11,16 +11,21 @@ from hypothesis import strategies as st
 from protocols import signing
 from storage import canonical
 from storage.state_store import StateStore
-from swarm.ledger import transactions
+from swarm.ledger import payloads, transactions
 from swarm.ledger.application import LedgerApplication
 from swarm.ledger.errors import GenesisError, LedgerError, TransactionError
 from swarm.ledger.genesis import CAP, RANGES, Genesis, GenesisValidator, Params
 from swarm.ledger.state import Phases, Refusal, refusal
 from swarm.ledger.transactions import (
+    AuditReport,
+    CapacityAnswer,
+    CapacityCommit,
     CheckpointCommit,
     CheckpointReveal,
     DatasetPublish,
     Evidence,
+    KeepEnd,
+    KeepPost,
     MergeAttest,
     NameRegister,
     NameUpdate,
@@ -58,6 +63,11 @@ PAYLOADS = [
     ScoreReveal(TASK, 1, 250_000, (5, -5, Refusal.NOT_FOUND.score), SALT),
     MergeAttest(TASK, 1, MERGED, 249_000),
     Evidence(b"two votes"),
+    CapacityCommit(b"r" * 32, 2**32),
+    CapacityAnswer(7, b"r" * 32),
+    AuditReport(7, ((b"a" * 32, 1), (b"b" * 32, 4)), ((b"a" * 32, TASK, 0), (b"a" * 32, TASK, 31))),
+    KeepPost(((BASE, 1), (MERGED, 2**60)), 3, 24, 10**9, root("recipe")),
+    KeepEnd(b"d" * 32),
 ]
 
 
@@ -127,6 +137,29 @@ def test_bytes_of_transactions_and_the_root_of_a_genesis_are_pinned(tmp_path):
         ScoreReveal(TASK, 1, 0, (-(2**40) - 7,), SALT),
         ScoreReveal(TASK, 1, 0, (2**40 + 1,), SALT),
         Evidence(b""),
+        CapacityCommit(b"r" * 31, 1),
+        CapacityCommit(b"r" * 32, 2**32 + 1),
+        CapacityCommit(b"r" * 32, -1),
+        CapacityAnswer(0, b"r" * 32),
+        AuditReport(1, ((b"a" * 32, 0),), ()),
+        AuditReport(1, ((b"a" * 32, 5),), ()),
+        AuditReport(1, ((b"a" * 32, 1), (b"a" * 32, 2)), ()),
+        AuditReport(1, ((b"b" * 32, 1), (b"a" * 32, 1)), ()),
+        AuditReport(1, tuple((at.to_bytes(32, "big"), 1) for at in range(513)), ()),
+        AuditReport(1, (), ((b"a" * 32, TASK, 32),)),
+        AuditReport(1, (), ((b"a" * 32, TASK, 1), (b"a" * 32, TASK, 1))),
+        AuditReport(1, (), ((b"a" * 32, TASK),)),
+        KeepPost((), 1, 1, 1, b""),
+        KeepPost(((BASE, 0),), 1, 1, 1, b""),
+        KeepPost(((BASE, 2**60 + 1),), 1, 1, 1, b""),
+        KeepPost(((BASE, 1), (BASE, 2)), 1, 1, 1, b""),
+        KeepPost(((BASE, 1),), 17, 1, 1, b""),
+        KeepPost(((BASE, 1),), 0, 1, 1, b""),
+        KeepPost(tuple((root(str(at)), 1) for at in range(17)), 4, 1, 1, b""),
+        KeepPost(((BASE, 1),), 1, 0, 1, b""),
+        KeepPost(((BASE, 1),), 1, 1, 0, b""),
+        KeepPost(((BASE, 1),), 1, 1, 1, b"no cid"),
+        KeepEnd(b"d"),
     ],
     ids=str,
 )
@@ -176,7 +209,7 @@ values = st.recursive(
 
 
 @settings(max_examples=80, deadline=None)
-@given(st.integers(1, 16), st.lists(values, max_size=10), st.integers(0, 9), values)
+@given(st.integers(1, 21), st.lists(values, max_size=10), st.integers(0, 9), values)
 def test_any_signed_body_is_a_transaction_or_a_transaction_error(kind, payload, at, odd):
     fields = [1, CHAIN, ALICE.public_key, 0, 9, 4, 1, 10**9, kind, payload]
     for body in (fields, [*fields[:at], odd, *fields[at + 1 :]]):
@@ -188,7 +221,7 @@ def test_any_signed_body_is_a_transaction_or_a_transaction_error(kind, payload, 
 @settings(max_examples=100, deadline=None)
 @given(st.sampled_from(PAYLOADS), st.data())
 def test_one_odd_field_of_a_payload_is_taken_or_a_transaction_error(payload, data):
-    values_of = transactions._pack(payload)
+    values_of = payloads.pack(payload)
     if values_of:
         values_of[data.draw(st.integers(0, len(values_of) - 1))] = data.draw(values)
     body = canonical.encode(
@@ -199,7 +232,7 @@ def test_one_odd_field_of_a_payload_is_taken_or_a_transaction_error(payload, dat
         one = transactions.decode(signed)
     except TransactionError:
         return
-    assert canonical.encode(transactions._pack(one.payload)) == canonical.encode(values_of)
+    assert canonical.encode(payloads.pack(one.payload)) == canonical.encode(values_of)
 
 
 @settings(max_examples=100, deadline=None)
@@ -224,6 +257,19 @@ def test_a_genesis_comes_back_from_its_file(tmp_path):
     assert again == genesis
     assert again.chain_id == genesis.chain_id
     assert again.with_params(worker_bond=6).chain_id != genesis.chain_id
+
+
+def test_answers_and_reports_have_the_room_that_is_kept_for_protocol_transactions():
+    kept = {type(one).__name__ for one in PAYLOADS if one.TYPE in transactions.PROTOCOL_TYPES}
+    assert {"CapacityAnswer", "AuditReport"} <= kept
+    assert not {"CapacityCommit", "KeepPost", "KeepEnd", "Transfer"} & kept
+
+
+def test_the_largest_report_fits_into_a_transaction():
+    keys = [bytes([255]) * 30 + at.to_bytes(2, "big") for at in range(512)]
+    missing = tuple((key, TASK, 31) for key in keys[:128])
+    report = AuditReport(2**32, tuple((key, 4) for key in keys), missing)
+    assert len(make(report)) < transactions.MAX_TRANSACTION_BYTES
 
 
 @pytest.mark.parametrize("name", RANGES)
