@@ -1,4 +1,7 @@
-"""A checkpoint folder: `model.safetensors`, `config.json`, `README.md`, and of a gan `evaluator.safetensors`.
+"""A checkpoint folder: `model.safetensors`, `config.json`, `README.md`; of a gan `evaluator.safetensors`.
+
+Of a GPT over the tokens of a published tokenizer there is `tokenizer.json` too, with the bytes that were
+published: `config.json` names their CID.
 
 Everything in the folder is a function of the task, the base and the merged updates, so that its CID is the
 same on every machine: no time, no machine, no measured loss.
@@ -14,10 +17,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from storage import cid as cids
+from storage.errors import CidError
+from storage.unixfs import hash_path
 from swarm.training import tensors
 from swarm.training.errors import CheckpointError, SpecError, TensorFileError
 from swarm.training.spec import (
+    BYTES,
     MAX_PARAMETERS,
+    MAX_TOKENIZER_BYTES,
+    NONE,
     GanModel,
     Kind,
     LmModel,
@@ -37,6 +46,7 @@ MODEL: Final = "model.safetensors"
 CONFIG: Final = "config.json"
 CARD: Final = "README.md"
 EVALUATOR: Final = "evaluator.safetensors"
+TOKENIZER: Final = "tokenizer.json"
 MAX_CONFIG_BYTES: Final = 16 * 2**10
 MAX_MODEL_BYTES: Final = 4 * MAX_PARAMETERS + tensors.MAX_HEADER_BYTES + 8
 
@@ -48,7 +58,7 @@ class Config:
     kind: Kind
     name: str
     version: int
-    tokenizer: str
+    tokenizer: str  # "bytes", "none", or the CID of tokenizer.json
     model: LmModel | GanModel
 
 
@@ -58,6 +68,7 @@ class Checkpoint:
 
     config: Config
     tensors: dict[str, Array]
+    tokenizer: bytes | None = None  # content of tokenizer.json, if there is one
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -81,7 +92,33 @@ def load(folder: Path) -> Checkpoint:
         if item.dtype != np.dtype("<f4") or not np.isfinite(item).all():
             message = f"tensor {name[:80]!r} is not float32 or holds a value that is not finite"
             raise CheckpointError(message)
-    return Checkpoint(config, file.tensors)
+    tokenizer = None
+    if config.tokenizer not in (BYTES, NONE):
+        tokenizer = read_tokenizer(folder / TOKENIZER, config.tokenizer)
+    return Checkpoint(config, file.tensors, tokenizer)
+
+
+def read_tokenizer(path: Path, root: str | None = None) -> bytes:
+    """A tokenizer's file, not yet parsed.
+
+    Args:
+        path: The file.
+        root: The CID that it must have; None: any.
+
+    Raises:
+        CheckpointError: It is missing, too large, or another than named.
+    """
+    try:
+        if path.stat().st_size > MAX_TOKENIZER_BYTES:
+            message = f"{TOKENIZER} is longer than {MAX_TOKENIZER_BYTES:,} bytes"
+            raise CheckpointError(message)
+        if root is not None and cids.text(hash_path(path).root) != root:
+            message = f"{TOKENIZER} is not {root[:80]}, which the config or the task names"
+            raise CheckpointError(message)
+        return path.read_bytes()
+    except OSError as error:
+        message = f"{TOKENIZER} cannot be read: {error.strerror}"
+        raise CheckpointError(message) from error
 
 
 def load_config(folder: Path) -> Config:
@@ -119,16 +156,25 @@ def _config(value: Any) -> Config:  # noqa: ANN401 - JSON gives anything
         or len(name) > 64
         or type(version) is not int
         or not 0 <= version < 2**53
-        or tokenizer != ("bytes" if kind == "lm" else "none")
+        or not (_is_tokenizer(tokenizer) if kind == "lm" else tokenizer == NONE)
     ):
         message = f"{CONFIG} holds a kind, name, version or tokenizer that is not known"
         raise CheckpointError(message)
     try:
-        model = check_model(kind, value["model"])
+        model = check_model(kind, value["model"], tokenizer)
     except SpecError as error:
         message = f"{CONFIG}: {error}"
         raise CheckpointError(message) from error
     return Config(kind, name, version, tokenizer, model)
+
+
+def _is_tokenizer(value: Any) -> bool:  # noqa: ANN401 - JSON gives anything
+    if not isinstance(value, str):
+        return False
+    try:
+        return value == BYTES or cids.text(cids.parse(value)) == value
+    except CidError:
+        return False
 
 
 def write_config(folder: Path, config: Config) -> None:
@@ -152,6 +198,7 @@ def write(
     card: str,
     *,
     evaluator: Path | None = None,
+    tokenizer: bytes | None = None,
 ) -> None:
     """Write a whole checkpoint folder; a folder with the same files is overwritten.
 
@@ -161,6 +208,7 @@ def write(
         values: float32 tensors by name.
         card: The README's text.
         evaluator: The file to carry along (gan), or None.
+        tokenizer: The content of the file to carry along, or None.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors.write(folder / MODEL, values, {"format": FORMAT})
@@ -168,6 +216,8 @@ def write(
     (folder / CARD).write_bytes(card.encode())
     if evaluator is not None and evaluator != folder / EVALUATOR:
         shutil.copyfile(evaluator, folder / EVALUATOR)
+    if tokenizer is not None:
+        (folder / TOKENIZER).write_bytes(tokenizer)
 
 
 def card(
@@ -208,7 +258,7 @@ def card(
         "",
         f"- Dataset: `{spec.data.dataset}`",
         f"- Held-out pool: `{spec.data.pool}`",
-        f"- Tokenizer: {spec.data.tokenizer}",
+        f"- Tokenizer: {_tokenizer_line(spec)}",
         f"- Task: {spec.rounds:,} rounds of {spec.train.steps:,} steps, a budget of {format_amount(spec.budget)} tokens",
     ]
     if base is None:
@@ -218,3 +268,10 @@ def card(
         lines.append(f"- Made in round {round_} from the work of {len(peers)} peers:")
         lines += [f"  - `{peer}`" for peer in peers]
     return "\n".join(lines) + "\n"
+
+
+def _tokenizer_line(spec: TaskSpec) -> str:
+    name = spec.data.tokenizer
+    if name in (BYTES, NONE):
+        return name
+    return f"`{name}`, {spec.lm.vocabulary:,} tokens, in `{TOKENIZER}`"

@@ -1,4 +1,4 @@
-"""Datasets as training sees them: byte sequences cut from text folders, and arrays of small images.
+"""Datasets as training sees them: sequences of tokens cut from text folders, and arrays of small images.
 
 A folder's files are taken in order of their paths; hidden files and README.md (the card) are not data.
 """
@@ -17,7 +17,7 @@ import numpy as np
 from swarm.training.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from swarm.training.tensors import Array
 
@@ -29,31 +29,51 @@ _README: Final = "README.md"
 
 
 class TextData:
-    """Sequences of bytes from a folder; sample `i` starts at byte `i * context` of all files joined.
-
-    Only the bytes of the samples asked for are read.
+    """Sequences of tokens from a folder; sample `i` starts at token `i * context` of all files joined.
 
     Args:
         folder: The dataset, or one file.
-        context: Bytes that a model reads; each sample has one more, the last one to be predicted.
+        context: Tokens that a model reads; each sample has one more, the last one to be predicted.
+        encode: Gives the token ids of files; None: their bytes are the tokens, and only those of the samples
+            asked for are read.
     """
 
-    def __init__(self, folder: Path, context: int) -> None:
-        self._paths = _files(folder)
-        sizes = np.array([path.stat().st_size for path in self._paths], np.int64)
-        self._ends = np.cumsum(sizes)
+    def __init__(
+        self, folder: Path, context: int, encode: Callable[[Sequence[Path]], Array] | None = None
+    ) -> None:
+        paths = _files(folder)
+        self._tokens = _Bytes(paths) if encode is None else encode(paths)
         self._context = context
-        self.total = (int(self._ends[-1]) - 1) // context
+        count = len(self._tokens)
+        self.total = (count - 1) // context
         """How many samples there are."""
         if self.total < 1:
-            message = f"{folder.name} holds {int(self._ends[-1]):,} bytes, fewer than one sample of {context + 1}"
+            kind = "bytes" if encode is None else "tokens"
+            message = (
+                f"{folder.name} holds {count:,} {kind}, fewer than one sample of {context + 1}"
+            )
             raise DataError(message)
+        self.bytes_per_token = sum(path.stat().st_size for path in paths) / count
+        """1 where bytes are the tokens."""
 
     def samples(self, ids: Sequence[int]) -> Array:
-        """Shape (len(ids), context + 1), uint8."""
-        return np.stack([self._window(index * self._context, self._context + 1) for index in ids])
+        """Shape (len(ids), context + 1), uint8, uint16 or uint32."""
+        starts = [index * self._context for index in ids]
+        return np.stack([self._tokens[start : start + self._context + 1] for start in starts])
 
-    def _window(self, start: int, length: int) -> Array:
+
+class _Bytes:
+    """The bytes of files joined, as an array that is read where it is asked for."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
+        self._ends = np.cumsum(np.array([path.stat().st_size for path in paths], np.int64))
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, part: slice) -> Array:
+        start, length = part.start, part.stop - part.start
         parts = []
         at = int(np.searchsorted(self._ends, start, side="right"))
         while length:

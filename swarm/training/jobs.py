@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +21,10 @@ from swarm.training import (
     models,
     sample,
     score,
+    tokens,
 )
-from swarm.training.errors import REFUSED, CheckpointError, TrainingError, UpdateError
-from swarm.training.spec import TaskSpec, parse_spec
+from swarm.training.errors import REFUSED, CheckpointError, SpecError, TrainingError, UpdateError
+from swarm.training.spec import BYTES, GanModel, LmModel, TaskSpec, parse_spec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +42,8 @@ class Bench:
 
     device: torch.device
     report: Callable[[int, int, float], None]
+    alive: Callable[[], None] = lambda: None  # called where a job has nothing to report for a while
+    cache: tokens.Cache = field(default_factory=tokens.Cache)  # kept from job to job
 
 
 def run(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
@@ -71,8 +75,12 @@ def _describe(_job: dict[str, Any], bench: Bench) -> dict[str, Any]:
 
 def _initial(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
     spec, out = parse_spec(job["spec"]), Path(job["out"])
+    content, result = None, {}
     if spec.kind == "lm":  # data that cannot be trained on is refused before anybody pays for it
-        data.TextData(Path(job["dataset"]), spec.lm.context)
+        if spec.data.tokenizer != BYTES:
+            content = checkpoint.read_tokenizer(Path(job["tokenizer"]), spec.data.tokenizer)
+        text = _text(spec, content, job["dataset"], bench)
+        result = {"bytes_per_token": text.bytes_per_token}
     values = models.initial(models.build(spec.model), spec.train.seed)
     out.mkdir(parents=True, exist_ok=True)
     evaluator = None
@@ -82,8 +90,13 @@ def _initial(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
         evaluator = out / checkpoint.EVALUATOR
         trained = gan.Evaluator.train(sizes, spec.train.seed, images, bench.device, bench.report)
         trained.save(evaluator)
-    _write(spec, 0, values, out, evaluator, base=None, round_=None, peers=[])
-    return {}
+    _write(spec, 0, values, out, evaluator, content, base=None, round_=None, peers=[])
+    return result
+
+
+def _vocabulary(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
+    content = checkpoint.read_tokenizer(Path(job["tokenizer"]))
+    return {"vocabulary": bench.cache.tokenizer(content).vocabulary}
 
 
 def _train(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
@@ -97,13 +110,14 @@ def _train(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
         base_root=job["base_root"],
         dataset_root=job["dataset_root"],
     )
-    dataset, out = Path(job["dataset"]), Path(job["out"])
+    out = Path(job["out"])
     if spec.kind == "gan":
-        evaluator = Path(job["base"]) / checkpoint.EVALUATOR
+        evaluator, dataset = Path(job["base"]) / checkpoint.EVALUATOR, Path(job["dataset"])
         outcome = gan.train(spec, place, base, evaluator, dataset, out, bench.device, bench.report)
     else:
+        text = _text(spec, base.tokenizer, job["dataset"], bench)
         outcome = local.train(
-            spec, place, base, dataset, Path(job["state"]), out, bench.device, bench.report
+            spec, place, base, text, Path(job["state"]), out, bench.device, bench.report
         )
     return asdict(outcome)
 
@@ -117,9 +131,8 @@ def _score(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
     if spec.kind == "gan":
         loss, scores = _score_pairs(spec, job, base, paths, expected, bench)
     else:
-        sequences = score.batches(
-            spec, job["task"], job["round"], job["beacon"], Path(job["pool"]), Path(job["dataset"])
-        )
+        held, seen = (_text(spec, base.tokenizer, job[name], bench) for name in ("pool", "dataset"))
+        sequences = score.batches(spec, job["task"], job["round"], job["beacon"], held, seen)
         loss, scores = score.score(
             spec, base, sequences, paths, expected, bench.device, bench.report
         )
@@ -173,6 +186,7 @@ def _merge(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
         values,
         out,
         evaluator,
+        base.tokenizer,
         base=job["base_root"],
         round_=job["round"],
         peers=peers,
@@ -199,7 +213,7 @@ def _merged_loss(
         judge, reference = _judge(spec, job["base"], job["pool"], bench)
         seed = assignment.torch_seed("score-latents", job["task"], job["round"], job["beacon"])
         return score.units(judge.distance(values, reference, spec.score.sequences, seed))
-    held = data.TextData(Path(job["pool"]), spec.lm.context)
+    held = _text(spec, base.tokenizer, job["pool"], bench)
     draw = assignment.Generator("merge-pool", job["task"], job["round"], job["beacon"])
     sequences = held.samples(draw.distinct(spec.score.sequences, held.total))
     return score.units(float(score.model_losses(base, values, sequences, bench.device).mean()))
@@ -214,7 +228,7 @@ def _evaluate(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
         count = limit or max(FIXED_POOL_SAMPLES, spec.score.sequences)
         seed = assignment.torch_seed("evaluate", spec.train.seed)
         return {"loss": score.units(judge.distance(base.tensors, reference, count, seed))}
-    held = data.TextData(Path(job["pool"]), spec.lm.context)
+    held = _text(spec, base.tokenizer, job["pool"], bench)
     total = held.total if limit is None else min(limit, held.total)
     model = models.fill(models.build(base.config.model), base.tensors, bench.device)
     found = []
@@ -227,7 +241,8 @@ def _evaluate(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
 
 def _sample(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
     base = checkpoint.load(Path(job["checkpoint"]))
-    if base.config.kind == "gan":
+    sizes = base.config.model
+    if isinstance(sizes, GanModel):
         if job["out"] is None:
             message = "a sample of images needs a file to write"
             raise TrainingError(message)
@@ -235,6 +250,7 @@ def _sample(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
         return {"out": job["out"]}
     text = sample.text(
         base,
+        _tokenizer(base.tokenizer, sizes, bench),
         job["prompt"][-sample.MAX_PROMPT :],
         bench.device,
         bench.report,
@@ -254,10 +270,35 @@ def _judge(
     return judge, judge.moments(images.pixels)
 
 
+def _text(spec: TaskSpec, content: bytes | None, folder: str, bench: Bench) -> data.TextData:
+    """A dataset as the task's tokens; without a tokenizer's content, as bytes."""
+    tokenizer = _tokenizer(content, spec.lm, bench)
+    encode = None
+    if tokenizer is not None:
+        encode = partial(bench.cache.ids, tokenizer, alive=bench.alive)
+    return data.TextData(Path(folder), spec.lm.context, encode)
+
+
+def _tokenizer(content: bytes | None, sizes: LmModel, bench: Bench) -> tokens.Tokenizer | None:
+    """The tokenizer of a model of those sizes; None where bytes are the tokens."""
+    if content is None:
+        return None
+    tokenizer = bench.cache.tokenizer(content)
+    if tokenizer.vocabulary != sizes.vocabulary:
+        raise SpecError(
+            field="model.vocabulary",
+            why=f"is {sizes.vocabulary:,}, and the tokenizer has {tokenizer.vocabulary:,} tokens",
+        )
+    return tokenizer
+
+
 def _base(spec: TaskSpec, job: dict[str, Any]) -> Checkpoint:
     base = checkpoint.load(Path(job["base"]))
     if base.config.model != spec.model:
         message = "the checkpoint is of another model than the task's"
+        raise CheckpointError(message)
+    if base.config.tokenizer != spec.data.tokenizer:
+        message = "the checkpoint is of another tokenizer than the task's"
         raise CheckpointError(message)
     return base
 
@@ -281,6 +322,7 @@ def _write(
     values: dict[str, Array],
     out: Path,
     evaluator: Path | None,
+    tokenizer: bytes | None,
     *,
     base: str | None,
     round_: int | None,
@@ -291,11 +333,12 @@ def _write(
     card = checkpoint.card(
         spec, version=version, parameters=count, base=base, round_=round_, peers=peers
     )
-    checkpoint.write(out, config, values, card, evaluator=evaluator)
+    checkpoint.write(out, config, values, card, evaluator=evaluator, tokenizer=tokenizer)
 
 
 _JOBS: dict[str, Callable[[dict[str, Any], Bench], dict[str, Any]]] = {
     "describe": _describe,
+    "vocabulary": _vocabulary,
     "initial": _initial,
     "train": _train,
     "score": _score,

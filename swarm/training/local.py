@@ -121,7 +121,7 @@ def train(
     spec: TaskSpec,
     place: Place,
     base: Checkpoint,
-    dataset: Path,
+    text: data.TextData,
     state: Path,
     out: Path,
     device: torch.device,
@@ -133,7 +133,7 @@ def train(
         spec: The task.
         place: Task, round, peer, beacon and roots.
         base: The agreed checkpoint.
-        dataset: Folder of the training data.
+        text: The training data.
         state: Folder kept across rounds.
         out: The update file to write.
         device: Where to compute.
@@ -141,7 +141,6 @@ def train(
     """
     started = time.monotonic()
     settings = spec.train
-    text = data.TextData(dataset, spec.lm.context)
     ids = assignment.sample_ids(
         place.task,
         place.dataset_root,

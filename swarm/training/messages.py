@@ -1,8 +1,8 @@
 """What the node and its worker process say: CBOR maps, each after its length (u32, big endian).
 
 Node to worker: `{id, job, …}` starts a job, `{cancel: id}` asks to give it up.
-Worker to node: `{ready: {…}}` once, `{id, progress: [step, steps, loss]}` any number of times, then
-`{id, result: {…}}` or `{id, error: text, cause: word}`.
+Worker to node: `{ready: {…}}` once, `{id, progress: [step, steps, loss]}` any number of times (empty where a job
+only says that it is alive), then `{id, result: {…}}` or `{id, error: text, cause: word}`.
 Paths are text; tensors never pass here. When the node's end closes, the worker exits.
 """
 

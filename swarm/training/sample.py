@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from swarm.training.checkpoint import Checkpoint
+    from swarm.training.tokens import Tokenizer
 
 MAX_LENGTH: Final = 65_536
 """Tokens that one request may ask for."""
@@ -28,6 +29,7 @@ BORDER: Final = 96
 
 def text(
     base: Checkpoint,
+    tokenizer: Tokenizer | None,
     prompt: str,
     device: torch.device,
     report: Callable[[int, int, float], None],
@@ -36,15 +38,16 @@ def text(
     temperature: float,
     seed: int,
 ) -> str:
-    """Continue a prompt byte by byte; what is not UTF-8 becomes U+FFFD.
+    """Continue a prompt token by token; what is not UTF-8 becomes U+FFFD.
 
     Args:
         base: A checkpoint of kind lm.
-        prompt: Only its last `context` bytes are read; empty starts at a line's beginning.
+        tokenizer: The checkpoint's; None: bytes are the tokens.
+        prompt: Only its last `context` tokens are read; empty starts at a line's beginning.
         device: Where to compute.
-        report: Called after each byte, so that the job can be given up.
-        length: Bytes to generate.
-        temperature: 0 takes the likeliest byte each time.
+        report: Called after each token, so that the job can be given up.
+        length: Tokens to generate.
+        temperature: 0 takes the likeliest token each time.
         seed: Equal seeds give equal text.
 
     Returns:
@@ -52,7 +55,7 @@ def text(
     """
     model = models.fill(models.build(base.config.model), base.tensors, device)
     assert isinstance(model, models.GPT)  # noqa: S101 - narrows the type; the caller checked the kind
-    tokens = list(prompt.encode(errors="surrogatepass")) or [10]
+    tokens = _encode(prompt, tokenizer)
     length = min(length, MAX_LENGTH)
     draws = philox.unit(seed, length)
     start = len(tokens)
@@ -62,7 +65,22 @@ def text(
             logits = model(window)[0, -1].double().cpu().numpy()
             tokens.append(_pick(logits, temperature, float(draws[at])))
             report(at + 1, length, 0.0)
-    return bytes(tokens[start:]).decode(errors="replace")
+    if tokenizer is None:
+        return bytes(tokens[start:]).decode(errors="replace")
+    # A decoder may write the first token of a text otherwise than one inside it, without its space say.
+    head, whole = tokenizer.decode(tokens[:start]), tokenizer.decode(tokens)
+    return whole[len(head) :] if whole.startswith(head) else tokenizer.decode(tokens[start:])
+
+
+def _encode(prompt: str, tokenizer: Tokenizer | None) -> list[int]:
+    """A prompt's tokens; at least one, since the model continues something."""
+    if tokenizer is None:
+        return list(prompt.encode(errors="surrogatepass")) or [10]
+    text = prompt.encode(errors="replace").decode()
+    for start in (text, "\n"):
+        if found := tokenizer.encode([start]).tolist():
+            return [int(one) for one in found]
+    return [0]
 
 
 def _pick(logits: np.ndarray, temperature: float, draw: float) -> int:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 
-from swarm.training import assignment, codec, data, merge, models
+from swarm.training import assignment, codec, merge, models
 from swarm.training.errors import REFUSED, UpdateError
 from swarm.training.local import sequence_losses
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from swarm.training import data
     from swarm.training.checkpoint import Checkpoint
     from swarm.training.codec import Expected
     from swarm.training.spec import TaskSpec
@@ -38,10 +39,14 @@ BATCH: Final = 16
 
 
 def batches(
-    spec: TaskSpec, task: bytes, round_: int, beacon: bytes, pool: Path, dataset: Path
+    spec: TaskSpec,
+    task: bytes,
+    round_: int,
+    beacon: bytes,
+    held: data.TextData,
+    seen: data.TextData,
 ) -> Array:
     """The sequences of a round, shape (sequences, context + 1): the pool's half, then the dataset's."""
-    held, seen = data.TextData(pool, spec.lm.context), data.TextData(dataset, spec.lm.context)
     pool_ids, data_ids = assignment.scoring_ids(
         task,
         round_,

@@ -22,6 +22,11 @@ BYTES_PER_PARAMETER = 5
 """A float32, and a quarter more for the chunks and manifests around it."""
 TOKEN = 10**9
 """Units of money in one token."""
+MAX_TOKENIZER_BYTES = 16 * 2**20
+MAX_VOCABULARY = 2**17
+BYTES, NONE = "bytes", "none"
+"""The tokenizers that are no published file: of kind lm, and of kind gan."""
+BYTE_VALUES = 256
 
 Kind: TypeAlias = Literal["lm", "gan"]
 
@@ -35,7 +40,7 @@ class Data:
 
     dataset: str  # CID, or a local path until the task is posted
     pool: str  # held-out data, likewise
-    tokenizer: str = "bytes"
+    tokenizer: str = BYTES  # or a tokenizer.json: CID, or a local path until the task is posted
     license: str = "other"  # goes into the model card
 
 
@@ -47,7 +52,7 @@ class LmModel:
     heads: int = 4
     width: int = 64
     context: int = 64
-    vocabulary: int = 256
+    vocabulary: int = BYTE_VALUES  # 0 until the task is posted: as many as the tokenizer has
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,13 +187,14 @@ def parse_spec(data: bytes) -> TaskSpec:
     budget = _amount("task.budget", task.text("budget", maximum=24))
     task.done()
     checked: Kind = "lm" if kind == "lm" else "gan"
-    model = check_model(checked, tables.get("model", {}))
+    source = _data(tables, kind)
+    model = check_model(checked, tables.get("model", {}), source.tokenizer)
     return TaskSpec(
         name=name,
         kind=checked,
         rounds=rounds,
         budget=budget,
-        data=_data(tables, kind),
+        data=source,
         model=model,
         train=_train(tables, kind),
         update=_update(tables),
@@ -218,6 +224,24 @@ def with_data(spec: TaskSpec, dataset: str, pool: str) -> TaskSpec:
     )
 
 
+def with_tokenizer(spec: TaskSpec, root: str, vocabulary: int) -> TaskSpec:
+    """The same task with its tokenizer named by CID and the vocabulary that it has.
+
+    Raises:
+        SpecError: The task names another vocabulary.
+    """
+    if spec.lm.vocabulary not in (0, vocabulary):
+        raise SpecError(
+            field="model.vocabulary",
+            why=f"is {spec.lm.vocabulary:,}, and the tokenizer has {vocabulary:,} tokens; leave it out",
+        )
+    return dataclasses.replace(
+        spec,
+        data=dataclasses.replace(spec.data, tokenizer=root),
+        model=dataclasses.replace(spec.lm, vocabulary=vocabulary),
+    )
+
+
 def parameters(spec: TaskSpec) -> int:
     """How many parameters a task's model has (of a pair: both); exact for lm, an upper bound for gan."""
     return (
@@ -227,13 +251,13 @@ def parameters(spec: TaskSpec) -> int:
     )
 
 
-def check_model(kind: Kind, entries: Any) -> LmModel | GanModel:  # noqa: ANN401 - JSON or TOML gives anything
+def check_model(kind: Kind, entries: Any, tokenizer: str) -> LmModel | GanModel:  # noqa: ANN401 - JSON or TOML gives anything
     """A model's sizes from a table, checked; used for task files and for checkpoints of peers.
 
     Raises:
         SpecError: It names the entry.
     """
-    model = _lm({"model": entries}) if kind == "lm" else _gan({"model": entries})
+    model = _lm({"model": entries}, tokenizer) if kind == "lm" else _gan({"model": entries})
     count = lm_parameters(model) if isinstance(model, LmModel) else _gan_parameters(model)
     if count > MAX_PARAMETERS:
         raise SpecError(
@@ -281,25 +305,27 @@ def _toml(value: Any) -> str:  # noqa: ANN401 - a field's value is str, int or f
 
 def _data(tables: dict[str, Any], kind: str) -> Data:
     table = _Table("data", tables.get("data"))
-    tokenizer = "bytes" if kind == "lm" else "none"
     data = Data(
         dataset=table.text("dataset", maximum=1024),
         pool=table.text("pool", maximum=1024),
-        tokenizer=table.choice("tokenizer", (tokenizer,), tokenizer),
+        tokenizer=table.text("tokenizer", maximum=1024, default=BYTES)
+        if kind == "lm"
+        else table.choice("tokenizer", (NONE,), NONE),
         license=table.text("license", maximum=64, default="other"),
     )
     table.done()
     return data
 
 
-def _lm(tables: dict[str, Any]) -> LmModel:
+def _lm(tables: dict[str, Any], tokenizer: str) -> LmModel:
+    low, high = (BYTE_VALUES, BYTE_VALUES) if tokenizer == BYTES else (0, MAX_VOCABULARY)
     table = _Table("model", tables.get("model", {}))
     model = LmModel(
         layers=table.integer("layers", 1, 200, 4),
         heads=table.integer("heads", 1, 256, 4),
         width=table.integer("width", 8, 2**14, 64),
         context=table.integer("context", 8, 2**15, 64),
-        vocabulary=table.integer("vocabulary", 256, 256, 256),
+        vocabulary=table.integer("vocabulary", low, high, low),
     )
     table.done()
     if model.width % model.heads:

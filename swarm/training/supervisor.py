@@ -191,13 +191,30 @@ class Worker:
         """What the worker computes with; starts it."""
         return WorkerInfo(**await self._call("describe", {}))
 
-    async def initial(self, spec: bytes, dataset: Path, out: Path) -> None:
+    async def vocabulary(self, tokenizer: Path) -> int:
+        """How many tokens a tokenizer.json has."""
+        found: int = (await self._call("vocabulary", {"tokenizer": str(tokenizer)}))["vocabulary"]
+        return found
+
+    async def initial(
+        self, spec: bytes, dataset: Path, out: Path, tokenizer: Path | None = None
+    ) -> float | None:
         """Write the version-0 checkpoint folder of a task.
 
         The weights are a function of the task's seed. A gan's evaluator is trained on the dataset and
-        stands in the folder, so that the folder's CID pins it.
+        stands in the folder, so that the folder's CID pins it; so does the tokenizer, if there is one.
+
+        Returns:
+            Bytes a token of the dataset; 1 where bytes are the tokens, None of a gan.
         """
-        await self._call("initial", {"spec": spec, "dataset": str(dataset), "out": str(out)})
+        fields = {
+            "spec": spec,
+            "dataset": str(dataset),
+            "out": str(out),
+            "tokenizer": None if tokenizer is None else str(tokenizer),
+        }
+        ratio: float | None = (await self._call("initial", fields)).get("bytes_per_token")
+        return ratio
 
     async def train(self, job: TrainJob, on_progress: Progress | None = None) -> TrainResult:
         """Train one round and write the update file; `on_progress` gets (step, steps, loss)."""
@@ -286,8 +303,8 @@ class Worker:
                         answer = await child.receive()
                     if answer.get("id") != job.message["id"]:
                         continue  # the tail of a job that was given up
-                    if "progress" in answer:
-                        if job.on_progress is not None:
+                    if "progress" in answer:  # empty: the job is alive and has no step to tell of
+                        if job.on_progress is not None and answer["progress"]:
                             job.on_progress(*answer["progress"])
                         continue
                     if "error" in answer:
@@ -461,6 +478,8 @@ class _Child:
         os.close(self._errors)
         self._errors = -1
         lines = data.decode(errors="replace").strip().splitlines()
+        # Rust ends with advice on debugging.
+        lines = [line for line in lines if not line.startswith("note: ")]
         return lines[-1][:500] if lines else ""
 
 
@@ -488,4 +507,8 @@ def _environment(settings: WorkerSettings) -> dict[str, str]:
         "MKL_NUM_THREADS": str(settings.threads),
         "OPENBLAS_NUM_THREADS": str(settings.threads),
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+        # The tokenizers' own threads; without a backtrace a panic's words are short.
+        "TOKENIZERS_PARALLELISM": "true" if settings.threads > 1 else "false",
+        "RAYON_NUM_THREADS": str(settings.threads),
+        "RUST_BACKTRACE": "0",
     }

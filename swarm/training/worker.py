@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-from swarm.training import messages
+from swarm.training import messages, tokens
 from swarm.training.errors import TrainingError
 
 
@@ -66,9 +66,10 @@ def main(arguments: list[str]) -> None:
     link = _Link(socket.socket(fileno=int(fd)))
     threading.Thread(target=link.read_all, daemon=True).start()
     chosen = _prepare(device, int(threads))
+    cache = tokens.Cache()
     link.send({"ready": {"pid": os.getpid()}})
     while True:
-        _serve(link, link.jobs.get(), chosen)
+        _serve(link, link.jobs.get(), chosen, cache)
 
 
 def _prepare(device: str, threads: int) -> torch.device:
@@ -88,18 +89,24 @@ def _prepare(device: str, threads: int) -> torch.device:
     return torch.device("cpu")
 
 
-def _serve(link: _Link, job: dict[str, Any], device: torch.device) -> None:
+def _serve(link: _Link, job: dict[str, Any], device: torch.device, cache: tokens.Cache) -> None:
     import torch
 
     from swarm.training import jobs
 
-    def report(step: int, steps: int, loss: float) -> None:
+    def say(progress: list[float]) -> None:
         if job["id"] in link.cancelled:
             raise _CancelledError
-        link.send({"id": job["id"], "progress": [step, steps, loss]})
+        link.send({"id": job["id"], "progress": progress})
+
+    def report(step: int, steps: int, loss: float) -> None:
+        say([step, steps, loss])
+
+    def alive() -> None:
+        say([])
 
     try:
-        answer: dict[str, Any] = {"result": jobs.run(job, jobs.Bench(device, report))}
+        answer: dict[str, Any] = {"result": jobs.run(job, jobs.Bench(device, report, alive, cache))}
     except _CancelledError:
         answer = {"error": "given up", "cause": "cancelled"}
     except (MemoryError, torch.OutOfMemoryError) as error:
