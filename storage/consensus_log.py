@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from storage import records
 from storage.errors import LogError
+from storage.files import DISK, Files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -37,30 +38,31 @@ class ConsensusLog:
 
     Args:
         path: The file; made, with its folder, if there is none.
+        files: How it is written; a test puts a failing disk here.
 
     Raises:
         LogError: Damaged before its tail, of an unknown version, or not a consensus log.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, files: Files = DISK) -> None:
         self._path = path
+        self._files = files
         path.parent.mkdir(parents=True, exist_ok=True)
         self.created = not path.exists()
         if self.created:
             self._replace(())
-        self._file = path.open("r+b", buffering=0)
+        data = path.read_bytes()
+        self._salt = self._read_header(data)
+        self._entries: list[bytes] = []
+        self._end = self._recover(data)
+        self._descriptor = files.open(path)
         try:
-            data = self._file.read()
-            self._salt = self._read_header(data)
-            self._entries: list[bytes] = []
-            end = self._recover(data)
-            if end < len(data):
-                self._file.truncate(end)
-                os.fsync(self._file.fileno())
+            if self._end < len(data):
+                files.truncate(path, self._end)
+                files.sync(self._descriptor)
         except BaseException:
-            self._file.close()
+            files.close(self._descriptor)
             raise
-        self._end = end
 
     def __enter__(self) -> Self:
         return self
@@ -93,30 +95,25 @@ class ConsensusLog:
             return
         record = records.pack(self._pack(entries))
         try:
-            self._write(record)
-            os.fdatasync(self._file.fileno())
+            self._files.write_all(self._descriptor, [record], self._end)
+            self._files.sync(self._descriptor)
         except OSError:
-            self._file.truncate(self._end)
+            self._files.truncate(self._path, self._end)
             raise
         self._end += len(record)
 
     def rotate(self, keep: Sequence[bytes]) -> None:
         """Put these entries in the place of all; a crash leaves the old file or the new one."""
         self._replace(keep)
-        self._file.close()
-        self._file = self._path.open("r+b", buffering=0)
-        self._salt = self._read_header(self._file.read(HEADER_BYTES))
-        self._end = self._file.seek(0, os.SEEK_END)
+        self._files.close(self._descriptor)
+        self._descriptor = self._files.open(self._path)
+        self._end = self._path.stat().st_size
 
     def close(self) -> None:
         """Close the file; every append is on the disk already."""
-        self._file.close()
-
-    def _write(self, data: bytes) -> None:
-        self._file.seek(self._end)
-        view = memoryview(data)
-        while view:
-            view = view[self._file.write(view) :]
+        if self._descriptor >= 0:
+            self._files.close(self._descriptor)
+            self._descriptor = -1
 
     def _pack(self, entries: Iterable[bytes]) -> bytes:
         body = self._salt + b"".join(len(e).to_bytes(4, "big") + e for e in entries)
@@ -128,19 +125,10 @@ class ConsensusLog:
     def _replace(self, keep: Sequence[bytes]) -> None:
         """Write a new file beside the old and rename it."""
         self._salt = os.urandom(_SALT_BYTES)
-        beside = self._path.with_name(self._path.name + ".new")
-        with beside.open("wb") as file:
-            file.write(_MAGIC + bytes((VERSION,)) + self._salt)
-            if keep:
-                file.write(records.pack(self._pack(keep)))
-            file.flush()
-            os.fsync(file.fileno())
-        beside.rename(self._path)
-        folder = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        content = _MAGIC + bytes((VERSION,)) + self._salt
+        if keep:
+            content += records.pack(self._pack(keep))
+        self._files.replace(self._path, content)
 
     def _read_header(self, data: bytes) -> bytes:
         if len(data) < HEADER_BYTES or not data.startswith(_MAGIC):

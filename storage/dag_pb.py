@@ -26,6 +26,7 @@ MAX_INT = 2**63 - 1
 _VARINT = 0
 _BYTES = 2
 _CID_V0_START = b"\x12\x20"
+_IDENTITY = b"\x00"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +36,12 @@ class Link:
     Attributes:
         cid: What it names.
         name: The entry's name in a folder; empty in a file.
-        size: Bytes of the whole tree below it, as its author claims.
+        size: Bytes of the whole tree below it, as its author claims; None where he does not say.
     """
 
     cid: Cid
     name: str
-    size: int
+    size: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +56,9 @@ def encode(links: Iterable[Link], data: bytes) -> bytes:
     """The canonical bytes of a node; the links are written in the order given."""
     out = bytearray()
     for link in links:
-        body = (
-            bytes_field(1, link.cid)
-            + bytes_field(2, link.name.encode())
-            + varint_field(3, link.size)
-        )
+        body = bytes_field(1, link.cid) + bytes_field(2, link.name.encode())
+        if link.size is not None:
+            body += varint_field(3, link.size)
         out += bytes_field(2, body)
     out += bytes_field(1, data)
     return bytes(out)
@@ -91,6 +90,24 @@ def decode(block: bytes) -> Node:
             message = f"a manifest node has a field {field}"
             raise ManifestError(message)
     return Node(tuple(links), data or b"")
+
+
+def target(data: bytes) -> Cid:
+    """The CID that a link names; of version 0, the same CID as version 1.
+
+    Raises:
+        ManifestError: Its codec or hash is not one that we know, or it carries its bytes within itself.
+    """
+    if len(data) == 34 and data.startswith(_CID_V0_START):
+        data = b"\x01\x70" + data
+    elif data[:1] == b"\x01" and data[2:3] == _IDENTITY:
+        message = "a link carries its bytes within its CID (identity hash); that is not supported"
+        raise ManifestError(message)
+    try:
+        return cids.from_bytes(data)
+    except CidError as error:
+        message = f"a link names nothing that we know: {error}"
+        raise ManifestError(message) from error
 
 
 def varint(value: int) -> bytes:
@@ -167,14 +184,12 @@ def _decode_link(body: bytes) -> Link:
             raise ManifestError(message)
         last = field
         found[field] = value
-    target, name, size = found.get(1), found.get(2, b""), found.get(3, 0)
-    if not isinstance(target, bytes) or not isinstance(name, bytes) or not isinstance(size, int):
+    named, name, size = found.get(1), found.get(2, b""), found.get(3)
+    if not isinstance(named, bytes) or not isinstance(name, bytes) or isinstance(size, bytes):
         message = "a link has no hash, or a field of the wrong type"
         raise ManifestError(message)
-    if len(target) == 34 and target.startswith(_CID_V0_START):
-        target = b"\x01\x70" + target
     try:
-        return Link(cids.from_bytes(target), name.decode(), size)
-    except (CidError, UnicodeDecodeError) as error:
-        message = f"a link names nothing that we know: {error}"
+        return Link(target(named), name.decode(), size)
+    except UnicodeDecodeError as error:
+        message = "a link's name is not UTF-8"
         raise ManifestError(message) from error

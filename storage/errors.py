@@ -65,6 +65,31 @@ class DiskFullError(QuotaError):
         self.args = (f"the disk is full: {needed:,} bytes are needed and {free:,} are free",)
 
 
+class DiskReserveError(DiskFullError):
+    """The disk has less free than the store leaves free on it."""
+
+    def __init__(self, needed: int, free: int, reserve: int) -> None:
+        super().__init__(needed, free)
+        self.reserve = reserve
+        self.args = (
+            f"{needed:,} bytes are needed and {free:,} can be used: "
+            f"{reserve:,} bytes of the disk are kept free",
+        )
+
+
+class ChangedFileError(CorruptChunkError):
+    """A file that was published in place is not any more what was published."""
+
+    def __init__(self, cid: str, path: str) -> None:
+        super().__init__(cid)
+        self.path = path
+        self.args = (f"{path} changed since it was published; chunk {cid} of it is lost",)
+
+
+class CollectionRunningError(StorageError):
+    """Another collection of the same store is under way."""
+
+
 class StoreLockedError(StorageError):
     """Another process has the store open."""
 

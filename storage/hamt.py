@@ -25,12 +25,15 @@ MAX_DEPTH = 8
 PREFIX_CHARACTERS = 2
 
 
-def build(links: Iterable[Link], emit: Callable[[Cid, bytes], None]) -> Built:
+def build(
+    links: Iterable[Link], emit: Callable[[Cid, bytes], None], mode: int | None = None
+) -> Built:
     """Shard a folder.
 
     Args:
         links: Its entries.
         emit: Called with each shard's CID and block, children first.
+        mode: Of the folder; None if it is not kept.
 
     Returns:
         The root shard.
@@ -38,7 +41,7 @@ def build(links: Iterable[Link], emit: Callable[[Cid, bytes], None]) -> Built:
     Raises:
         ManifestError: Two names have the same hash in all 64 bits.
     """
-    return _build([(name_hash(link.name), link) for link in links], 0, emit)
+    return _build([(name_hash(link.name), link) for link in links], 0, emit, mode)
 
 
 def name_hash(name: str) -> bytes:
@@ -70,8 +73,16 @@ def find(node: UnixFsNode, name: str, get: Callable[[Cid], bytes]) -> Link | Non
     return None
 
 
+def shards(node: UnixFsNode) -> Iterator[Cid]:
+    """The shards that a shard names."""
+    return (link.cid for link in node.links if len(link.name) == PREFIX_CHARACTERS)
+
+
 def _build(
-    hashed: list[tuple[bytes, Link]], depth: int, emit: Callable[[Cid, bytes], None]
+    hashed: list[tuple[bytes, Link]],
+    depth: int,
+    emit: Callable[[Cid, bytes], None],
+    mode: int | None = None,
 ) -> Built:
     if depth == MAX_DEPTH:
         message = f"{hashed[0][1].name!r} and {hashed[1][1].name!r} cannot stand in one folder"
@@ -90,7 +101,7 @@ def _build(
         else:
             below = _build(inside, depth + 1, emit)
             links.append(Link(below.cid, f"{slot:02X}", below.tree))
-    built, block = shard_node(links, bits)
+    built, block = shard_node(links, bits, mode)
     emit(built.cid, block)
     return built
 

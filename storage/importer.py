@@ -18,13 +18,19 @@ from storage import hamt
 from storage.chunker import leaf_sizes, read_exactly
 from storage.dag_pb import Link
 from storage.errors import ManifestError, QuotaError
+from storage.in_place import InPlaceSink
+from storage.pins import MAX_LABEL_CHARACTERS
 from storage.unixfs_nodes import (
     FILE_LINKS,
+    FILE_MODE,
     FOLDER_NODE_BYTES,
+    MODE_BITS,
     Built,
     check_name,
+    check_target,
     file_node,
     folder_node,
+    symlink_node,
 )
 
 if TYPE_CHECKING:
@@ -56,49 +62,83 @@ class Added:
     new_bytes: int
 
 
-def add_path(path: Path, store: Blockstore, progress: Progress | None = None) -> Added:
+def add_path(
+    path: Path,
+    store: Blockstore,
+    progress: Progress | None = None,
+    *,
+    preserve_mode: bool = False,
+    in_place: bool = False,
+) -> Added:
     """Put a file or a folder into the store, durable when this returns.
+
+    It holds a lease while it works. Who wants to keep the root holds one around this call, and pins the root in it.
 
     Args:
         path: A file, or a folder with everything in it, hidden files too.
         store: Where the chunks go.
         progress: Told of each chunk.
+        preserve_mode: Keep who may read, write and execute each file and folder; their CIDs are others then.
+        in_place: Leave the content where it is, and only remember where that is.
 
     Returns:
         Its root and what it took.
 
     Raises:
-        ManifestError: A symlink, device or socket, a name that is not UTF-8, or a file that changed while it was read.
+        ManifestError: A device, a socket, a symbolic link that leads out of the path, a name that is not UTF-8, or
+            a file that changed while it was read.
         QuotaError: It does not fit, and what the store holds already was taken into account.
     """
+    with store.lease(f"add {path.name}"[:MAX_LABEL_CHARACTERS]):
+        if in_place:
+            return _add_in_place(path, store, progress, preserve_mode=preserve_mode)
+        return _add_copy(path, store, progress, preserve_mode=preserve_mode)
+
+
+def _add_in_place(
+    path: Path, store: Blockstore, progress: Progress | None, *, preserve_mode: bool
+) -> Added:
+    size = content_size(path)
+    sink = InPlaceSink(store)
+    built, chunks = _Import(sink, size, progress, preserve_mode=preserve_mode).add(path)
+    sink.flush()
+    return Added(built.cid, size, chunks, sink.new_bytes)
+
+
+def _add_copy(
+    path: Path, store: Blockstore, progress: Progress | None, *, preserve_mode: bool
+) -> Added:
     size = content_size(path)
     try:
         reservation = store.reserve(size)
     except QuotaError as error:
         # Much of it may be held already, which only its hashes say.
         missing = _MissingSink(store)
-        _Import(missing, size, None).add(path)
+        _Import(missing, size, None, preserve_mode=preserve_mode).add(path)
         if missing.size > store.usage().free:
             raise QuotaError(missing.size, store.usage().free) from error
         reservation = store.reserve(0)
     with reservation:
         sink = _StoreSink(store, reservation)
         try:
-            built, chunks = _Import(sink, size, progress).add(path)
+            work = _Import(sink, size, progress, preserve_mode=preserve_mode)
+            built, chunks = work.add(path)
         except BaseException:
             sink.abandon()
             raise
         return Added(built.cid, size, chunks, sink.finish())
 
 
-def hash_path(path: Path, progress: Progress | None = None) -> Added:
+def hash_path(
+    path: Path, progress: Progress | None = None, *, preserve_mode: bool = False
+) -> Added:
     """What `add_path` would name it, without keeping anything.
 
     Raises:
         ManifestError: As `add_path`.
     """
     size = content_size(path)
-    built, chunks = _Import(_NoSink(), size, progress).add(path)
+    built, chunks = _Import(_NoSink(), size, progress, preserve_mode=preserve_mode).add(path)
     return Added(built.cid, size, chunks, 0)
 
 
@@ -109,8 +149,8 @@ def content_size(path: Path) -> int:
         ManifestError: Something there cannot be published.
     """
     path = path.resolve(strict=True)
-    if _kind(path, path.stat()) == stat.S_IFREG:
-        return path.stat().st_size
+    if _kind(path, status := path.stat()) == stat.S_IFREG:
+        return status.st_size
     return sum(_folder_sizes(path, MAX_FOLDER_DEPTH))
 
 
@@ -119,22 +159,27 @@ def _folder_sizes(folder: Path, depth: int) -> Iterator[int]:
     with os.scandir(folder) as found:
         for entry in found:
             status = entry.stat(follow_symlinks=False)
-            if _kind(Path(entry.path), status) == stat.S_IFDIR:
+            kind = _kind(Path(entry.path), status)
+            if kind == stat.S_IFDIR:
                 yield from _folder_sizes(Path(entry.path), depth - 1)
-            else:
+            elif kind == stat.S_IFREG:
                 yield status.st_size
 
 
 class _Sink(Protocol):
+    def begin(self, path: Path, status: os.stat_result) -> None: ...
     def put(self, cid: Cid, data: bytes) -> None: ...
 
 
 class _NoSink:
+    def begin(self, path: Path, status: os.stat_result) -> None:
+        """Where a chunk came from does not matter."""
+
     def put(self, cid: Cid, data: bytes) -> None:
         """Keep nothing."""
 
 
-class _MissingSink:
+class _MissingSink(_NoSink):
     """Counts what the store does not hold."""
 
     def __init__(self, store: Blockstore) -> None:
@@ -148,7 +193,7 @@ class _MissingSink:
             self.size += len(data)
 
 
-class _StoreSink:
+class _StoreSink(_NoSink):
     """Hands chunks to a thread that puts them into the store."""
 
     def __init__(self, store: Blockstore, reservation: Reservation) -> None:
@@ -190,8 +235,11 @@ class _StoreSink:
 class _Import:
     """One walk over a path."""
 
-    def __init__(self, sink: _Sink, total: int, progress: Progress | None) -> None:
+    def __init__(
+        self, sink: _Sink, total: int, progress: Progress | None, *, preserve_mode: bool = False
+    ) -> None:
         self._sink = sink
+        self._preserve_mode = preserve_mode
         self._total = total
         self._progress = progress
         self._done = 0
@@ -212,19 +260,35 @@ class _Import:
         for name in names:
             path = folder / name
             check_name(name)
-            if _kind(path, path.lstat()) == stat.S_IFDIR:
+            kind = _kind(path, path.lstat())
+            if kind == stat.S_IFDIR:
                 built = self._folder(path, depth - 1)
+            elif kind == stat.S_IFLNK:
+                built = self._link(path, MAX_FOLDER_DEPTH - depth)
             else:
                 built = self._file(path)
             links.append(Link(built.cid, name, built.tree))
-        return self._folder_of(links)
+        return self._folder_of(links, self._mode(folder.stat()))
 
-    def _folder_of(self, links: list[Link]) -> Built:
-        built, block = folder_node(links)
+    def _folder_of(self, links: list[Link], mode: int | None = None) -> Built:
+        built, block = folder_node(links, mode)
         if len(block) > FOLDER_NODE_BYTES:
-            return hamt.build(links, self._emit)
+            return hamt.build(links, self._emit, mode)
         self._emit(built.cid, block)
         return built
+
+    def _link(self, path: Path, folders: int) -> Built:
+        try:
+            target = os.readlink(path)  # noqa: PTH115 - Path would drop `./` and so change the name
+            built, block = symlink_node(check_target(target, folders))
+        except ManifestError as error:
+            message = f"{path} cannot be published: {error}"
+            raise ManifestError(message) from error
+        self._emit(built.cid, block)
+        return built
+
+    def _mode(self, status: os.stat_result) -> int | None:
+        return stat.S_IMODE(status.st_mode) & MODE_BITS if self._preserve_mode else None
 
     def _file(self, path: Path) -> Built:
         levels: list[list[Built]] = [[]]
@@ -232,7 +296,9 @@ class _Import:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb", buffering=0) as file:
             status = os.fstat(descriptor)
-            _kind(path, status)
+            if _kind(path, status) != stat.S_IFREG:
+                raise _changed(path)
+            self._sink.begin(path, status)
             for size in leaf_sizes(file, path.name, status.st_size):
                 leaf = read_exactly(file, size)
                 if len(leaf) != size:
@@ -242,7 +308,7 @@ class _Import:
                 raise _changed(path)
         if levels == [[]]:
             self._leaf(levels, b"")
-        return self._top(levels)
+        return self._top(levels, self._mode(status))
 
     def _leaf(self, levels: list[list[Built]], leaf: bytes) -> None:
         cid = cids.of_raw(leaf)
@@ -260,18 +326,22 @@ class _Import:
             self._close(levels, level)
         levels[level].append(node)
 
-    def _close(self, levels: list[list[Built]], level: int) -> None:
-        built, block = file_node(levels[level])
+    def _close(self, levels: list[list[Built]], level: int, mode: int | None = None) -> None:
+        built, block = file_node(levels[level], mode)
         levels[level] = []
         self._emit(built.cid, block)
         self._push(levels, level + 1, built)
 
-    def _top(self, levels: list[list[Built]]) -> Built:
+    def _top(self, levels: list[list[Built]], mode: int | None = None) -> Built:
         level = 0
-        while level + 1 < len(levels) or len(levels[level]) > 1:
+        while level + 1 < len(levels):
             self._close(levels, level)
             level += 1
-        return levels[level][0]
+        if len(levels[level]) == 1 and mode in {None, FILE_MODE}:
+            return levels[level][0]
+        # A mode stands in the root alone; a leaf is bytes and nothing else, so it gets a node above.
+        self._close(levels, level, mode)
+        return levels[level + 1][0]
 
     def _emit(self, cid: Cid, block: bytes) -> None:
         self._chunks += 1
@@ -280,9 +350,8 @@ class _Import:
 
 def _kind(path: Path, status: os.stat_result) -> int:
     kind = stat.S_IFMT(status.st_mode)
-    if kind not in {stat.S_IFREG, stat.S_IFDIR}:
-        what = "a symbolic link" if kind == stat.S_IFLNK else "neither a file nor a folder"
-        message = f"{path} is {what}, and cannot be published"
+    if kind not in {stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK}:
+        message = f"{path} is neither a file, a folder nor a link, and cannot be published"
         raise ManifestError(message)
     return kind
 

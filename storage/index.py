@@ -3,6 +3,7 @@
 A place is one integer, `segment << 32 | offset of the record`.
 Rows are added only after their bytes are durable, so the index never knows more than the disk holds; it may know less
 after a crash, and then `scanned` says from where on the segments must be read again.
+A chunk that lies in two places, because it was moved or dropped and put again, is known by the later one.
 One connection writes, under a lock; readers take a connection from a pool, and in WAL mode never wait for the writer.
 """
 
@@ -18,7 +19,7 @@ from storage.cid import Cid
 from storage.errors import DiskFullError, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
 PAGE_ROWS = 1_000
@@ -42,6 +43,16 @@ class Place:
     segment: int
     offset: int
     length: int
+
+    @property
+    def key(self) -> int:
+        """Segment and offset in one number, in the order of the disk."""
+        return key(self.segment, self.offset)
+
+
+def key(segment: int, offset: int) -> int:
+    """A place as the index knows it."""
+    return segment << _OFFSET_BITS | offset
 
 
 class ChunkIndex:
@@ -68,6 +79,15 @@ class ChunkIndex:
             ).fetchone()
         return None if row is None else _place(*row)
 
+    def find_many(self, cids: Sequence[Cid]) -> list[Place | None]:
+        """Where each chunk lies, or None."""
+        with self._reader() as reader:
+            rows = [
+                reader.execute("SELECT place, length FROM chunks WHERE cid = ?", (cid,)).fetchone()
+                for cid in cids
+            ]
+        return [None if row is None else _place(*row) for row in rows]
+
     def missing(self, cids: Iterable[Cid]) -> list[Cid]:
         """Those that have no row, each once, in their order."""
         with self._reader() as reader:
@@ -85,11 +105,10 @@ class ChunkIndex:
         """
         with self._transaction() as writer:
             writer.executemany(
-                "INSERT OR IGNORE INTO chunks (cid, place, length) VALUES (?, ?, ?)",
-                (
-                    (cid, place.segment << _OFFSET_BITS | place.offset, place.length)
-                    for cid, place in rows
-                ),
+                "INSERT INTO chunks (cid, place, length) VALUES (?, ?, ?)"
+                " ON CONFLICT (cid) DO UPDATE SET place = excluded.place, length = excluded.length"
+                " WHERE excluded.place > place ON CONFLICT (place) DO NOTHING",
+                ((cid, place.key, place.length) for cid, place in rows),
             )
             writer.executemany("INSERT OR REPLACE INTO segments VALUES (?, ?)", scanned.items())
 
@@ -98,17 +117,25 @@ class ChunkIndex:
         with self._transaction() as writer:
             cursor = writer.execute(
                 "DELETE FROM chunks WHERE cid = ? AND place = ?",
-                (cid, place.segment << _OFFSET_BITS | place.offset),
+                (cid, place.key),
             )
             return cursor.rowcount > 0
 
+    def drop(self, keys: Sequence[int]) -> int:
+        """Forget what lies at these places, in one transaction; how many there were."""
+        with self._transaction() as writer:
+            cursor = writer.executemany(
+                "DELETE FROM chunks WHERE place = ?", ((place,) for place in keys)
+            )
+            return cursor.rowcount
+
     def remove_from(self, segment: int, offset: int, overhead: int) -> None:
         """Forget what would end beyond `offset` of a segment, and know the segment up to there only."""
-        first = segment << _OFFSET_BITS
+        first = key(segment, 0)
         with self._transaction() as writer:
             writer.execute(
                 "DELETE FROM chunks WHERE place >= ? AND place < ? AND place - ? + length + ? > ?",
-                (first, (segment + 1) << _OFFSET_BITS, first, overhead, offset),
+                (first, key(segment + 1, 0), first, overhead, offset),
             )
             writer.execute("INSERT OR REPLACE INTO segments VALUES (?, ?)", (segment, offset))
 
@@ -117,9 +144,18 @@ class ChunkIndex:
         with self._transaction() as writer:
             writer.execute(
                 "DELETE FROM chunks WHERE place >= ? AND place < ?",
-                (segment << _OFFSET_BITS, (segment + 1) << _OFFSET_BITS),
+                (key(segment, 0), key(segment + 1, 0)),
             )
             writer.execute("DELETE FROM segments WHERE segment = ?", (segment,))
+
+    def has_segment(self, segment: int) -> bool:
+        """Whether a chunk lies in a segment."""
+        with self._reader() as reader:
+            row = reader.execute(
+                "SELECT 1 FROM chunks WHERE place >= ? AND place < ? LIMIT 1",
+                (key(segment, 0), key(segment + 1, 0)),
+            ).fetchone()
+        return row is not None
 
     def scanned(self) -> dict[int, int]:
         """How many bytes of each segment the index knows."""
@@ -132,20 +168,40 @@ class ChunkIndex:
             count, size = reader.execute("SELECT count(*), total(length) FROM chunks").fetchone()
         return count, int(size)
 
-    def rows(self) -> Iterator[tuple[Cid, Place]]:
-        """Every chunk in the order of the disk; a bounded part is in memory at a time."""
+    def rows(self, after: int = -1, before: int = 2**63 - 1) -> Iterator[tuple[Cid, Place]]:
+        """Every chunk in the order of the disk; a bounded part is in memory at a time.
+
+        Args:
+            after: Only what lies behind this place.
+            before: Only what lies before this place.
+        """
+        page = self._page(after, before)
+        while page:
+            for place, cid, length in page:
+                yield Cid(cid), _place(place, length)
+            page = self._page(page[-1][0], before) if len(page) == PAGE_ROWS else []
+
+    def keys(self, before: int) -> Iterator[list[int]]:
+        """The places before one, in their order, a page at a time."""
         after = -1
         while True:
             with self._reader() as reader:
                 page = reader.execute(
-                    "SELECT place, cid, length FROM chunks WHERE place > ? ORDER BY place LIMIT ?",
-                    (after, PAGE_ROWS),
+                    "SELECT place FROM chunks WHERE place > ? AND place < ? ORDER BY place LIMIT ?",
+                    (after, before, PAGE_ROWS),
                 ).fetchall()
-            for place, cid, length in page:
-                yield Cid(cid), _place(place, length)
-            if len(page) < PAGE_ROWS:
+            if not page:
                 return
+            yield [place for (place,) in page]
             after = page[-1][0]
+
+    def _page(self, after: int, before: int) -> list[tuple[int, bytes, int]]:
+        with self._reader() as reader:
+            return reader.execute(
+                "SELECT place, cid, length FROM chunks WHERE place > ? AND place < ?"
+                " ORDER BY place LIMIT ?",
+                (after, before, PAGE_ROWS),
+            ).fetchall()
 
     def close(self) -> None:
         """Close every connection."""

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from storage import cid as cids
 from storage.chunks import check_chunk
-from storage.errors import ChunkNotFoundError, CorruptChunkError
+from storage.contract import Checked
+from storage.errors import ChangedFileError, ChunkNotFoundError, CorruptChunkError
+from storage.leases import Ends, Lease, Leases
+from storage.pins import check_label
 from storage.quota import CHUNK_OVERHEAD_BYTES, Quota, Reservation, Usage, cost
+from storage.references import read_in_place, state_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from storage.blockstore import Pairs, Progress
     from storage.cid import Cid
+    from storage.contract import Pairs, Progress
+    from storage.references import Reference
 
 
 class MemoryBlockstore:
-    """A `storage.blockstore.Blockstore` without a disk; it forgets when the process ends.
+    """A `storage.contract.Blockstore` without a disk; it forgets when the process ends, and collects nothing.
 
     Attributes:
         chunks: What is held; a test may damage it on purpose.
@@ -27,28 +33,34 @@ class MemoryBlockstore:
     def __init__(self, limit_bytes: int = 2**40) -> None:
         self.chunks: dict[Cid, bytes] = {}
         self._pins: dict[Cid, str] = {}
+        self._holds: set[tuple[Cid, str]] = set()
+        self._damaged: frozenset[Cid] = frozenset()
+        self._references: dict[Cid, Reference] = {}
+        self._leases = Leases(lambda: Ends(0, 0))
         self._quota = Quota(limit_bytes)
         self._lock = threading.RLock()
 
     def has(self, cid: Cid) -> bool:
         with self._lock:
-            return cid in self.chunks
+            return cid in self.chunks or cid in self._references
 
     def missing(self, wanted: Iterable[Cid]) -> list[Cid]:
         with self._lock:
-            return [cid for cid in dict.fromkeys(wanted) if cid not in self.chunks]
+            return [cid for cid in dict.fromkeys(wanted) if not self.has(cid)]
 
     def size(self, cid: Cid) -> int:
         with self._lock:
-            if cid not in self.chunks:
-                raise ChunkNotFoundError(cids.text(cid))
-            return len(self.chunks[cid])
+            if cid in self.chunks:
+                return len(self.chunks[cid])
+            if cid in self._references:
+                return self._references[cid].length
+            raise ChunkNotFoundError(cids.text(cid))
 
     def get(self, cid: Cid) -> bytes:
         with self._lock:
             data = self.chunks.get(cid)
             if data is None:
-                raise ChunkNotFoundError(cids.text(cid))
+                return self._get_in_place(cid)
             if not cids.matches(cid, data):
                 self._forget(cid)
                 raise CorruptChunkError(cids.text(cid))
@@ -64,6 +76,7 @@ class MemoryBlockstore:
                 if cid not in self.chunks:
                     self._quota.spend(cost(len(data)), reservation)
                     self.chunks[cid] = bytes(data)
+                    self._damaged -= {cid}
                     added += len(data)
         return added
 
@@ -71,6 +84,7 @@ class MemoryBlockstore:
         return self._quota.reserve(size)
 
     def pin(self, root: Cid, label: str) -> None:
+        check_label(label)
         with self._lock:
             self._pins[root] = label
 
@@ -82,32 +96,90 @@ class MemoryBlockstore:
         with self._lock:
             return dict(self._pins)
 
+    def hold(self, root: Cid, label: str) -> None:
+        check_label(label)
+        with self._lock:
+            self._holds.add((root, label))
+
+    def release(self, root: Cid, label: str) -> None:
+        with self._lock:
+            self._holds.discard((root, label))
+
+    def holds(self) -> list[tuple[Cid, str]]:
+        with self._lock:
+            return sorted(self._holds)
+
+    def lease(self, label: str, root: Cid | None = None) -> Lease:
+        return self._leases.open(label, root)
+
     def usage(self) -> Usage:
-        return self._quota.usage()
+        with self._lock:
+            in_place = sum(each.length for each in self._references.values())
+        return replace(self._quota.usage(), in_place=in_place)
 
     def set_limit(self, limit_bytes: int) -> None:
         self._quota.set_limit(limit_bytes)
 
     def verify(self, progress: Progress | None = None) -> list[Cid]:
         with self._lock:
-            held = list(self.chunks.items())
-        total = sum(len(data) for _, data in held)
+            total = sum(len(data) for data in self.chunks.values())
         done = 0
         bad = []
-        for cid, data in held:
-            if not cids.matches(cid, data):
-                bad.append(cid)
-                with self._lock:
-                    self._forget(cid)
-            done += len(data)
+        for checked in self.check():
+            if not checked.is_good:
+                bad.append(checked.cid)
+            done += checked.length
             if progress is not None:
-                progress(done, total)
+                progress(done, max(done, total))
         return bad
+
+    def check(self, after: int = 0) -> Iterator[Checked]:
+        with self._lock:
+            names = sorted({*self.chunks, *self._references})
+        for cid in names:
+            # Codec and the first bytes of the digest are in the order of the names.
+            at = int.from_bytes(cids.digest(cid)[:7], "big") + (cids.codec(cid) << 56)
+            if at > after:
+                try:
+                    length = self.size(cid)
+                    self.get(cid)
+                except ChunkNotFoundError:
+                    continue
+                except CorruptChunkError:
+                    yield Checked(at, cid, length, is_good=False)
+                else:
+                    yield Checked(at, cid, length, is_good=True)
+
+    def damaged(self) -> frozenset[Cid]:
+        return self._damaged
+
+    def add_references(self, references: Sequence[Reference]) -> int:
+        with self._lock:
+            fresh = {each.cid: each for each in references if not self.has(each.cid)}
+            self._references.update((each.cid, each) for each in references)
+        return sum(each.length for each in fresh.values())
+
+    def changed_files(self) -> list[str]:
+        with self._lock:
+            states = {str(each.path): each.state for each in self._references.values()}
+        return sorted(path for path, state in states.items() if state_of(path) != state)
 
     def close(self) -> None:
         """Nothing to close: the bytes stay until the object goes."""
 
+    def _get_in_place(self, cid: Cid) -> bytes:
+        reference = self._references.get(cid)
+        if reference is None:
+            raise ChunkNotFoundError(cids.text(cid))
+        data = read_in_place(reference)
+        if data is None:
+            del self._references[cid]
+            self._damaged |= {cid}
+            raise ChangedFileError(cids.text(cid), str(reference.path))
+        return data
+
     def _forget(self, cid: Cid) -> None:
+        self._damaged |= {cid}
         data = self.chunks.pop(cid, None)
         if data is not None:
             self._quota.refund(len(data) + CHUNK_OVERHEAD_BYTES)

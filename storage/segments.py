@@ -14,6 +14,7 @@ import mmap
 import os
 import re
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,8 @@ from storage import records
 from storage.chunks import MAX_CHUNK_BYTES
 from storage.cid import CID_BYTES, Cid
 from storage.errors import DiskFullError, StorageError
-from storage.index import Place
+from storage.files import DISK, Files
+from storage.index import Place, key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -72,13 +74,24 @@ def pack(cid: Cid, data: bytes | memoryview) -> Packed:
 class SegmentLog:
     """The segment files of one folder.
 
+    The last file is the one that is written to, and is never removed, so that no number is given twice.
+
     Attributes:
         size: Bytes in all segments.
         broken: A write failed and could not be taken back; the log must be opened again.
+
+    Args:
+        folder: Where they are.
+        files: How they are written.
+        segment_bytes: How large one grows.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, files: Files = DISK, segment_bytes: int = SEGMENT_BYTES
+    ) -> None:
         self._folder = folder
+        self._files = files
+        self._segment_bytes = segment_bytes
         self._sizes = {int(path.stem): path.stat().st_size for path in folder.glob("*.seg")}
         self.size = sum(self._sizes.values())
         self.broken = False
@@ -87,6 +100,32 @@ class SegmentLog:
     def sizes(self) -> dict[int, int]:
         """Bytes in each segment."""
         return dict(self._sizes)
+
+    def end(self) -> int:
+        """The place, as one number, at which nothing lies yet; call it under the lock of `append`."""
+        last = max(self._sizes, default=0)
+        return key(last, self._sizes.get(last, 0))
+
+    def seal(self) -> None:
+        """Write to a new file from now on; call it under the lock of `append`."""
+        self._create(max(self._sizes, default=0) + 1)
+
+    def remove(self, segment: int) -> int:
+        """Remove a file that holds nothing which lives; returns its bytes.
+
+        Call it under the locks of `append` and `sync`.
+        """
+        if segment == max(self._sizes):
+            message = f"segment {segment} is being written to"
+            raise StorageError(message)
+        descriptor = self._open.pop(segment, None)
+        if descriptor is not None:
+            self._files.close(descriptor)
+        self._files.unlink(self._path(segment))
+        size = self._sizes.pop(segment)
+        self.size -= size
+        self._files.sync_folder(self._folder)
+        return size
 
     def append(self, chunks: Sequence[Packed]) -> list[Place]:
         """Write records one after the other; they are durable after `sync`.
@@ -113,7 +152,7 @@ class SegmentLog:
             self._roll_back(last, before)
             if error.errno in _FULL:
                 needed = sum(PREFIX_BYTES + len(chunk.data) for chunk in chunks)
-                raise DiskFullError(needed, self._disk_free()) from error
+                raise DiskFullError(needed, self._files.space(self._folder)[1]) from error
             message = f"the disk refused to write: {error}"
             raise StorageError(message) from error
         return places
@@ -132,10 +171,10 @@ class SegmentLog:
             descriptor = self._open.get(segment)
             if descriptor is None:
                 continue
-            os.fdatasync(descriptor)
+            self._files.sync(descriptor)
             if segment < last:
                 del self._open[segment]
-                os.close(descriptor)
+                self._files.close(descriptor)
 
     def read(self, cid: Cid, place: Place) -> bytes:
         """The chunk at a place; any thread may call this at any time.
@@ -174,7 +213,7 @@ class SegmentLog:
                     found.rows.append((cid, Place(segment, offset, length)))
                     found.end = offset + PREFIX_BYTES + length
             if found.end < size and segment == max(self._sizes):
-                os.truncate(self._path(segment), found.end)
+                self._files.truncate(self._path(segment), found.end)
                 self.size -= size - found.end
                 self._sizes[segment] = found.end
         return found
@@ -182,22 +221,22 @@ class SegmentLog:
     def close(self) -> None:
         """Close the files; what was not synced may be lost."""
         for descriptor in self._open.values():
-            os.close(descriptor)
+            self._files.close(descriptor)
         self._open.clear()
 
     def _plan(self, chunks: Iterable[Packed]) -> Iterator[tuple[int, int, list[Packed]]]:
         segment = max(self._sizes, default=0)
-        offset = self._sizes.get(segment, SEGMENT_BYTES)
+        offset = self._sizes.get(segment, self._segment_bytes)
         group: list[Packed] = []
         size = 0
         for chunk in chunks:
             length = PREFIX_BYTES + len(chunk.data)
-            if (offset + size + length > SEGMENT_BYTES) or len(group) == _RECORDS_PER_WRITE:
+            if offset + size + length > self._segment_bytes or len(group) == _RECORDS_PER_WRITE:
                 if group:
                     yield segment, offset, group
                 offset += size
                 group, size = [], 0
-                if offset + length > SEGMENT_BYTES:
+                if offset + length > self._segment_bytes:
                     segment, offset = self._create(segment + 1), 0
             group.append(chunk)
             size += length
@@ -205,39 +244,35 @@ class SegmentLog:
             yield segment, offset, group
 
     def _create(self, segment: int) -> int:
-        self._open[segment] = os.open(
-            self._path(segment), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600
-        )
+        path = self._path(segment)
+        descriptor = self._files.create(path)
+        try:
+            self._files.sync_folder(self._folder)
+        except OSError:
+            self._files.close(descriptor)
+            with suppress(OSError):
+                self._files.unlink(path)
+            raise
+        self._open[segment] = descriptor
         self._sizes[segment] = 0
-        sync_folder(self._folder)
         return segment
 
     def _write(self, segment: int, offset: int, group: list[Packed]) -> None:
         if segment not in self._open:
-            self._open[segment] = os.open(self._path(segment), os.O_WRONLY)
+            self._open[segment] = self._files.open(self._path(segment))
         buffers: list[bytes | memoryview] = []
         for chunk in group:
             buffers += (chunk.prefix, chunk.data)
-        left = sum(len(buffer) for buffer in buffers)
-        while True:
-            written = os.pwritev(self._open[segment], buffers, offset)
-            left -= written
-            if left == 0:
-                return
-            offset += written
-            while buffers and written >= len(buffers[0]):
-                written -= len(buffers.pop(0))
-            if written:
-                buffers[0] = memoryview(buffers[0])[written:]
+        self._files.write_all(self._open[segment], buffers, offset)
 
     def _roll_back(self, last: int, size: int) -> None:
         try:
             for segment in [number for number in self._sizes if number > last]:
-                os.close(self._open.pop(segment))
-                self._path(segment).unlink()
+                self._files.close(self._open.pop(segment))
+                self._files.unlink(self._path(segment))
                 self.size -= self._sizes.pop(segment)
             if last:
-                os.truncate(self._path(last), size)
+                self._files.truncate(self._path(last), size)
                 self.size -= self._sizes[last] - size
                 self._sizes[last] = size
         except OSError as error:
@@ -245,21 +280,8 @@ class SegmentLog:
             message = f"the disk failed while a write was taken back; open the store again: {error}"
             raise StorageError(message) from error
 
-    def _disk_free(self) -> int:
-        stat = os.statvfs(self._folder)
-        return stat.f_bavail * stat.f_frsize
-
     def _path(self, segment: int) -> Path:
         return self._folder / f"{segment:08}.seg"
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _good_records(view: mmap.mmap, start: int) -> Iterator[tuple[Cid, int, int]]:

@@ -1,7 +1,7 @@
 """Files and folders as chunks and manifests: add, read, list, and write back to a disk.
 
-A manifest may come from a stranger. Names that leave their folder, sizes that do not add up, files of no end and
-folders of folders without number are refused, and nothing is written but below the target.
+A manifest may come from a stranger. Names and links that leave their folder, sizes that do not add up, files of no
+end and folders of folders without number are refused, and nothing is written but below the target.
 """
 
 from __future__ import annotations
@@ -10,39 +10,53 @@ import os
 import shutil
 import tempfile
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from storage import cid as cids
-from storage import hamt
-from storage.dag_pb import Link
+from storage import dag, hamt
 from storage.errors import (
+    ChunkNotFoundError,
     DiskFullError,
     ManifestError,
     PathNotFoundError,
     TargetExistsError,
 )
 from storage.importer import MAX_FOLDER_DEPTH, Added, add_path, content_size, hash_path
-from storage.unixfs_nodes import Kind, UnixFsNode, check_name, read_node
+from storage.unixfs_nodes import (
+    MAX_FILE_BYTES,
+    MAX_TARGET_BYTES,
+    Kind,
+    UnixFsNode,
+    check_name,
+    check_target,
+    read_node,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from storage.blockstore import Blockstore, Progress
     from storage.cid import Cid
+    from storage.dag_pb import Link
 
 __all__ = [
     "Added",
     "Entry",
-    "Link",
     "add_path",
     "content_size",
+    "entity",
     "hash_path",
-    "links",
     "listing",
+    "look",
+    "names",
+    "plan_listing",
+    "plan_range",
+    "plan_resolve",
     "read_file",
+    "read_range",
     "resolve",
-    "tree_size",
     "write_path",
 ]
 
@@ -50,6 +64,11 @@ MAX_FILE_DEPTH = 32
 """Levels of nodes in a file; 1,024 links a node reach 2^50 bytes in four."""
 MAX_ENTRIES = 1_000_000
 """Files and folders in one root that is listed or written."""
+MAX_PLANNED = 1_024
+"""Chunks that are named as missing at a time."""
+
+
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,28 +78,17 @@ class Entry:
     Attributes:
         name: Its own name, without the folder's.
         cid: Its root.
-        size: Of a file: bytes of content. Of a folder: bytes of all its blocks, as its author claims.
-        kind: A file or a folder; or a link, which is not followed.
+        size: Of a file: bytes of content; as its author claims if it is one chunk that is not held.
+            Of a folder: bytes of all its blocks as its author claims, or 0. Of a link: of its target.
+        kind: A file or a folder; or a symbolic link, which is not followed.
+        mode: Who may read, write and execute it; None if nobody says.
     """
 
     name: str
     cid: Cid
     size: int
     kind: Literal["file", "folder", "symlink"]
-
-
-def links(cid: Cid, block: bytes) -> list[Link]:
-    """What a block names: nothing for a leaf, its children for a node, in their order.
-
-    Raises:
-        ManifestError: The node is malformed, or says of itself what cannot be.
-    """
-    return list(read_node(cid, block).links)
-
-
-def tree_size(cid: Cid, block: bytes) -> int:
-    """Bytes of all blocks at and below this one, as its author claims; for progress and quota."""
-    return len(block) + sum(link.size for link in links(cid, block))
+    mode: int | None = None
 
 
 def read_file(root: Cid, store: Blockstore) -> Iterator[bytes]:
@@ -90,11 +98,67 @@ def read_file(root: Cid, store: Blockstore) -> Iterator[bytes]:
         ManifestError: It is a folder, or its manifest does not fit its bytes.
         ChunkNotFoundError: A chunk is not held.
     """
-    node = _node(root, store)
-    if node.kind is not Kind.FILE:
-        message = f"{cids.text(root)} is not a file"
-        raise ManifestError(message)
-    yield from _read(node, store, MAX_FILE_DEPTH)
+    yield from read_range(root, store, 0, MAX_FILE_BYTES)
+
+
+def read_range(root: Cid, store: Blockstore, start: int, length: int) -> Iterator[bytes]:
+    """Some of a file's bytes, at most a leaf at a time; only the chunks that hold them are read.
+
+    Args:
+        root: The file.
+        store: Where its chunks are.
+        start: The first byte, from 0.
+        length: How many; fewer come where the file ends.
+
+    Raises:
+        ManifestError: It is no file, or its manifest does not fit its bytes.
+        ChunkNotFoundError: A chunk is not held.
+    """
+    node = _file(root, store)
+    yield from _read(node, store, MAX_FILE_DEPTH, start, start + length)
+
+
+def entity(root: Cid, store: Blockstore, start: int, length: int) -> Iterator[Cid]:
+    """The chunks that one thing is made of, depth first; below those that are not held nobody knows.
+
+    Of a file: those that `read_range` reads. Of a folder: its node and its shards. Of a link: its node.
+
+    Raises:
+        ManifestError: As `read_range`.
+    """
+    yield from _entity(root, store, start, start + length, MAX_FILE_DEPTH)
+
+
+def plan_range(
+    root: Cid, store: Blockstore, start: int = 0, length: int = 0, most: int = MAX_PLANNED
+) -> list[Cid]:
+    """The chunks of `entity` that are not held.
+
+    Fetch them, each alone, and ask again: when none is left, the range can be read, or the folder's names.
+
+    Args:
+        root: A file; or a folder, of which no range is taken.
+        store: What is held.
+        start: The first byte.
+        length: How many bytes.
+        most: Chunks to name at a time.
+
+    Raises:
+        ManifestError: As `read_range`.
+    """
+    missing = (cid for cid in entity(root, store, start, length) if not store.has(cid))
+    return list(islice(dict.fromkeys(missing), most))
+
+
+def look(root: Cid, store: Blockstore) -> Entry:
+    """What a root is by itself: an entry without a name.
+
+    Raises:
+        ManifestError: It is malformed.
+        ChunkNotFoundError: It is not held.
+    """
+    data = store.get(root)
+    return _entry("", root, read_node(root, data), len(data))
 
 
 def listing(root: Cid, store: Blockstore) -> list[Entry]:
@@ -105,6 +169,28 @@ def listing(root: Cid, store: Blockstore) -> list[Entry]:
         ChunkNotFoundError: The node of the folder, or of a file or folder in it, is not held.
     """
     return sorted(_entries(root, store), key=lambda entry: entry.name.encode())
+
+
+def names(root: Cid, store: Blockstore) -> Iterator[Link]:
+    """The entries of a folder, each with the bytes below it that its author claims; reads no entry.
+
+    Raises:
+        ManifestError: It is a file, or malformed.
+        ChunkNotFoundError: A chunk of the folder is not held.
+    """
+    return _links(_folder(root, store), store)
+
+
+def plan_listing(root: Cid, store: Blockstore, most: int = MAX_PLANNED) -> list[Cid]:
+    """The chunks that `listing` needs and that are not held; fetch them, each alone, and ask again.
+
+    Raises:
+        ManifestError: As `listing`.
+    """
+    if missing := plan_range(root, store, most=most):
+        return missing
+    nodes = (link.cid for link in names(root, store) if dag.is_manifest(link.cid))
+    return list(islice((cid for cid in nodes if not store.has(cid)), most))
 
 
 def resolve(root: Cid, path: str, store: Blockstore) -> Cid:
@@ -123,10 +209,25 @@ def resolve(root: Cid, path: str, store: Blockstore) -> Cid:
     return at
 
 
+def plan_resolve(root: Cid, path: str, store: Blockstore) -> list[Cid]:
+    """The next chunk that `resolve` needs and that is not held, if any; fetch it alone and ask again.
+
+    Raises:
+        PathNotFoundError: As `resolve`.
+    """
+    try:
+        resolve(root, path, store)
+    except ChunkNotFoundError as error:
+        return [cids.parse(error.cid)]
+    return []
+
+
 def write_path(
     root: Cid, store: Blockstore, target: Path, progress: Progress | None = None
 ) -> None:
     """Write a file or folder to `target`, which appears whole and durable or not at all.
+
+    A mode is honoured within the umask and never with more than `rwxrwxrwx`; its owner can always read what was written.
 
     Args:
         root: What to write; all its chunks are held.
@@ -135,7 +236,7 @@ def write_path(
         progress: Told of each leaf.
 
     Raises:
-        ManifestError: The manifest is malformed, holds a symbolic link, or a name that cannot be one.
+        ManifestError: The manifest is malformed, or holds a name that cannot be one or a symbolic link that leads out.
         ChunkNotFoundError: A chunk is not held.
         TargetExistsError: A folder is there, or a file where a folder is to be.
         DiskFullError: The disk has no room for it.
@@ -168,17 +269,21 @@ class _Export:
         self._done = 0
 
     def write(self, node: UnixFsNode, path: Path) -> None:
-        """Write a file or a folder to a path where nothing is."""
+        """Write a file, a folder or a link to a path where nothing is."""
         if node.kind is Kind.FILE:
             self._file(node, path)
             return
-        path.mkdir()
+        if node.kind is Kind.SYMLINK:
+            path.symlink_to(_target(node))
+            return
+        path.mkdir(0o777 if node.mode is None else node.mode | 0o700)
         for link in _links(node, self._store):
             self.write(_node(link.cid, self._store), path / check_name(link.name))
 
     def _file(self, node: UnixFsNode, path: Path) -> None:
-        with path.open("xb", buffering=0) as file:
-            for leaf in _read(node, self._store, MAX_FILE_DEPTH):
+        mode = 0o666 if node.mode is None else node.mode | 0o400
+        with open(os.open(path, _NEW_FILE, mode), "wb", buffering=0) as file:  # noqa: PTH123 - a descriptor
+            for leaf in _read(node, self._store, MAX_FILE_DEPTH, 0, node.size):
                 view = memoryview(leaf)
                 while view:
                     view = view[file.write(view) :]
@@ -191,18 +296,59 @@ def _node(cid: Cid, store: Blockstore) -> UnixFsNode:
     return read_node(cid, store.get(cid))
 
 
-def _read(node: UnixFsNode, store: Blockstore, depth: int) -> Iterator[bytes]:
-    if node.data:
-        yield node.data
-    if node.links and depth == 0:
-        message = f"a file's manifest is deeper than {MAX_FILE_DEPTH} levels"
+def _file(root: Cid, store: Blockstore) -> UnixFsNode:
+    node = _node(root, store)
+    if node.kind is not Kind.FILE:
+        message = f"{cids.text(root)} is not a file"
         raise ManifestError(message)
-    for link, size in zip(node.links, node.block_sizes, strict=True):
+    return node
+
+
+def _folder(root: Cid, store: Blockstore) -> UnixFsNode:
+    node = _node(root, store)
+    if node.kind not in {Kind.FOLDER, Kind.SHARD}:
+        message = f"{cids.text(root)} is not a folder"
+        raise ManifestError(message)
+    return node
+
+
+def _read(node: UnixFsNode, store: Blockstore, depth: int, start: int, end: int) -> Iterator[bytes]:
+    """The bytes from `start` to before `end` of what is below a node."""
+    if own := node.data[max(0, start) : max(0, end)]:
+        yield own
+    for link, at, size in _parts(node, depth, start, end):
         child = _node(link.cid, store)
         if child.kind is not Kind.FILE or child.size != size:
             message = f"{cids.text(link.cid)} is not the part of {size:,} bytes that it should be"
             raise ManifestError(message)
-        yield from _read(child, store, depth - 1)
+        yield from _read(child, store, depth - 1, start - at, end - at)
+
+
+def _entity(root: Cid, store: Blockstore, start: int, end: int, depth: int) -> Iterator[Cid]:
+    yield root
+    if not dag.is_manifest(root) or not store.has(root):
+        return
+    node = _node(root, store)
+    if node.kind is Kind.FILE:
+        for link, at, _ in _parts(node, depth, start, end):
+            yield from _entity(link.cid, store, start - at, end - at, depth - 1)
+    elif node.kind is Kind.SHARD and depth:
+        for below in hamt.shards(node):
+            yield from _entity(below, store, start, end, depth - 1)
+
+
+def _parts(node: UnixFsNode, depth: int, start: int, end: int) -> Iterator[tuple[Link, int, int]]:
+    """The children that hold some of a range: (link, where its bytes begin, how many)."""
+    if node.links and depth == 0:
+        message = f"a file's manifest is deeper than {MAX_FILE_DEPTH} levels"
+        raise ManifestError(message)
+    at = len(node.data)
+    for link, size in zip(node.links, node.block_sizes, strict=True):
+        if at >= end:
+            return
+        if start < at + size:
+            yield link, at, size
+        at += size
 
 
 def _links(node: UnixFsNode, store: Blockstore) -> Iterator[Link]:
@@ -230,21 +376,22 @@ def _find(node: UnixFsNode, name: str, store: Blockstore) -> Link | None:
 
 
 def _entries(root: Cid, store: Blockstore) -> Iterator[Entry]:
-    node = _node(root, store)
-    if node.kind not in {Kind.FOLDER, Kind.SHARD}:
-        message = f"{cids.text(root)} is not a folder"
-        raise ManifestError(message)
-    for link in _links(node, store):
-        if cids.codec(link.cid) == cids.RAW:
-            yield Entry(link.name, link.cid, store.size(link.cid), "file")
-            continue
-        child = _node(link.cid, store)
-        if child.kind is Kind.FILE:
-            yield Entry(link.name, link.cid, child.size, "file")
-        elif child.kind is Kind.SYMLINK:
-            yield Entry(link.name, link.cid, len(child.data), "symlink")
+    for link in _links(_folder(root, store), store):
+        if not dag.is_manifest(link.cid):
+            held = link.size is None or store.has(link.cid)
+            yield Entry(
+                link.name, link.cid, store.size(link.cid) if held else link.size or 0, "file"
+            )
         else:
-            yield Entry(link.name, link.cid, link.size, "folder")
+            yield _entry(link.name, link.cid, _node(link.cid, store), link.size or 0)
+
+
+def _entry(name: str, cid: Cid, node: UnixFsNode, tree: int) -> Entry:
+    if node.kind is Kind.FILE:
+        return Entry(name, cid, node.size, "file", node.mode)
+    if node.kind is Kind.SYMLINK:
+        return Entry(name, cid, len(node.data), "symlink", node.mode)
+    return Entry(name, cid, tree, "folder", node.mode)
 
 
 def _content_size(
@@ -254,8 +401,8 @@ def _content_size(
     if node.kind is Kind.FILE:
         return node.size
     if node.kind is Kind.SYMLINK:
-        message = f"{path!r} is a symbolic link, and is not written"
-        raise ManifestError(message)
+        _check_link(node, path)
+        return 0
     if depth == 0:
         message = f"{path[:64]!r} is nested deeper than {MAX_FOLDER_DEPTH} folders"
         raise ManifestError(message)
@@ -270,6 +417,26 @@ def _content_size(
             child = _node(link.cid, store)
             total += _content_size(child, store, f"{path}/{link.name}", left, depth - 1)
     return total
+
+
+def _target(node: UnixFsNode) -> str:
+    try:
+        return node.data.decode()
+    except UnicodeDecodeError as error:
+        message = "the target of a symbolic link is not UTF-8"
+        raise ManifestError(message) from error
+
+
+def _check_link(node: UnixFsNode, path: str) -> None:
+    folders = path.count("/") - 1
+    if folders < 0:
+        message = "a symbolic link by itself is not written"
+        raise ManifestError(message)
+    try:
+        check_target(_target(node), folders)
+    except ManifestError as error:
+        message = f"{path[-MAX_TARGET_BYTES:]!r} is not written: {error}"
+        raise ManifestError(message) from error
 
 
 def _sync(path: Path) -> None:

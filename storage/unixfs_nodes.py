@@ -1,4 +1,4 @@
-"""What a DAG-PB node means in UnixFS: a file's inner node, a folder, or a shard of a large folder.
+"""What a DAG-PB node means in UnixFS: a file's node, a folder, a shard of a large folder, or a symbolic link.
 
     Data { Type = 1; bytes Data = 2; uint64 filesize = 3; repeated uint64 blocksizes = 4; hashType = 5; fanout = 6;
            mode = 7; mtime = 8 }
@@ -30,7 +30,14 @@ FOLDER_NODE_BYTES = 256 * 2**10
 FANOUT = 256
 MURMUR3_X64_64 = 0x22
 MAX_NAME_BYTES = 255
+MAX_TARGET_BYTES = 4_095
+"""Of a symbolic link's target; what Linux takes."""
 MAX_FILE_BYTES = 2**50
+MODE_BITS = 0o777
+"""Of a mode; the rest (setuid, setgid, sticky) is never written nor honoured."""
+FILE_MODE = 0o644
+FOLDER_MODE = 0o755
+"""The modes that a node without one has."""
 
 
 class Kind(IntEnum):
@@ -50,9 +57,10 @@ class UnixFsNode:
     Attributes:
         kind: What it is; a raw leaf is a file.
         links: To its children.
-        data: A file's own bytes, which come before those of its children; a shard's bit field.
+        data: A file's own bytes, which come before those of its children; a shard's bit field; a link's target.
         size: A file's bytes, its children's included.
         block_sizes: Of a file's children, bytes.
+        mode: Who may read, write and execute it; None if it does not say.
     """
 
     kind: Kind
@@ -60,6 +68,7 @@ class UnixFsNode:
     data: bytes
     size: int
     block_sizes: tuple[int, ...]
+    mode: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,27 +86,35 @@ class Built:
     tree: int
 
 
-def file_node(children: Sequence[Built]) -> tuple[Built, bytes]:
-    """The node above some leaves or nodes of a file."""
+def file_node(children: Sequence[Built], mode: int | None = None) -> tuple[Built, bytes]:
+    """The node above some leaves or nodes of a file; its root may carry a mode."""
     size = sum(child.size for child in children)
     data = dag_pb.varint_field(1, Kind.FILE) + dag_pb.varint_field(3, size)
     data += b"".join(dag_pb.varint_field(4, child.size) for child in children)
+    data += _mode_field(mode, FILE_MODE)
     return _built([Link(child.cid, "", child.tree) for child in children], data, size)
 
 
-def folder_node(links: Sequence[Link]) -> tuple[Built, bytes]:
+def folder_node(links: Sequence[Link], mode: int | None = None) -> tuple[Built, bytes]:
     """The one node of a folder; links sorted by the bytes of their names."""
-    return _built(links, dag_pb.varint_field(1, Kind.FOLDER))
+    data = dag_pb.varint_field(1, Kind.FOLDER) + _mode_field(mode, FOLDER_MODE)
+    return _built(links, data)
 
 
-def shard_node(links: Sequence[Link], bits: int) -> tuple[Built, bytes]:
-    """A shard of a large folder; `bits` has a one for each slot that is taken."""
+def symlink_node(target: str) -> tuple[Built, bytes]:
+    """A symbolic link, in the bytes that Kubo gives it."""
+    return _built([], dag_pb.varint_field(1, Kind.SYMLINK) + dag_pb.bytes_field(2, target.encode()))
+
+
+def shard_node(links: Sequence[Link], bits: int, mode: int | None = None) -> tuple[Built, bytes]:
+    """A shard of a large folder; `bits` has a one for each slot that is taken, and its root may carry a mode."""
     field = bits.to_bytes((bits.bit_length() + 7) // 8, "big")
     data = (
         dag_pb.varint_field(1, Kind.SHARD)
         + dag_pb.bytes_field(2, field)
         + dag_pb.varint_field(5, MURMUR3_X64_64)
         + dag_pb.varint_field(6, FANOUT)
+        + _mode_field(mode, FOLDER_MODE)
     )
     return _built(links, data)
 
@@ -133,7 +150,13 @@ def read_node(cid: Cid, block: bytes) -> UnixFsNode:
     ):
         message = f"{cids.text(cid)} is a folder sharded in a way that we do not know"
         raise ManifestError(message)
-    return UnixFsNode(kind, node.links, data, size, block_sizes)
+    elif kind is Kind.SYMLINK and (node.links or not 0 < len(data) <= MAX_TARGET_BYTES):
+        message = f"{cids.text(cid)} is a symbolic link that leads nowhere"
+        raise ManifestError(message)
+    mode = numbers.get(7)
+    return UnixFsNode(
+        kind, node.links, data, size, block_sizes, None if mode is None else mode & MODE_BITS
+    )
 
 
 def check_name(name: str) -> str:
@@ -153,9 +176,46 @@ def check_name(name: str) -> str:
     return name
 
 
+def check_target(target: str, folders: int) -> str:
+    """A symbolic link's target that stays below the root in which the link stands.
+
+    `..` may stand at its start only: after a name, which may be a link itself, nobody can say where it leads.
+
+    Args:
+        target: Where the link leads, as it is written in it.
+        folders: How many stand between the root and the link.
+
+    Raises:
+        ManifestError: Absolute, out of the root, longer than 4,095 bytes, or no path.
+    """
+    parts = [part for part in target.split("/") if part not in {"", "."}]
+    ups = next((at for at, part in enumerate(parts) if part != ".."), len(parts))
+    try:
+        size = len(target.encode())
+    except UnicodeEncodeError as error:
+        message = f"a symbolic link leads to {target!r}, which is not UTF-8"
+        raise ManifestError(message) from error
+    if not 0 < size <= MAX_TARGET_BYTES or "\0" in target:
+        why = "which is no path"
+    elif target.startswith("/"):
+        why = "an absolute path"
+    elif ups > folders:
+        why = "which is not within what is published"
+    elif ".." in parts[ups:]:
+        why = "where `..` stands after a name"
+    else:
+        return target
+    message = f"a symbolic link leads to {target[:64]!r}, {why}"
+    raise ManifestError(message)
+
+
+def _mode_field(mode: int | None, default: int) -> bytes:
+    return b"" if mode is None or mode == default else dag_pb.varint_field(7, mode & MODE_BITS)
+
+
 def _built(links: Sequence[Link], data: bytes, size: int = 0) -> tuple[Built, bytes]:
     block = dag_pb.encode(links, data)
-    tree = len(block) + sum(link.size for link in links)
+    tree = len(block) + sum(link.size or 0 for link in links)
     return Built(cids.of_dag_pb(block), size, tree), block
 
 

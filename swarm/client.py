@@ -16,10 +16,18 @@ import os
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
+from urllib.parse import quote
 
 import httpx
 
-from swarm.errors import NetworkError, SwarmError, from_json
+from swarm.errors import (
+    NetworkError,
+    NotFoundError,
+    RefusedError,
+    SwarmError,
+    UsageError,
+    from_json,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,6 +46,7 @@ ANSWER_SECONDS = 30
 """A node that says nothing for this long does not answer: an operation is told alive every 5 s."""
 
 MAX_EVENT_BYTES = 64 * 2**20
+MAX_REASON_BYTES = 4096
 
 
 def pointer_of(socket_path: Path) -> Path:
@@ -67,7 +76,8 @@ class Client:
     def __init__(self, socket_path: Path) -> None:
         self._path = socket_path
         self._http = httpx.Client(
-            transport=httpx.HTTPTransport(uds=str(socket_path)),
+            # No certificates are read, which takes 30 ms: what goes over this socket is not TLS.
+            transport=httpx.HTTPTransport(uds=str(socket_path), verify=False),
             base_url="http://swarm/v1/",
             timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
             trust_env=False,
@@ -126,14 +136,27 @@ class Client:
         return cast("Json", self._run("send", None, to=to, amount=amount, wait=wait))
 
     def publish(
-        self, path: Path, name: str | None = None, progress: Progress | None = None
+        self,
+        path: Path,
+        name: str | None = None,
+        progress: Progress | None = None,
+        *,
+        preserve_mode: bool = False,
     ) -> Json:
         """Store a file or folder and announce it, with a name for it on the ledger if given."""
-        return cast("Json", self._run("publish", progress, path=_absolute(path), name=name))
+        fields = {"path": _absolute(path), "name": name, "preserve_mode": preserve_mode}
+        return cast("Json", self._run("publish", progress, **fields))
 
-    def get(self, cid: str, path: Path, progress: Progress | None = None) -> Json:
-        """Fetch a root to a path."""
-        return cast("Json", self._run("get", progress, cid=cid, path=_absolute(path)))
+    def get(
+        self,
+        cid: str,
+        path: Path,
+        progress: Progress | None = None,
+        source: str | None = None,
+    ) -> Json:
+        """Fetch a root to a path, from the swarm or from the address of a node of IPFS."""
+        fields = {"cid": cid, "path": _absolute(path), "source": source}
+        return cast("Json", self._run("get", progress, **fields))
 
     def fetch(
         self,
@@ -147,6 +170,17 @@ class Client:
             "Json",
             self._run("fetch", progress, name=name, version=version, path=_absolute(path)),
         )
+
+    def dataset(self, action: str, progress: Progress | None = None, **fields: object) -> Json:
+        """Ask about versions of datasets, as `dataset("commit", folder=Path("plays"), message="all of them")`.
+
+        The actions and their fields are those of `swarm.versions.routes`.
+        """
+        given = {
+            name: _absolute(value) if isinstance(value, Path) else value
+            for name, value in fields.items()
+        }
+        return cast("Json", self._run(f"dataset/{action}", progress, **given))
 
     def post_task(self, spec: str, folder: Path, progress: Progress | None = None) -> Json:
         """Post a training task from its TOML text; its paths are relative to `folder`."""
@@ -179,6 +213,34 @@ class Client:
     def evaluate(self, name: str, version: int | None = None) -> Json:
         """The validation loss of a version, in nats."""
         return cast("Json", self._run("evaluate", None, name=name, version=version))
+
+    def look(self, cid: str, path: str = "") -> Json:
+        """What stands at a path below a root: `cid`, `kind`, `size`, `mode`."""
+        return cast("Json", self._ask("look", cid=cid, path=path or None))
+
+    def entries(self, cid: str, path: str = "") -> list[Json]:
+        """What stands in a folder: `name`, `cid`, `kind`, `size`, `mode` of each."""
+        return cast("list[Json]", self._ask("entries", cid=cid, path=path or None))
+
+    def hold(self, cid: str, progress: Progress | None = None) -> Json:
+        """Fetch everything below a root into the node's store."""
+        return cast("Json", self._run("hold", progress, cid=cid))
+
+    def import_car(self, path: Path, progress: Progress | None = None) -> Json:
+        """Read a CAR file into the node's store; pins the roots that are whole."""
+        return cast("Json", self._run("car", progress, path=_absolute(path)))
+
+    def export_car(self, cid: str) -> Iterator[bytes]:
+        """The bytes of a CAR file with everything below a root."""
+        return self._bytes(f"/ipfs/{cid}", {"accept": "application/vnd.ipld.car"})
+
+    def read(self, cid: str, path: str = "", start: int = 0, length: int | None = None) -> bytes:
+        """Bytes of a file, at a path below a root; all from `start` on without a length, fewer where it ends."""
+        if length == 0:
+            return b""
+        end = "" if length is None else start + length - 1
+        route = f"/ipfs/{cid}/{quote(path)}".rstrip("/")
+        return b"".join(self._bytes(route, {"range": f"bytes={start}-{end}"}))
 
     def stop(self) -> None:
         """Ask the node to stop; one that goes before it answers has stopped too."""
@@ -218,6 +280,19 @@ class Client:
         message = "the node stopped before it was done"
         raise NetworkError(message)
 
+    def _bytes(self, route: str, headers: dict[str, str]) -> Iterator[bytes]:
+        self._check_socket()
+        url = f"http://swarm{route}"
+        try:
+            with self._http.stream("GET", url, headers=headers) as answer:
+                if answer.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+                    return
+                if answer.status_code not in {httpx.codes.OK, httpx.codes.PARTIAL_CONTENT}:
+                    raise _refused(answer)
+                yield from answer.iter_bytes()
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
+
     def _check_socket(self) -> None:
         """Try the socket that a killed node leaves behind: httpcore does not close one that cannot connect."""
         with socket.socket(socket.AF_UNIX) as probe:
@@ -250,6 +325,12 @@ def _value(content: bytes) -> Any:  # noqa: ANN401 - JSON
     if "error" in answer:
         raise from_json(answer["error"])
     return answer["value"]
+
+
+def _refused(answer: httpx.Response) -> SwarmError:
+    text = answer.read()[:MAX_REASON_BYTES].decode(errors="replace").strip()
+    kind = {400: UsageError, 404: NotFoundError, 409: RefusedError, 503: NetworkError}
+    return kind.get(answer.status_code, SwarmError)(text or f"HTTP {answer.status_code}")
 
 
 def _events(answer: httpx.Response) -> Iterator[Json]:

@@ -140,6 +140,7 @@ class Settings:
         train: Take part in rounds as a worker.
         validate: Vote and score where this node's account is a validator.
         keep: Hold replicas for others and answer storage challenges.
+        gateway: The port of 127.0.0.1 on which the HTTP gateway answers; None: nowhere.
         temporary: Started for one command; announces no storage of its own and leaves with it.
         log_level: One of `LOG_LEVELS`.
     """
@@ -153,6 +154,7 @@ class Settings:
     train: bool = True
     validate: bool = True
     keep: bool = True
+    gateway: int | None = None
     temporary: bool = False
     log_level: str = "info"
 
@@ -236,6 +238,14 @@ def _addresses(value: object) -> tuple[str, ...]:
     return tuple(parse_address(part) for part in parts)
 
 
+def _port(value: object) -> int:
+    text = str(value)
+    if isinstance(value, bool) or not (text.isascii() and text.isdigit() and int(text) < 2**16):
+        message = f"{text[:32]!r} is not a port: 0 to 65535"
+        raise UsageError(message)
+    return int(text)
+
+
 def _path(value: object) -> Path:
     if not isinstance(value, str | Path) or not str(value):
         message = f"{value!r} is not a path"
@@ -260,6 +270,7 @@ _READERS = {
     "train": _flag,
     "validate": _flag,
     "keep": _flag,
+    "gateway": _port,
     "temporary": _flag,
     "log_level": _log_level,
 }

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from protocols.bitswap.service import BitswapService
     from protocols.exchange.service import ExchangeService
     from protocols.transport import PeerId, Transport
     from storage.blockstore import Blockstore
@@ -89,6 +90,7 @@ async def publish(
     progress: Callable[[int, int], None] | None = None,
     *,
     label: str | None = None,
+    preserve_mode: bool = False,
 ) -> Published:
     """Keep a file or folder, pin it and announce it.
 
@@ -99,6 +101,7 @@ async def publish(
         limiter: Threads; None takes Trio's.
         progress: Told (bytes done, bytes in total) from this task.
         label: Of the pin; None takes the path's name.
+        preserve_mode: Keep who may read, write and execute what is in it; the CID is another one then.
 
     Returns:
         Its root and what was new.
@@ -109,8 +112,8 @@ async def publish(
         OSError: It cannot be read.
     """
     counter = Progress()
-    adding = partial(unixfs.add_path, path, store, counter)
-    added = await _told(counter, progress, adding, limiter)
+    adding = partial(unixfs.add_path, path, store, counter, preserve_mode=preserve_mode)
+    added = await told(counter, progress, adding, limiter)
     await trio.to_thread.run_sync(
         store.pin, added.root, path.name if label is None else label, limiter=limiter
     )
@@ -120,7 +123,7 @@ async def publish(
 
 async def get(
     root: Cid,
-    exchange: ExchangeService,
+    exchange: ExchangeService | BitswapService,
     store: Blockstore,
     target: Path,
     progress: Callable[[int, int], None] | None = None,
@@ -148,6 +151,7 @@ async def get(
 
     Raises:
         ExchangeError: It could not be fetched, as `ExchangeService.fetch` tells.
+        BitswapError: The same, as `BitswapService.fetch` tells.
         StorageError: It does not fit, is malformed, or the target is taken.
         OSError: The target cannot be written.
     """
@@ -157,7 +161,7 @@ async def get(
     return Got(root, size, fetched.bytes, fetched.seconds, fetched.from_peers)
 
 
-async def _told(
+async def told(
     counter: Progress,
     progress: Callable[[int, int], None] | None,
     work: Callable[[], _T],

@@ -16,6 +16,7 @@ import platformdirs
 import structlog
 import trio
 
+from protocols.bitswap.service import BitswapService
 from protocols.consensus.finalizer import Finalizer
 from protocols.consensus.service import ConsensusService, ConsensusSettings
 from protocols.consensus.views import Timing
@@ -28,6 +29,7 @@ from storage.state_store import StateStore
 from swarm import entry
 from swarm.control.service import serve
 from swarm.errors import SwarmError
+from swarm.gateway.service import serve as serve_gateway
 from swarm.gossip import TransactionGossip
 from swarm.heights import Heights
 from swarm.identity import Identity, NodeLock
@@ -43,6 +45,7 @@ from swarm.participant import membership
 from swarm.participant.announcements import Announcements
 from swarm.participant.core import Me
 from swarm.participant.service import UPDATE_LABEL, Participant
+from swarm.ranges import Ranges
 from swarm.shelf import Shelf
 from swarm.training.errors import WorkerError
 from swarm.training.supervisor import Worker, WorkerSettings
@@ -184,6 +187,11 @@ class Node:
             limiter=disk,
             on_misbehaviour=self.network.note_misbehaviour,
         )
+        self.bitswap = BitswapService(
+            self.network, self.store, disk, on_misbehaviour=self.network.note_misbehaviour
+        )
+        self.bitswap.register()
+        self.ranges = Ranges(self.exchange, self.store, self.network, disk)
         params = found.genesis.params
         self._finalizer = Finalizer(self.ledger)
         self._finalizer.listen(self._finalized)
@@ -243,7 +251,7 @@ class Node:
             if deciding is not None:
                 deciding.release()
             self.exchange.register()
-            for part in (self.exchange.run, self.sync.run, self.worker.run):
+            for part in (self.exchange.run, self.bitswap.run, self.sync.run, self.worker.run):
                 await nursery.start(part)
             nursery.start_soon(self._vote)
             for task in (
@@ -259,6 +267,8 @@ class Node:
                 nursery.start_soon(_again_and_again, task)
             api = Operations(self)
             await nursery.start(partial(serve, api, self.settings.home / "control.sock"))
+            if self.settings.gateway is not None:
+                await nursery.start(serve_gateway, self.ranges, self.settings.gateway)
             on_ready(api)
             await self._stopped.wait()
             nursery.cancel_scope.cancel()

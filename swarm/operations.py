@@ -15,7 +15,7 @@ import trio
 from protocols import signing
 from storage import cid as cids
 from storage.errors import CidError
-from swarm import datasets, models, reports
+from swarm import cars, datasets, models, reports
 from swarm.errors import NetworkError, NotFoundError, RefusedError, UsageError
 from swarm.ledger.transactions import (
     DatasetPublish,
@@ -25,13 +25,26 @@ from swarm.ledger.transactions import (
     TaskPost,
     Transfer,
 )
+from swarm.network.addresses import AddressError
 from swarm.training.errors import SpecError, WorkerError
-from swarm.training.spec import parse_spec, with_data, write_spec
+from swarm.training.spec import (
+    BYTES,
+    MAX_TOKENIZER_BYTES,
+    NONE,
+    parse_spec,
+    with_data,
+    with_tokenizer,
+    write_spec,
+)
+from swarm.versions.operations import Versions
+from swarm.versions.source import Door
 
 if TYPE_CHECKING:
     from swarm.control.api import Json, Progress
     from swarm.ledger.state import LedgerView, TaskState
     from swarm.node import Node
+    from swarm.ranges import Ranges
+    from swarm.shelf import Lease
     from swarm.training.spec import TaskSpec
 
 SECONDS_PER_TRANSACTION = 60.0
@@ -48,6 +61,18 @@ class Operations:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self.versions = Versions(
+            Door(
+                node.signer,
+                node.store,
+                node.exchange,
+                node.network,
+                node.settings.home / "datasets",
+                self._point,
+                self._look_up,
+                time.time,
+            )
+        )
 
     # Reports
 
@@ -183,10 +208,16 @@ class Operations:
 
     # Content
 
-    async def publish(self, path: Path, name: str | None, progress: Progress) -> Json:
+    async def publish(
+        self, path: Path, name: str | None, progress: Progress, *, preserve_mode: bool = False
+    ) -> Json:
         node = self._node
         published = await datasets.publish(
-            path, node.store, node.network, progress=_stage(progress, "publish")
+            path,
+            node.store,
+            node.network,
+            progress=_stage(progress, "publish"),
+            preserve_mode=preserve_mode,
         )
         report: Json = {
             "cid": cids.text(published.root),
@@ -219,8 +250,27 @@ class Operations:
         await wallet.confirm(await wallet.submit(payload), SECONDS_PER_TRANSACTION)
         return {"name": name, "version": 0 if entry is None else entry.version + 1}
 
-    async def get(self, cid: str, path: Path, progress: Progress) -> Json:
-        return await self._write(_cid(cid), path, progress)
+    async def get(
+        self, cid: str, path: Path, progress: Progress, source: str | None = None
+    ) -> Json:
+        if source is None:
+            return await self._write(_cid(cid), path, progress)
+        root = _cid(cid)
+        _check_free(path)
+        node = self._node
+        try:
+            peer = await node.network.connect_outsider(source)
+        except AddressError as error:
+            raise UsageError(f"--from: {error}") from error  # noqa: EM102
+        got = await datasets.get(
+            root,
+            node.bitswap,
+            node.store,
+            path,
+            progress=_stage(progress, "fetch"),
+            providers=[peer],
+        )
+        return {"cid": cids.text(root), "path": str(path), "bytes": got.size}
 
     async def fetch(
         self, name: str, version: int | None, path: Path | None, progress: Progress
@@ -239,6 +289,11 @@ class Operations:
             )
             return report | {"cid": cids.text(proven.entry.root), "path": str(taken)}
         return report | await self._write(proven.entry.root, path, progress)
+
+    async def _look_up(self, name: str, version: int | None, progress: Progress) -> cids.Cid:
+        """What a name points to, with the ledger's proof."""
+        await self._caught_up(progress)
+        return (await self._prove(name, version)).entry.root
 
     async def _caught_up(self, progress: Progress) -> None:
         """Wait, within bounds, until this node holds the blocks that its peers hold."""
@@ -270,10 +325,29 @@ class Operations:
     async def _write(self, root: cids.Cid, path: Path, progress: Progress) -> Json:
         _check_free(path)
         node = self._node
+        tree = await self.versions.tree_of(root, progress)
         got = await datasets.get(
-            root, node.exchange, node.store, path, progress=_stage(progress, "fetch")
+            tree, node.exchange, node.store, path, progress=_stage(progress, "fetch")
         )
         return {"cid": cids.text(root), "path": str(path), "bytes": got.size}
+
+    @property
+    def ranges(self) -> Ranges:
+        return self._node.ranges
+
+    async def look(self, cid: str, path: str) -> Json:
+        return await cars.look(self.ranges.of(_cid(cid)), path)
+
+    async def entries(self, cid: str, path: str) -> list[Json]:
+        return await cars.entries(self.ranges.of(_cid(cid)), path)
+
+    async def hold(self, cid: str, progress: Progress) -> Json:
+        fetched = await self._node.exchange.fetch(_cid(cid), progress=_stage(progress, "fetch"))
+        return {"cid": cid, "bytes": fetched.bytes}
+
+    async def import_car(self, path: Path, progress: Progress) -> Json:
+        node = self._node
+        return await cars.load(path, node.store, node.network, _stage(progress, "import"))
 
     # Training
 
@@ -283,7 +357,6 @@ class Operations:
         dataset = await self._data("dataset", spec.data.dataset, folder, progress)
         pool = await self._data("pool", spec.data.pool, folder, progress)
         spec = with_data(spec, cids.text(dataset), cids.text(pool))
-        encoded = write_spec(spec)
         progress("base", 0, 1)
         with tempfile.TemporaryDirectory(dir=node.settings.home, prefix="base-") as scratch:
             out = Path(scratch) / "checkpoint"
@@ -291,9 +364,11 @@ class Operations:
                 data = await lease.take(dataset)
                 held_out = await lease.take(pool)
                 try:
-                    await node.worker.initial(encoded, data, out)
+                    spec, tokenizer = await self._tokenizer(spec, folder, lease, progress)
+                    encoded = write_spec(spec)
+                    ratio = await node.worker.initial(encoded, data, out, tokenizer)
                     await node.worker.evaluate(encoded, out, held_out, POOL_CHECK)
-                except WorkerError as error:
+                except (SpecError, WorkerError) as error:
                     raise UsageError(f"the task cannot be started: {error}") from error  # noqa: EM102
             base = await datasets.publish(out, node.store, node.network)
         progress("base", 1, 1)
@@ -317,14 +392,31 @@ class Operations:
         )
         identifier = await node.wallet.submit(payload)
         await node.wallet.confirm(identifier, SECONDS_PER_TRANSACTION)
-        return {"task": identifier.hex(), "name": spec.name, "base": cids.text(base.root)}
+        posted = {"task": identifier.hex(), "name": spec.name, "base": cids.text(base.root)}
+        return posted | ({"bytes_per_token": ratio} if tokenizer is not None else {})
+
+    async def _tokenizer(
+        self, spec: TaskSpec, folder: Path, lease: Lease, progress: Progress
+    ) -> tuple[TaskSpec, Path | None]:
+        """The task with its tokenizer named by CID and the vocabulary that it has, and the tokenizer's file."""
+        if spec.data.tokenizer in (BYTES, NONE):
+            return spec, None
+        node = self._node
+        root = await self._data("tokenizer", spec.data.tokenizer, folder, progress)
+        path = await lease.take(root, max_bytes=MAX_TOKENIZER_BYTES)
+        vocabulary = await node.worker.vocabulary(path)
+        # The same bytes cut otherwise have another CID; checkpoints are checked against ours.
+        published = await datasets.publish(path, node.store, node.network)
+        return with_tokenizer(spec, cids.text(published.root), vocabulary), path
 
     async def _data(self, field: str, value: str, folder: Path, progress: Progress) -> cids.Cid:
-        """The root of a task's data: its CID, or what publishing a local path gives."""
+        """The root of a task's data: its CID (of a commit, its tree's), or what publishing a local path gives."""
         try:
-            return cids.parse(value)
+            root = cids.parse(value)
         except CidError:
             path = (folder / value).resolve()
+        else:
+            return await self.versions.tree_of(root, progress)
         if not path.exists():
             message = f"data.{field}: {value!r} is neither a CID nor a path below {folder}"
             raise UsageError(message)

@@ -209,7 +209,7 @@ def _is_entry(path: Path) -> bool:
 
 def _size_on_disk(path: Path) -> int:
     below = path.rglob("*") if path.is_dir() else ()
-    return sum(one.stat().st_size + ENTRY_BYTES for one in (path, *below))
+    return sum(one.lstat().st_size + ENTRY_BYTES for one in (path, *below))
 
 
 def _size_to_be(root: Cid, store: Blockstore) -> int:

@@ -19,8 +19,14 @@ from swarm.errors import UsageError
     type=click.Path(path_type=Path),
     help="Where to write it; the CID in this folder if not given.",
 )
+@click.option(
+    "--from",
+    "source",
+    metavar="MULTIADDR",
+    help="Fetch it by Bitswap from the node of IPFS at this address.",
+)
 @connection.options
-def command(*, cid: str, path: Path | None, home: Path, as_json: bool) -> None:
+def command(*, cid: str, path: Path | None, source: str | None, home: Path, as_json: bool) -> None:
     """Fetch a file or folder by its CID; every byte is checked against it."""
     from storage import cid as cids
     from storage.errors import CidError
@@ -31,7 +37,7 @@ def command(*, cid: str, path: Path | None, home: Path, as_json: bool) -> None:
         message = f"CID: {error}"
         raise UsageError(message, "a CID looks like bafybei… or bafkrei…") from error
     with connection.connect(home) as client, output.progress_bar() as progress:
-        got = client.get(root, path or Path(root), progress)
+        got = client.get(root, path or Path(root), progress, source)
     if as_json:
         output.print_json(got)
     else:

@@ -40,6 +40,13 @@ import click
 )
 @click.option("--no-train", is_flag=True, help="Do not train.")
 @click.option("--reader", is_flag=True, help="Only fetch: do not train, validate or keep replicas.")
+@click.option(
+    "--gateway",
+    is_flag=False,
+    flag_value="8080",
+    metavar="[PORT]",
+    help="Answer as an IPFS gateway on http://127.0.0.1:PORT/ipfs/CID, for this machine only.  [port: 8080]",
+)
 @click.option("--no-view", is_flag=True, help="Plain log lines also on a terminal.")
 @click.option(
     "--log-level",
@@ -65,6 +72,7 @@ def command(
     genesis: Path | None,
     no_train: bool,
     reader: bool,
+    gateway: str | None,
     no_view: bool,
     log_level: str | None,
     temporary: bool,
@@ -90,6 +98,7 @@ def command(
         "train": False if no_train or reader else None,
         "validate": False if reader else None,
         "keep": False if reader or temporary else None,
+        "gateway": gateway,
         "temporary": temporary or None,
         "log_level": log_level,
     }

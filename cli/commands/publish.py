@@ -14,19 +14,32 @@ from cli.names import check_name
 @click.argument("path", type=click.Path(exists=True, readable=True, path_type=Path))
 @click.option("--name", help="Point this name to it on the ledger.")
 @click.option("--only-hash", is_flag=True, help="Only say what the CID would be; needs no node.")
+@click.option(
+    "--preserve-mode",
+    is_flag=True,
+    help="Keep who may read, write and execute each file; the CID is another one then.",
+)
 @connection.options
-def command(*, path: Path, name: str | None, only_hash: bool, home: Path, as_json: bool) -> None:
+def command(
+    *,
+    path: Path,
+    name: str | None,
+    only_hash: bool,
+    preserve_mode: bool,
+    home: Path,
+    as_json: bool,
+) -> None:
     """Store a file or folder in the swarm and print its root CID (the one that IPFS gives it)."""
     if only_hash:
         if name is not None:
             message = "--only-hash publishes nothing, so it takes no --name"
             raise click.UsageError(message)
-        _only_hash(path, as_json=as_json)
+        _only_hash(path, preserve_mode=preserve_mode, as_json=as_json)
         return
     if name is not None:
         check_name(name)
     with connection.connect(home) as client, output.progress_bar() as progress:
-        published = client.publish(path, name, progress)
+        published = client.publish(path, name, progress, preserve_mode=preserve_mode)
         temporary = client.status()["temporary"]
     if temporary:
         output.say(
@@ -44,12 +57,14 @@ def command(*, path: Path, name: str | None, only_hash: bool, home: Path, as_jso
         output.say(f"{name}@{published['version']} points to it")
 
 
-def _only_hash(path: Path, *, as_json: bool) -> None:
+def _only_hash(path: Path, *, preserve_mode: bool, as_json: bool) -> None:
     from storage import cid, unixfs
 
     with output.progress_bar() as progress:
         added = unixfs.hash_path(
-            path, None if progress is None else lambda done, total: progress("hash", done, total)
+            path,
+            None if progress is None else lambda done, total: progress("hash", done, total),
+            preserve_mode=preserve_mode,
         )
     if as_json:
         output.print_json({"cid": cid.text(added.root), "size": added.size, "chunks": added.chunks})

@@ -15,7 +15,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
-from protocols.exchange.walk import is_manifest
+from storage.dag import is_manifest
 
 if TYPE_CHECKING:
     from protocols.transport import PeerId

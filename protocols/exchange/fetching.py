@@ -10,10 +10,11 @@ import trio
 
 from protocols.exchange.core import LOW_LEAVES, Ask, Drop, Schedule, Withdraw
 from protocols.exchange.errors import ContentNotFoundError, FetchStalledError
-from protocols.exchange.walk import Walk, is_manifest
+from protocols.exchange.walk import Walk
 from protocols.transport import StreamError, UnreachableError
 from storage import cid as cids
-from storage import unixfs
+from storage import dag
+from storage.dag import is_manifest
 from storage.errors import ChunkNotFoundError, CorruptChunkError
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ class Fetching:
         progress: Told (bytes here, bytes in total) from the fetch's task.
         limit: Bytes that the caller accepts.
         patience: Seconds without a chunk until it is given up.
+        alone: Fetch the one block, and nothing that it names.
     """
 
     def __init__(
@@ -117,8 +119,11 @@ class Fetching:
         progress: Callable[[int, int], None] | None,
         limit: int | None,
         patience: float,
+        *,
+        alone: bool = False,
     ) -> None:
         self.root = root
+        self._alone = alone
         self.walk = Walk(root, limit)
         self._around = around
         self._providers = providers
@@ -410,7 +415,7 @@ class Fetching:
         return result
 
     def _open(self, cid: Cid, data: bytes, result: _Absorbed, *, came: bool) -> None:
-        links = [(link.cid, link.size) for link in unixfs.links(cid, data)]
+        links = [] if self._alone else [(link.cid, link.size) for link in dag.links(cid, data)]
         children = self.walk.open_manifest(cid, len(data), links, came=came)
         result.wanted += self.walk.place(children, self._around.store.missing(children))
 

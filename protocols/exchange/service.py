@@ -138,6 +138,7 @@ class ExchangeService:
         label: str = "",
         max_bytes: int | None = None,
         patience: float = PATIENCE_SECONDS,
+        alone: bool = False,
     ) -> Fetched:
         """Bring everything that a root names into the store; what is there already is not fetched again.
 
@@ -150,6 +151,7 @@ class ExchangeService:
             label: What it is, for `stats`.
             max_bytes: Refuse content that is larger.
             patience: Seconds without a chunk until it is given up.
+            alone: Bring the one block, and nothing that it names.
 
         Returns:
             What was done.
@@ -163,13 +165,15 @@ class ExchangeService:
         """
         await self._running.wait()
         async with self._slots:
-            fetching = Fetching(self._around(), root, providers, progress, max_bytes, patience)
+            fetching = Fetching(
+                self._around(), root, providers, progress, max_bytes, patience, alone=alone
+            )
             self._fetches[fetching] = label
             try:
                 fetched = await fetching.run()
             finally:
                 del self._fetches[fetching]
-        _log.info(
+        (_log.debug if alone else _log.info)(
             "exchange.fetched",
             root=cids.text(root),
             bytes=fetched.bytes,

@@ -2,6 +2,7 @@
 
 Sizes are promises: a link's Tsize bounds what stands below it, so that room can be reserved before a byte arrives,
 and a manifest whose content is larger than promised is refused.
+A link of unknown size promises nothing: no room is reserved for what is below it, and it counts once it is here.
 Manifests are opened depth first and few at a time, so that memory does not grow with the content.
 """
 
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from protocols.exchange.errors import ContentTooLargeError
 from storage import cid as cids
 from storage.chunks import MAX_CHUNK_BYTES
+from storage.dag import is_manifest
 from storage.errors import ManifestError
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ class Walk:
     Attributes:
         done: Bytes that are here.
         total: Bytes that the content has, as far as is known.
-        awaited: Bytes promised by links to what is not here.
+        awaited: Bytes promised by links to what is not here; a link of unknown size counts nothing.
     """
 
     def __init__(self, root: Cid, limit: int | None = None) -> None:
@@ -47,9 +49,9 @@ class Walk:
         self.done = 0
         self.awaited = 0
         self._limit = limit
-        self._promised: dict[Cid, int] = {root: MAX_CHUNK_BYTES}
+        self._promised: dict[Cid, int | None] = {root: None}
         self._rank: dict[Cid, int] = {root: 0} if is_manifest(root) else {}
-        self._opened: set[Cid] = set()
+        self._opened: dict[Cid, int | None] = {}
         self._here: list[Cid] = []
         self._waiting = 0
 
@@ -78,13 +80,13 @@ class Walk:
         for cid in children:
             promise = self._promised[cid]
             if cid in absent:
-                if cid != self.root:
-                    self.awaited += promise
-                wanted.append((cid, min(promise, MAX_CHUNK_BYTES)))
+                self.awaited += promise or 0
+                most = MAX_CHUNK_BYTES if promise is None else min(promise, MAX_CHUNK_BYTES)
+                wanted.append((cid, most))
             elif is_manifest(cid):
                 self._here.append(cid)
             else:
-                self._settle(cid, 0 if cid == self.root else promise)
+                self._settle(cid, promise or 0)
         return wanted
 
     @property
@@ -97,14 +99,14 @@ class Walk:
         return self._here.pop() if self._here else None
 
     def open_manifest(
-        self, cid: Cid, length: int, links: Sequence[tuple[Cid, int]], *, came: bool
+        self, cid: Cid, length: int, links: Sequence[tuple[Cid, int | None]], *, came: bool
     ) -> list[Cid]:
         """Learn what a manifest names.
 
         Args:
             cid: The manifest.
             length: Its own bytes.
-            links: (CID, bytes below it), in order.
+            links: (CID, bytes below it or None where nobody says), in order.
             came: Whether it was fetched; false where the store held it.
 
         Returns:
@@ -119,19 +121,22 @@ class Walk:
         if rank >= MAX_DEPTH or len(self._opened) >= MAX_MANIFESTS:
             message = f"{cids.text(self.root)} has more than {MAX_DEPTH} levels or {MAX_MANIFESTS:,} manifests"
             raise ManifestError(message)
-        self._opened.add(cid)
+        self._opened[cid] = self._promised[cid]
         self._leave(cid, came=came)
         self.done += length
         found: list[Cid] = []
         for child, size in links:
             if child in self._promised:
-                self._check_equal(child, size)
-            elif child not in self._opened:
+                self._check_equal(child, size, self._promised[child])
+            elif child in self._opened:
+                self._check_equal(child, size, self._opened[child])
+            else:
                 self._promised[child] = size
-                self._waiting += size
+                self._waiting += size or 0
                 if is_manifest(child):
                     self._rank[child] = rank + 1
                 found.append(child)
+        self._check_total()
         if len(self._promised) > MAX_PENDING:
             message = f"{cids.text(cid)} names more than {MAX_PENDING:,} chunks at once"
             raise ManifestError(message)
@@ -142,11 +147,12 @@ class Walk:
 
         Raises:
             ManifestError: It has not the bytes that its manifest promised.
+            ContentTooLargeError: With it the content has more bytes than the caller accepts.
         """
-        promise = self._promised.get(cid)
-        if promise is None:
+        if cid not in self._promised:
             return
-        if cid != self.root and length != promise:
+        promise = self._promised[cid]
+        if promise is not None and length != promise:
             message = (
                 f"a manifest of {cids.text(self.root)} lies: {cids.text(cid)} has {length:,} bytes,"
                 f" not {promise:,}"
@@ -154,30 +160,31 @@ class Walk:
             raise ManifestError(message)
         self._leave(cid, came=True)
         self.done += length
+        self._check_total()
 
     def _settle(self, cid: Cid, length: int) -> None:
         self._leave(cid, came=False)
         self.done += length
 
     def _leave(self, cid: Cid, *, came: bool) -> None:
-        promise = self._promised.pop(cid)
-        if cid != self.root:
-            self._waiting -= promise
-            if came:
-                self.awaited -= promise
+        promise = self._promised.pop(cid) or 0
+        self._waiting -= promise
+        if came:
+            self.awaited -= promise
 
-    def _check_sizes(self, cid: Cid, length: int, links: Sequence[tuple[Cid, int]]) -> None:
+    def _check_sizes(self, cid: Cid, length: int, links: Sequence[tuple[Cid, int | None]]) -> None:
         size = length
         for child, below in links:
             most = MAX_CONTENT_BYTES if is_manifest(child) else MAX_CHUNK_BYTES
-            if not 0 <= below <= most:
+            if below is not None and not 0 <= below <= most:
                 message = f"{cids.text(cid)} says that {cids.text(child)} has {below:,} bytes"
                 raise ManifestError(message)
-            size += below
-        if cid != self.root and size > self._promised[cid]:
+            size += below or 0
+        promise = self._promised[cid]
+        if promise is not None and size > promise:
             message = (
                 f"a manifest of {cids.text(self.root)} lies: below {cids.text(cid)} are {size:,} bytes,"
-                f" not {self._promised[cid]:,}"
+                f" not {promise:,}"
             )
             raise ManifestError(message)
         if size > MAX_CONTENT_BYTES:
@@ -186,15 +193,15 @@ class Walk:
         if cid == self.root and self._limit is not None and size > self._limit:
             raise ContentTooLargeError(self.root, size, self._limit)
 
-    def _check_equal(self, child: Cid, size: int) -> None:
-        if not is_manifest(child) and self._promised[child] != size:
+    def _check_total(self) -> None:
+        """What was promised was checked at the root; what was not is checked as it comes."""
+        if self._limit is not None and self.total > self._limit:
+            raise ContentTooLargeError(self.root, self.total, self._limit)
+
+    def _check_equal(self, child: Cid, size: int | None, other: int | None) -> None:
+        if size is not None and other is not None and size != other:
             message = (
                 f"manifests of {cids.text(self.root)} lie: {cids.text(child)} has {size:,} bytes"
-                f" in one and {self._promised[child]:,} in another"
+                f" in one and {other:,} in another"
             )
             raise ManifestError(message)
-
-
-def is_manifest(cid: Cid) -> bool:
-    """Whether a chunk names others."""
-    return cids.codec(cid) == cids.DAG_PB

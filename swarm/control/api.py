@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from swarm.ranges import Ranges
+    from swarm.versions.operations import Versions
+
 Json: TypeAlias = dict[str, Any]
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Called as (stage, done, total); cheap, from the task of the operation, never from another thread."""
@@ -21,6 +24,10 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 
 class NodeApi(Protocol):
     """One running node as its own user sees it."""
+
+    @property
+    def versions(self) -> Versions:
+        """Versions of datasets: what `dataset/…` asks."""
 
     def status(self) -> Json:
         """The node now.
@@ -77,15 +84,29 @@ class NodeApi(Protocol):
             `tx`, and `height` (None without `wait`).
         """
 
-    async def publish(self, path: Path, name: str | None, progress: Progress) -> Json:
-        """Store a file or folder and announce it.
+    async def publish(
+        self, path: Path, name: str | None, progress: Progress, *, preserve_mode: bool = False
+    ) -> Json:
+        """Store a file or folder and announce it, with the modes of what is in it if asked.
 
         Returns:
             `cid`, `size`, `chunks`, `new_bytes`; with a name also `name` and `version`.
         """
 
-    async def get(self, cid: str, path: Path, progress: Progress) -> Json:
-        """Fetch a root to a path: `cid`, `path`, `bytes`."""
+    async def get(
+        self, cid: str, path: Path, progress: Progress, source: str | None = None
+    ) -> Json:
+        """Fetch a root to a path.
+
+        Args:
+            cid: The root.
+            path: Where it is to stand; nothing may be there.
+            progress: Told while it comes.
+            source: The address of a node of IPFS that has it; None asks the swarm.
+
+        Returns:
+            `cid`, `path`, `bytes`.
+        """
 
     async def fetch(
         self, name: str, version: int | None, path: Path | None, progress: Progress
@@ -138,6 +159,27 @@ class NodeApi(Protocol):
 
     async def evaluate(self, name: str, version: int | None) -> Json:
         """The validation loss of a version: `loss`, in nats; of a GAN its Fréchet distance."""
+
+    @property
+    def ranges(self) -> Ranges:
+        """Reads parts of content, for the gateway's routes."""
+
+    async def look(self, cid: str, path: str) -> Json:
+        """What stands at a path below a root: `cid`, `kind` (file, folder or symlink), `size`, `mode`."""
+
+    async def entries(self, cid: str, path: str) -> list[Json]:
+        """What stands in a folder: `name`, and what `look` tells, of each."""
+
+    async def hold(self, cid: str, progress: Progress) -> Json:
+        """Fetch everything below a root into the store: `cid`, `bytes` that came."""
+
+    async def import_car(self, path: Path, progress: Progress) -> Json:
+        """Read a CAR file into the store, and pin and announce its roots that are whole.
+
+        Returns:
+            `roots` (`cid`, and `missing`: None, or a chunk that neither the file nor this node holds), `chunks`,
+            `bytes`, `new_bytes`.
+        """
 
     def stop(self) -> None:
         """Ask the node to stop; returns at once."""

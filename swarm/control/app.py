@@ -16,6 +16,8 @@ from swarm.control.faults import STATUS
 from swarm.control.fields import MAX_BODY_BYTES, MAX_INT, Fields
 from swarm.control.operation import Operation, told
 from swarm.errors import NotFoundError
+from swarm.gateway import app as gateway
+from swarm.versions.routes import OPERATIONS as DATASET_OPERATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -45,6 +47,7 @@ def make_app(node: NodeApi) -> Starlette:
         Route(f"/{VERSION}/{path}", _operation(node, work), methods=["POST"])
         for path, work in _OPERATIONS.items()
     ]
+    routes += gateway.routes(lambda: node.ranges, check_host=False)
     handlers: Mapping[Any, Any] = {404: _no_route, 405: _no_route, Exception: _failed}
     return Starlette(routes=routes, exception_handlers=handlers)
 
@@ -125,11 +128,17 @@ async def _send(node: NodeApi, fields: Fields, _: Progress) -> Any:  # noqa: ANN
 
 
 async def _publish(node: NodeApi, fields: Fields, progress: Progress) -> Any:  # noqa: ANN401
-    return await node.publish(fields.path("path"), fields.optional_text("name"), progress)
+    return await node.publish(
+        fields.path("path"),
+        fields.optional_text("name"),
+        progress,
+        preserve_mode=fields.flag("preserve_mode", default=False),
+    )
 
 
 async def _get(node: NodeApi, fields: Fields, progress: Progress) -> Any:  # noqa: ANN401
-    return await node.get(fields.text("cid"), fields.path("path"), progress)
+    source = fields.optional_text("source")
+    return await node.get(fields.text("cid"), fields.path("path"), progress, source)
 
 
 async def _fetch(node: NodeApi, fields: Fields, progress: Progress) -> Any:  # noqa: ANN401
@@ -158,6 +167,22 @@ async def _evaluate(node: NodeApi, fields: Fields, _: Progress) -> Any:  # noqa:
     return await node.evaluate(fields.text("name"), version)
 
 
+async def _look(node: NodeApi, fields: Fields) -> Any:  # noqa: ANN401
+    return await node.look(fields.text("cid"), fields.optional_text("path") or "")
+
+
+async def _entries(node: NodeApi, fields: Fields) -> Any:  # noqa: ANN401
+    return await node.entries(fields.text("cid"), fields.optional_text("path") or "")
+
+
+async def _hold(node: NodeApi, fields: Fields, progress: Progress) -> Any:  # noqa: ANN401
+    return await node.hold(fields.text("cid"), progress)
+
+
+async def _import_car(node: NodeApi, fields: Fields, progress: Progress) -> Any:  # noqa: ANN401
+    return await node.import_car(fields.path("path"), progress)
+
+
 async def _stop(node: NodeApi, _: Fields, __: Progress) -> Any:  # noqa: ANN401
     node.stop()
     return {}
@@ -171,6 +196,8 @@ _QUESTIONS: dict[str, Question] = {
     "balance": _balance,
     "tasks": _tasks,
     "scoreboard": _scoreboard,
+    "look": _look,
+    "entries": _entries,
 }
 _OPERATIONS: dict[str, Work] = {
     "send": _send,
@@ -180,5 +207,8 @@ _OPERATIONS: dict[str, Work] = {
     "tasks": _post_task,
     "sample": _sample,
     "evaluate": _evaluate,
+    "hold": _hold,
+    "car": _import_car,
     "stop": _stop,
+    **DATASET_OPERATIONS,
 }

@@ -6,6 +6,7 @@ import errno
 
 import trio
 
+from protocols.bitswap.errors import NotHeldError, StalledError, TooLargeError
 from protocols.exchange.errors import (
     ContentNotFoundError,
     ContentTooLargeError,
@@ -17,6 +18,7 @@ from storage.errors import (
     CidError,
     DiskFullError,
     ManifestError,
+    PathNotFoundError,
     QuotaError,
     StoreLockedError,
     TargetExistsError,
@@ -39,9 +41,13 @@ _KINDS: tuple[tuple[tuple[type[Exception], ...], type[SwarmError], str | None], 
     ((DiskFullError,), RefusedError, "make room on the disk"),
     ((QuotaError,), RefusedError, "lend more with `swarm join --storage SIZE`"),
     ((CidError,), UsageError, "a CID looks like bafybei… or bafkrei…"),
-    ((ChunkNotFoundError, ContentNotFoundError), NotFoundError, None),
     (
-        (ManifestError, StoreLockedError, TargetExistsError, ContentTooLargeError),
+        (ChunkNotFoundError, ContentNotFoundError, NotHeldError, PathNotFoundError),
+        NotFoundError,
+        None,
+    ),
+    (
+        (ManifestError, StoreLockedError, TargetExistsError, ContentTooLargeError, TooLargeError),
         RefusedError,
         None,
     ),
@@ -52,7 +58,11 @@ _KINDS: tuple[tuple[tuple[type[Exception], ...], type[SwarmError], str | None], 
     ),
     ((SpecError, GenesisError), UsageError, None),
     ((LedgerError,), RefusedError, None),
-    ((UnreachableError, StreamError, FetchStalledError, trio.TooSlowError), NetworkError, None),
+    (
+        (UnreachableError, StreamError, FetchStalledError, StalledError, trio.TooSlowError),
+        NetworkError,
+        None,
+    ),
 )
 """What each room raises, and as what a person is told it; the first that fits."""
 

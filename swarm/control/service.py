@@ -50,15 +50,26 @@ async def serve(
             lies in a private temporary folder and `<home>/control.path` says where.
         task_status: Started when the socket takes connections.
     """
-    connections = _Connections(node)
     with _listening(socket_path) as listener:
-        listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(listener))]
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(connections.close_when_cancelled)
-            await nursery.start(
-                partial(trio.serve_listeners, connections.serve, listeners, handler_nursery=nursery)
-            )
-            task_status.started()
+        await serve_app(make_app(node), listener, task_status=task_status)
+
+
+async def serve_app(
+    app: Any,  # noqa: ANN401 - ASGI, typed more loosely by hypercorn
+    listener: socket.socket,
+    *,
+    most: int = MAX_CONNECTIONS,
+    task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve an ASGI application on a listening socket until cancelled, to so many connections at once."""
+    connections = _Connections(app, most)
+    listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(listener))]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(connections.close_when_cancelled)
+        await nursery.start(
+            partial(trio.serve_listeners, connections.serve, listeners, handler_nursery=nursery)
+        )
+        task_status.started()
 
 
 class _Connection(TCPServer):
@@ -76,15 +87,14 @@ class _Connections:
     Its own `serve` keeps the connections to itself, hence its `TCPServer` alone is used.
     """
 
-    def __init__(self, node: NodeApi) -> None:
-        app: Any = make_app(node)  # ASGI, typed more loosely there
+    def __init__(self, app: Any, most: int) -> None:  # noqa: ANN401
         self._app = wrap_app(app, 0, "asgi")
         self._config = Config()
         self._config.errorlog = None
         self._config.keep_alive_timeout = KEEP_ALIVE_SECONDS
         self._context = WorkerContext(None)
         self._open: set[trio.SocketStream] = set()
-        self._places = trio.CapacityLimiter(MAX_CONNECTIONS)
+        self._places = trio.CapacityLimiter(most)
 
     async def serve(self, stream: trio.SocketStream) -> None:
         """Serve one client until it goes."""

@@ -21,9 +21,11 @@ from protocols.handshake import service as handshake_service
 from protocols.handshake.core import Standing
 from protocols.transport import RemoteProtocolError, StreamError, UnreachableError
 from swarm.errors import NetworkError
-from swarm.network import addresses, multistream
+from swarm.network import addresses, identify, multistream
 from swarm.network.faults import Offenders
+from swarm.network.multistream import NotSpokenError
 from swarm.network.muxer import MuxedStream, Session
+from swarm.network.outsiders import Outsiders
 from swarm.network.wire import Wire, WireError
 
 if TYPE_CHECKING:
@@ -62,6 +64,10 @@ MAX_STREAMS_PER_PROTOCOL = 64
 """Inbound streams that one connection may have open on one protocol."""
 MAX_STRANGER_STREAMS = 16
 """Inbound streams of a connection that has not shown our chain id."""
+MAX_OUTSIDER_STREAMS = 64
+"""Inbound streams of an outsider's: Kubo opens one for each block that it sends."""
+OURS = "/swarm/"
+"""Protocols that only nodes of this kind speak start so."""
 ACCEPT_PAUSE_S = 0.2
 """When the machine is out of file descriptors."""
 
@@ -88,6 +94,9 @@ class Link:
         self.since = now
         self.hello: Hello | None = None
         self.standing = Standing.ASKING
+        self.is_outsider = False
+        self.may_be_outsider = False
+        self.agent = ""
         self.greeted = trio.Event()
         self.judged = trio.Event()
         self.inbound: Counter[str] = Counter()
@@ -130,6 +139,7 @@ class Host:
         self.chain_id = b""
         self.links: dict[str, list[Link]] = {}
         self.offenders = Offenders()
+        self.outsiders = Outsiders(self.links, settings.max_outsiders)
         self.faults: Counter[str] = Counter()
         self.on_member: list[Callable[[Link], None]] = []
         self.on_lost: list[Callable[[str], None]] = []
@@ -145,6 +155,8 @@ class Host:
         self._upgrading = 0
         self._changed = trio.Event()
         self.handle(handshake_messages.PROTOCOL, self._answer, members_only=False, limit=1)
+        self.handle(identify.PROTOCOL, self._identify_to, members_only=False, limit=2)
+        self.handle(identify.PING_PROTOCOL, identify.answer_pings, members_only=False, limit=2)
 
     # Serving and listening.
 
@@ -158,6 +170,8 @@ class Host:
     ) -> None:
         """Serve a protocol from now on."""
         self._served[protocol] = Served(handler, members_only, limit)
+        if not members_only and not protocol.startswith(OURS):
+            self.outsiders.protocols.add(protocol)
 
     @property
     def protocols(self) -> Collection[str]:
@@ -248,7 +262,7 @@ class Host:
         ip = wire.remote.host
         free = addresses.is_loopback(ip)
         if (
-            self._live >= self._settings.max_connections
+            (not self.has_room and not self.outsiders.make_room())
             or self._upgrading >= MAX_UPGRADING
             or (not free and self._per_ip[ip] >= self._settings.max_connections_per_ip)
         ):
@@ -308,6 +322,7 @@ class Host:
                     nursery.start_soon(self._fence, self._greet, link)
                 else:
                     nursery.start_soon(self._fence, self._await_greeting, link)
+                nursery.start_soon(self._fence, self.outsiders.watch, link)
                 await link.session.run()
                 nursery.cancel_scope.cancel()
         finally:
@@ -343,19 +358,55 @@ class Host:
             stream = await self.open_on(link, [handshake_messages.PROTOCOL])
             await self._converse(link, stream, opener=True)
         except (UnreachableError, StreamError) as error:
-            link.session.close(f"no handshake: {error}")
+            is_other_kind = isinstance(error.__cause__, NotSpokenError)
+            if not (link.may_be_outsider and is_other_kind and self.outsiders.admit(link)):
+                link.session.close(f"no handshake: {error}")
 
     async def _await_greeting(self, link: Link) -> None:
         with trio.move_on_after(GREET_S):
             await link.greeted.wait()
-        if link.hello is None:
+        if link.hello is None and not link.is_outsider:
             link.session.close(f"no handshake for {GREET_S:g} s")
 
+    # Identify.
+
+    async def _identify_to(self, stream: MuxedStream) -> None:
+        link = self._link_of(stream)
+        if link is not None:
+            served = [
+                name for name, one in self._served.items() if link.is_member or not one.members_only
+            ]
+            key = self.keys.pair.public_key.serialize()
+            agent = self._mine().software
+            await stream.send_all(
+                identify.told(key, agent, self.announced(), served, link.wire.remote)
+            )
+
+    async def identify(self, link: Link) -> identify.Identity:
+        """Ask a peer for its software and its protocols.
+
+        Raises:
+            UnreachableError: It does not say.
+        """
+        stream = await self.open_on(link, [identify.PROTOCOL])
+        try:
+            with trio.fail_after(OPEN_S):
+                found = await identify.ask(stream)
+        except trio.TooSlowError:
+            raise UnreachableError(link.peer, f"no identity within {OPEN_S:g} s") from None
+        except (StreamError, RemoteProtocolError) as error:
+            raise UnreachableError(link.peer, str(error)) from error
+        finally:
+            await stream.reset()
+        link.agent = found.agent
+        return found
+
+    def _link_of(self, stream: MuxedStream) -> Link | None:
+        links = self.links.get(stream.peer, ())
+        return next((link for link in links if link.session is stream.session), None)
+
     async def _answer(self, stream: MuxedStream) -> None:
-        link = next(
-            (link for link in self.links.get(stream.peer, ()) if link.session is stream.session),
-            None,
-        )
+        link = self._link_of(stream)
         if link is None or link.dialled or link.hello is not None:
             await stream.reset()
             return
@@ -378,10 +429,11 @@ class Host:
             link.session.close(str(error))
 
     def _judge(self, link: Link, hello: Hello) -> None:
-        link.hello = hello
         before = link.standing
+        first = link.hello is None
+        link.hello = hello
+        link.is_outsider = False
         link.standing = handshake_core.standing(self.chain_id, hello.chain_id)
-        first = not link.greeted.is_set()
         link.greeted.set()
         link.judged.set()
         link.judged = trio.Event()
@@ -394,7 +446,11 @@ class Host:
             ):
                 for lost in self.on_lost:
                     lost(link.peer)
-            strangers = sum(not other.is_member for links in self.links.values() for other in links)
+            strangers = sum(
+                not other.is_member and not other.is_outsider
+                for links in self.links.values()
+                for other in links
+            )
             if first and strangers > self._settings.max_strangers:
                 link.session.close("too many peers of other networks")
 
@@ -402,15 +458,15 @@ class Host:
 
     async def _serve(self, link: Link, stream: MuxedStream) -> None:
         """One inbound stream, from its protocol's choice to its end."""
-        if (
-            not link.is_member
-            and sum(other.inbound for other in link.session.streams) > MAX_STRANGER_STREAMS
-        ):
+        most = MAX_OUTSIDER_STREAMS if link.is_outsider else MAX_STRANGER_STREAMS
+        if not link.is_member and sum(other.inbound for other in link.session.streams) > most:
             stream.break_off("too many streams of a stranger")
             return
         protocol = ""
 
         async def admit(wanted: str) -> bool:
+            if wanted in self.outsiders.protocols and link.hello is None and not link.dialled:
+                return self.outsiders.admit(link)
             return not self._served[wanted].members_only or await link.settled()
 
         try:
@@ -468,8 +524,12 @@ class Host:
         """Whether one more connection fits."""
         return self._live < self._settings.max_connections
 
-    async def dial(self, address: Address) -> Link:
+    async def dial(self, address: Address, *, outsider: bool = False) -> Link:
         """Connect to one address; the link has not been greeted yet.
+
+        Args:
+            address: Where.
+            outsider: Keep the connection too if the peer speaks no handshake of ours.
 
         Raises:
             UnreachableError: Nobody answers there in `DIAL_S`, or another peer than expected.
@@ -478,7 +538,7 @@ class Host:
         nursery = self._nursery
         if nursery is None:
             raise UnreachableError(who, "the network is not running")
-        if not self.has_room:
+        if not self.has_room and not self.outsiders.make_room():
             raise UnreachableError(who, f"{self._live} connections are open")
         self._live += 1
         wire: Wire | None = None
@@ -505,6 +565,7 @@ class Host:
             if isinstance(error, (RemoteProtocolError, WireError)):
                 raise UnreachableError(who, str(error)) from error
             raise
+        link.may_be_outsider = outsider
         nursery.start_soon(self._hold_dialled, link)
         return link
 

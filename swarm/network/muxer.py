@@ -253,6 +253,11 @@ class Session:
         peer: Who is on the other side.
         opener: This side dialled; it takes the odd numbers.
         on_stream: Called for each stream that the peer opens.
+
+    Attributes:
+        unread: Bytes that have arrived and wait for a reader.
+        moved: Bytes of streams that have come and gone.
+        closed: Set at the end, with its `reason`.
     """
 
     def __init__(
@@ -265,6 +270,7 @@ class Session:
     ) -> None:
         self.peer = peer
         self.unread = 0
+        self.moved = 0
         self.closed = trio.Event()
         self.reason = ""
         self._channel = channel
@@ -351,6 +357,7 @@ class Session:
         self._queue.append((stream, body))
         stream.entered_queue()
         self._queued += len(body)
+        self.moved += len(data)
         self._work.set()
 
     def close(self, reason: str) -> None:
@@ -483,6 +490,7 @@ class Session:
                 self._flags(stream, flags)
 
     def _deliver(self, stream: MuxedStream, data: bytes) -> None:
+        self.moved += len(data)
         stream.arrived(data)
         if self.unread > MAX_UNREAD:
             stream.break_off(f"more than {MAX_UNREAD:,} bytes unread")

@@ -146,7 +146,7 @@ class Network:
                     dialled=link.dialled,
                     member=link.is_member,
                     chain_id=hello.chain_id if hello else b"",
-                    software=hello.software if hello else "",
+                    software=hello.software if hello else link.agent,
                     head=hello.head if hello else 0,
                     roles=hello.roles if hello else 0,
                     connected_since=link.since,
@@ -284,6 +284,34 @@ class Network:
             link = await self._host.dial(target)
         await self._greeted(link)
         self._book.learn(link.peer, [target.of(link.peer)])
+        return link.peer
+
+    async def connect_outsider(self, address: str) -> str:
+        """Connect to a node of any kind that exchanges chunks by Bitswap; one of our kind is greeted too.
+
+        Args:
+            address: `/ip4/…/tcp/…`, best with `/p2p/<peer id>`.
+
+        Returns:
+            The peer id.
+
+        Raises:
+            AddressError: Not such an address.
+            UnreachableError: Nobody answers there, another peer does, or it breaks the handshake.
+        """
+        target = addresses.parse(address)
+        link = None if target.peer is None else self._host.link_to(target.peer)
+        if link is None:
+            link = await self._host.dial(target, outsider=True)
+        with trio.move_on_after(GREET_S):
+            await link.greeted.wait()
+        if link.session.closed.is_set() or not link.greeted.is_set():
+            link.session.close("no handshake")
+            raise UnreachableError(link.peer, link.session.reason)
+        if link.is_outsider and not link.agent:
+            with suppress(UnreachableError):
+                found = await self._host.identify(link)
+                log.info("network.outsider", peer=link.peer, software=found.agent)
         return link.peer
 
     async def _greeted(self, link: Link) -> None:

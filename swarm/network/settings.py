@@ -21,6 +21,7 @@ class NetworkSettings:
         max_connections: Live connections in total.
         max_connections_per_ip: Live inbound connections from one address; the loopback is free.
         max_strangers: Live connections to peers that are not members.
+        max_outsiders: Live connections to peers that speak no handshake of ours, such as nodes of IPFS.
         target_connections: Below this many members the node looks for more.
     """
 
@@ -31,6 +32,7 @@ class NetworkSettings:
     max_connections: int = 256
     max_connections_per_ip: int = 32
     max_strangers: int = 64
+    max_outsiders: int = 32
     target_connections: int = 16
 
 

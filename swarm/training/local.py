@@ -1,10 +1,15 @@
 """The inner loop: what one peer does in one round of a task of kind lm.
 
-H local steps from the agreed checkpoint, then the difference is compressed with error feedback:
+A peer keeps `E`, what it has learnt and not yet said: an update has room for a fortieth of the weights.
+It takes its H local steps from where it stands itself, not from the agreed checkpoint, so that its gradients
+are those of the model that all it has learnt would give; then it says the greatest part of the whole difference:
 
-    E <- feedback * E + (theta_t - theta_w);  U = Q(top-k of E);  E <- E - U
+    theta_w = H steps from (theta_t - feedback * E);  E <- theta_t - theta_w;  U = Q(top-k of E);  E <- E - U
 
 The state (moments and E) is kept a file a round, so that a round can be done again after a crash.
+
+Source: Xu et al., "Step-Ahead Error Feedback for Distributed Training with Compressed Gradient" (2020) for the
+start; Seide et al., "1-bit stochastic gradient descent" (2014) for E itself.
 """
 
 from __future__ import annotations
@@ -154,7 +159,12 @@ def train(
     layout = codec.Layout(base.shapes, spec.update.top_k)
     model = models.fill(models.build(base.config.model), base.tensors, device)
     optimizers = Optimizers(model, settings)
-    error = _restore(state, place, optimizers, layout)
+    before = codec.gather(base.tensors, layout)
+    unsaid = _restore(state, place, optimizers, layout, spec.update.feedback)
+    start = [flat - carried for flat, carried in zip(before, unsaid, strict=True)]
+    model.load_state_dict(
+        {name: torch.from_numpy(item) for name, item in codec.scatter(start, layout).items()}
+    )
     tokens = torch.from_numpy(samples.astype(np.int64)).to(device)
     losses = []
     for step in range(settings.steps):
@@ -166,10 +176,8 @@ def train(
         )
         losses.append(float(loss.detach()))
         report(step + 1, settings.steps, losses[-1])
-    before, after = codec.gather(base.tensors, layout), codec.gather(models.values(model), layout)
-    for flat, old, new in zip(error, before, after, strict=True):
-        flat *= np.float32(spec.update.feedback)
-        flat += old - new
+    after = codec.gather(models.values(model), layout)
+    error = [old - new for old, new in zip(before, after, strict=True)]
     sparse = codec.compress(error, layout)
     about = codec.About(
         kind="lm",
@@ -203,8 +211,13 @@ def write_file(path: Path, content: bytes) -> None:
     temporary.replace(path)
 
 
-def _restore(folder: Path, place: Place, optimizers: Optimizers, layout: Layout) -> list[Array]:
-    """Take up the newest state from before this round; without one, start afresh."""
+def _restore(
+    folder: Path, place: Place, optimizers: Optimizers, layout: Layout, feedback: float
+) -> list[Array]:
+    """Take up the newest state from before this round, and give what is left of E; without one, start afresh.
+
+    E fades by `feedback` with every round since, also with those that the peer missed: the others have moved on.
+    """
     fresh = optimizers.state()
     error = [np.zeros(group.size, np.float32) for group in layout.groups]
     wanted = {name: tuple(item.shape) for name, item in fresh.items()}
@@ -224,7 +237,8 @@ def _restore(folder: Path, place: Place, optimizers: Optimizers, layout: Layout)
             continue
         copied = {name: torch.from_numpy(np.array(file.tensors[name])) for name in fresh}
         optimizers.restore(copied)
-        return [np.array(file.tensors[f"feedback.{at}"]) for at in range(len(error))]
+        share = np.float32(feedback ** (place.round - _state_round(path)))
+        return [share * file.tensors[f"feedback.{at}"] for at in range(len(error))]
     return error
 
 
@@ -240,3 +254,7 @@ def _keep(folder: Path, place: Place, optimizers: Optimizers, error: list[Array]
 
 def _state_name(round_: int) -> str:
     return f"round-{round_:010d}.safetensors"
+
+
+def _state_round(path: Path) -> int:
+    return int(path.stem.removeprefix("round-"))

@@ -98,7 +98,7 @@ class FakeNode:
         self.sent.append((to, amount, wait))
         return {"tx": "ef" * 32, "height": 43 if wait else None}
 
-    async def publish(self, path, name, progress):
+    async def publish(self, path, name, progress, *, preserve_mode=False):
         if path.name == "too-large":
             raise QuotaError(needed=10**12, free=10**6)
         if path.name == "slow":
@@ -113,7 +113,7 @@ class FakeNode:
         done = {"cid": CID, "size": 5, "chunks": 1, "new_bytes": 5}
         return done if name is None else {**done, "name": name, "version": 1}
 
-    async def get(self, cid, path, progress):
+    async def get(self, cid, path, progress, source=None):
         if cid != CID:
             msg = f"nobody has {cid}: the DHT and 3 peers were asked"
             raise NotFoundError(msg)

@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import threading
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -13,20 +14,23 @@ import pytest
 from storage import cid as cids
 from storage.blockstore import BATCH_BYTES, FORMAT, Blockstore, SegmentBlockstore
 from storage.chunks import MAX_CHUNK_BYTES
+from storage.collection import Collector
 from storage.errors import (
     ChunkNotFoundError,
     ChunkTooLargeError,
     CidError,
     CorruptChunkError,
     DiskFullError,
+    DiskReserveError,
     LogError,
     QuotaError,
     StorageError,
     StoreLockedError,
 )
+from storage.files import Files
 from storage.memory import MemoryBlockstore
-from storage.quota import CHUNK_OVERHEAD_BYTES, INDEX_ROW_BYTES, cost
-from storage.segments import PREFIX_BYTES, SEGMENT_BYTES
+from storage.quota import CHUNK_OVERHEAD_BYTES, INDEX_ROW_BYTES, cost, default_keep_free
+from storage.segments import PREFIX_BYTES, SEGMENT_BYTES, SegmentLog
 
 MIB = 2**20
 
@@ -44,7 +48,7 @@ def chunks(count: int, size: int = 100):
 def make(request, tmp_path):
     made = []
 
-    def make_store(limit: int = 2**40) -> Blockstore:
+    def make_store(limit: int = 2**32) -> Blockstore:
         if request.param == "memory":
             store = MemoryBlockstore(limit)
         else:
@@ -388,3 +392,103 @@ class TestOnDisk:
         assert index < 20_000 * INDEX_ROW_BYTES
         assert used == 20_000 * (16 + CHUNK_OVERHEAD_BYTES)
         assert sum(path.stat().st_size for path in folder.iterdir()) < used
+
+
+class TestEveryStoreKnowsMore:
+    def test_holds_are_listed_by_root_and_reason(self, make):
+        store = make()
+        first, second = sorted([chunk(1)[0], chunk(2)[0]])
+        store.hold(second, "duty")
+        store.hold(first, "fetch")
+        store.hold(first, "duty")
+        store.hold(first, "duty")
+        store.release(second, "duty")
+        store.release(second, "duty")
+        assert store.holds() == [(first, "duty"), (first, "fetch")]
+        for refused in (store.pin, store.hold):
+            with pytest.raises(StorageError, match="label"):
+                refused(first, "x" * 2_000)
+
+    def test_a_check_can_be_gone_on_with(self, make):
+        store = make()
+        store.put_many(chunks(12))
+        whole = list(store.check())
+        assert len(whole) == 12
+        assert all(each.is_good and each.length == 100 for each in whole)
+        for at in range(12):
+            assert list(store.check(whole[at].at)) == whole[at + 1 :]
+
+    def test_a_lease_can_be_taken_and_closed_twice(self, make):
+        store = make()
+        with store.lease("work", chunk(1)[0]) as lease:
+            assert lease.label == "work"
+            assert lease.root == chunk(1)[0]
+            store.put_many(chunks(2))
+            assert store.missing([chunk(1)[0]]) == []
+        lease.close()
+
+
+class FullDisk(Files):
+    """A disk of a given size of which a given part is free."""
+
+    def __init__(self, size: int, free: int) -> None:
+        self.size, self.free = size, free
+
+    def space(self, folder):
+        return self.size, self.free
+
+
+class TestTheDiskIsNotFilled:
+    def test_beyond_the_reserve_nothing_is_written(self, folder):
+        disk = FullDisk(2**40, 5_000)
+        store = SegmentBlockstore(folder, 2**30, keep_free=1_000, files=disk)
+        assert store.usage().free == 4_000
+        store.put_many([chunk(1)])
+        disk.free = 1_300
+        with pytest.raises(DiskReserveError, match="1,000 bytes of the disk are kept free"):
+            store.put_many([chunk(2)])
+        with pytest.raises(QuotaError):
+            store.reserve(100)
+        assert store.put_many([chunk(1)]) == 0
+        assert store.usage().free == 300
+        disk.free = 500
+        assert store.usage().free == 0
+        store.close()
+
+    def test_what_is_promised_is_not_promised_twice(self, folder):
+        store = SegmentBlockstore(folder, 2**30, keep_free=0, files=FullDisk(2**40, 1_000))
+        with store.reserve(500) as reservation:
+            with pytest.raises(DiskReserveError):
+                store.reserve(500)
+            store.put_many([chunk(1)], reservation)
+        store.close()
+
+    def test_the_reserve_is_a_twentieth_and_ten_gigabytes_at_most(self, folder):
+        assert default_keep_free(100 * 10**9) == 5 * 10**9
+        assert default_keep_free(10**12) == 10 * 10**9
+        store = SegmentBlockstore(folder, 2**30, files=FullDisk(10**6, 50_100))
+        assert store.usage().free == 100
+        store.close()
+
+
+@pytest.mark.slow
+def test_a_store_of_100_000_chunks_opens_by_reading_the_index_alone(folder, monkeypatch):
+    store = SegmentBlockstore(folder, 2**30)
+    store.put_many(chunks(100_000, 16))
+    usage = store.usage().used
+    store.close()
+    monkeypatch.delattr(SegmentLog, "recover")
+    tracemalloc.start()
+    try:
+        store = SegmentBlockstore(folder, 2**30)
+        assert store.usage().used == usage
+        _, peak = tracemalloc.get_traced_memory()
+        assert peak < MIB
+        steps = Collector(store).steps()
+        assert any(step.done == 100_000 for step in steps)
+        _, peak = tracemalloc.get_traced_memory()
+        assert peak < 2 * MIB
+        steps.close()
+    finally:
+        tracemalloc.stop()
+    store.close()

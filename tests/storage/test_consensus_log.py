@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from storage import records
 from storage.consensus_log import HEADER_BYTES, ConsensusLog
 from storage.errors import LogError
+from tests.storage.faulty_disk import FULL, FaultyDisk
 
 BATCHES = [[b"one"], [b"two", b"three"], [b"four" * 100], [b""], [b"five"]]
 
@@ -121,20 +122,11 @@ def test_another_version_or_file_is_refused(path):
 
 
 def test_a_full_disk_leaves_no_half_of_an_append(path):
-    log = ConsensusLog(path)
+    disk = FaultyDisk()
+    log = ConsensusLog(path, disk)
     log.append([b"one"])
     size = log.size_bytes
-    inner = log._file
-
-    class FullDisk:
-        def write(self, data):
-            inner.write(data[: len(data) // 2])
-            raise OSError(28, "No space left on device")
-
-        def __getattr__(self, name):
-            return getattr(inner, name)
-
-    log._file = FullDisk()
+    disk.faults = {disk.operations + 1: FULL}
     with pytest.raises(OSError, match="No space"):
         log.append([b"two" * 50])
     assert path.stat().st_size == size

@@ -13,7 +13,10 @@ import pytest
 
 from storage import cid as cids
 from storage.blockstore import SegmentBlockstore
+from storage.dag import links
 from storage.segments import PREFIX_BYTES
+from storage.walk import missing_below
+from tests.storage.trees import accounted, open_store
 
 ROOT = Path(__file__).parents[2]
 WRITER = """
@@ -60,6 +63,71 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path):
         assert store.verify() == []
         store.close()
     assert acknowledged
+
+
+PUBLISHER = """
+import random, sys, threading
+from pathlib import Path
+from storage.collection import Collector
+from tests.storage.trees import leaf, open_store, tree
+
+store = open_store(Path(sys.argv[1]), segment_bytes=200_000)
+lock = threading.Lock()
+
+def say(*words):
+    with lock:
+        print(*words, flush=True)
+
+def publish(seed):
+    source = random.Random(seed)
+    mine = []
+    for turn in range(10**9):
+        leaves = [leaf(source.randrange(200), source.choice([10, 9_000])) for _ in range(source.randint(1, 9))]
+        root, chunks = tree((seed, turn), leaves)
+        with store.lease("publish"):
+            store.put_many((cid, chunks[cid]) for cid in store.missing(chunks))
+            store.pin(root, "")
+        say("+", root.hex())
+        mine.append(root)
+        if len(mine) > 3:
+            gone = mine.pop(source.randrange(len(mine)))
+            say("-", gone.hex())
+            store.unpin(gone)
+
+def collect():
+    while True:
+        Collector(store, dead_share=0.3).run_once()
+
+for number in range(2):
+    threading.Thread(target=publish, args=(f"{sys.argv[2]}-{number}",)).start()
+threading.Thread(target=collect).start()
+"""
+
+
+@pytest.mark.slow
+def test_what_is_pinned_survives_kill_9_during_collections(tmp_path):
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")  # noqa: T201 shown when the test fails
+    source = random.Random(seed)
+    pinned = set()
+    for life in range(5):
+        arguments = [sys.executable, "-c", PUBLISHER, str(tmp_path / "chunks"), f"{seed}-{life}"]
+        with subprocess.Popen(arguments, stdout=subprocess.PIPE, cwd=ROOT, text=True) as publisher:
+            said = [publisher.stdout.readline() for _ in range(source.randint(100, 400))]
+            publisher.send_signal(signal.SIGKILL)
+            said += publisher.stdout
+        for line in said:
+            if line.endswith("\n"):
+                change, root = line.split()
+                (pinned.add if change == "+" else pinned.discard)(bytes.fromhex(root))
+        store = open_store(tmp_path / "chunks", segment_bytes=200_000)
+        assert store.verify() == []
+        for root in pinned:
+            assert list(missing_below(root, store, links)) == []
+        assert accounted(store)
+        removed = min(store.log.sizes()) > 1
+        store.close()
+    assert removed, "a collection was under way"
 
 
 def write_three(folder):

@@ -72,7 +72,7 @@ def test_a_block_that_is_not_canonical_is_refused(block):
 def test_a_link_of_version_0_becomes_the_same_of_version_1():
     old = b"\x12\x20" + cids.digest(CID)
     node = dag_pb.decode(bytes_field(2, bytes_field(1, old)))
-    assert node.links == (Link(cids.from_bytes(b"\x01\x70" + old), "", 0),)
+    assert node.links == (Link(cids.from_bytes(b"\x01\x70" + old), "", None),)
 
 
 def test_a_node_is_bounded_in_bytes_and_links():

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 
+import libipld
 import pytest
 import trio
 
@@ -409,3 +410,47 @@ class _Lying(MemoryBlockstore):
         data = bytearray(self.chunks[cid])
         data[len(data) // 2] ^= 1
         return bytes(data)
+
+
+def structured(cids_inside: list[bytes]) -> tuple[bytes, bytes]:
+    """A DAG-CBOR block that names others, and its CID."""
+    block = libipld.encode_dag_cbor({"parts": [bytes(cid) for cid in cids_inside]})
+    return cids.of_dag_cbor(block), block
+
+
+async def test_content_below_a_dag_cbor_block_is_fetched_whole(published):
+    store, root = published
+    inner = structured([root, of_raw(b"note")])
+    outer = structured([inner[0], root])
+    store.put_many([inner, outer, (of_raw(b"note"), b"note")])
+    async with open_neighbourhood() as near:
+        await near.node(store)
+        taker = await near.node()
+        fetched = await taker.exchange.fetch(outer[0])
+        assert taker.store.chunks == store.chunks
+        assert fetched.chunks == len(store.chunks)
+        assert taker.store.usage().reserved == 0
+
+
+async def test_content_of_unknown_size_is_refused_above_the_callers_limit_and_the_quota(published):
+    store, root = published
+    top = structured([root])
+    store.put_many([top])
+    async with open_neighbourhood() as near:
+        await near.node(store)
+        taker, small = await near.node(), await near.node(limit=2**20)
+        with pytest.raises(ContentTooLargeError):
+            await taker.exchange.fetch(top[0], max_bytes=2**20)
+        with pytest.raises(QuotaError):
+            await small.exchange.fetch(top[0])
+        assert small.store.usage().used <= 2**20
+
+
+async def test_a_block_alone_is_fetched_without_what_it_names(published):
+    store, root = published
+    async with open_neighbourhood() as near:
+        await near.node(store)
+        taker = await near.node()
+        fetched = await taker.exchange.fetch(root, alone=True)
+        assert fetched.chunks == 1
+        assert list(taker.store.chunks) == [root]

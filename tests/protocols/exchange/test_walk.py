@@ -122,3 +122,51 @@ def test_a_lattice_of_manifests_is_walked_once_a_manifest():
         waiting += walk.place(found, found)
     assert opened == 81
     assert walk.is_complete
+
+
+def test_a_link_of_unknown_size_promises_nothing_and_counts_once_it_is_here():
+    walk = Walk(ROOT, 300)
+    walk.place([ROOT], [ROOT])
+    links = [(LEAVES[0], None), (INNER, None), (LEAVES[1], 7)]
+    found = walk.open_manifest(ROOT, 50, links, came=True)
+    assert walk.place(found, found) == [(LEAVES[0], 2**21), (INNER, 2**21), (LEAVES[1], 7)]
+    assert (walk.done, walk.awaited, walk.total) == (50, 7, 57)
+    walk.settle_leaf(LEAVES[0], 100)
+    assert (walk.done, walk.awaited, walk.total) == (150, 7, 157)
+    walk.open_manifest(INNER, 140, [], came=True)
+    walk.settle_leaf(LEAVES[1], 7)
+    assert (walk.done, walk.awaited, walk.total) == (297, 0, 297)
+    assert walk.is_complete
+
+
+def test_content_of_unknown_size_is_refused_once_it_is_larger_than_the_limit():
+    walk = Walk(ROOT, 100)
+    walk.place([ROOT], [ROOT])
+    found = walk.open_manifest(ROOT, 50, [(LEAVES[0], None), (INNER, None)], came=True)
+    walk.place(found, found)
+    walk.settle_leaf(LEAVES[0], 40)
+    with pytest.raises(ContentTooLargeError):
+        walk.open_manifest(INNER, 11, [], came=True)
+
+
+@pytest.mark.parametrize("opened_between", [False, True])
+def test_a_manifest_that_is_linked_with_two_sizes_is_refused(opened_between):
+    first, second = of_dag_pb(b"first"), of_dag_pb(b"second")
+    walk = Walk(ROOT)
+    walk.place([ROOT], [ROOT])
+    found = walk.open_manifest(ROOT, 50, [(first, 1_000), (second, 1_000)], came=True)
+    walk.place(found, found)
+    walk.place(walk.open_manifest(first, 10, [(INNER, 100)], came=True), [INNER])
+    if opened_between:
+        walk.open_manifest(INNER, 100, [], came=True)
+    with pytest.raises(ManifestError, match="another"):
+        walk.open_manifest(second, 10, [(INNER, 99)], came=True)
+
+
+def test_a_size_that_only_one_manifest_tells_is_no_lie():
+    first, second = of_dag_pb(b"first"), of_dag_pb(b"second")
+    walk = Walk(ROOT)
+    walk.place([ROOT], [ROOT])
+    walk.place(walk.open_manifest(ROOT, 50, [(first, None), (second, None)], came=True), [])
+    walk.open_manifest(first, 10, [(INNER, 100)], came=False)
+    assert walk.open_manifest(second, 10, [(INNER, None)], came=False) == []

@@ -1,0 +1,317 @@
+"""The shell of an audit: a keeper answers from a `Prover`, an auditor asks and checks."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+
+import structlog
+import trio
+
+from protocols.audit.draw import held_seed
+from protocols.audit.errors import AuditFailedError, Failure
+from protocols.audit.messages import (
+    MAX_BLOCK_FRAME,
+    MAX_LEAF_FRAME,
+    MAX_REQUEST_BYTES,
+    MAX_SLOT_FRAME,
+    AskHeld,
+    AskLeaves,
+    AskSlot,
+    LeafAnswer,
+    Request,
+    SlotAnswer,
+    decode_block,
+    decode_block_count,
+    decode_leaf_count,
+    decode_request,
+    encode_block,
+    encode_count,
+    encode_nothing,
+)
+from protocols.audit.verify import Commitment, LeafCheck, Sealing, check_slot
+from protocols.framing import FrameReader, frame
+from protocols.signing import peer_id
+from protocols.transport import RemoteProtocolError, StreamError, UnreachableError
+from storage.errors import ManifestError, StorageError
+from storage.sampling import Walk
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+    from protocols.transport import PeerId, Stream, Transport
+    from storage.cid import Cid
+    from storage.slot_tree import Label
+    from storage.slots import LeafProof, SlotProof
+
+T = TypeVar("T")
+
+PROTOCOL: Final = "/swarm/audit/1"
+REQUEST_S: Final = 10.0
+"""A peer that opened a stream has said by then what it wants."""
+ANSWER_S: Final = 30.0
+"""An auditor waits this long for the first frame, a slot read from a sleeping disk."""
+FRAME_S: Final = 20.0
+"""For each frame after the first, and for each that a keeper sends."""
+ASK_S: Final = 120.0
+"""One request in all."""
+ATTEMPTS: Final = 3
+PAUSE_S: Final = 2.0
+"""Before a keeper that was silent is asked again."""
+STREAMS: Final = 16
+STREAMS_PER_PEER: Final = 2
+ASKS_PER_AUDIT: Final = 256
+"""Of one peer, for one audit; more are answered with nothing."""
+MAX_REMEMBERED: Final = 1_024
+THREADS: Final = 2
+
+_log = structlog.get_logger("swarm.audit")
+
+
+class Prover(Protocol):
+    """What a keeper answers from; calls are synchronous and run in threads."""
+
+    def allows(self, audit: int, peer: PeerId) -> bool:
+        """Whether the peer is an auditor of this node in that audit, and the answers have closed.
+
+        This one is called on the event loop, and must not block.
+        """
+
+    def leaves(self, audit: int) -> Sequence[LeafProof]:
+        """The drawn leaves that this node's answer committed to, in the order drawn.
+
+        Raises:
+            StorageError: They cannot be shown.
+        """
+
+    def slot(self, audit: int, slot: int) -> SlotProof:
+        """A whole slot under the root that the audit counts.
+
+        Raises:
+            StorageError, IndexError: It cannot be shown.
+        """
+
+    def held(self, audit: int, deal: bytes, piece: int) -> Sequence[bytes]:
+        """The blocks from the root of a duty to the challenged chunk (`draw.held_seed`, `storage.sampling.path`).
+
+        Raises:
+            StorageError: They cannot be shown.
+        """
+
+
+class AuditService:
+    """Answers the auditors of a keeper.
+
+    Args:
+        transport: The network; the handler is registered at once.
+        prover: What is answered from.
+    """
+
+    def __init__(self, transport: Transport, prover: Prover) -> None:
+        self._prover = prover
+        self._limiter = trio.CapacityLimiter(THREADS)
+        self._serving: dict[PeerId, int] = {}
+        self._asked: OrderedDict[tuple[PeerId, int], int] = OrderedDict()
+        transport.handle(PROTOCOL, self._serve)
+
+    async def _serve(self, stream: Stream) -> None:
+        count = self._serving.get(stream.peer, 0)
+        if count >= STREAMS_PER_PEER or sum(self._serving.values()) >= STREAMS:
+            message = "too many audit streams at once"
+            raise RemoteProtocolError(message)
+        self._serving[stream.peer] = count + 1
+        try:
+            with trio.fail_after(REQUEST_S):
+                data = await FrameReader(stream, MAX_REQUEST_BYTES).read()
+            if data is not None:
+                await self._answer(stream, decode_request(data))
+            await stream.close()
+        finally:
+            self._serving[stream.peer] -= 1
+            if not self._serving[stream.peer]:
+                del self._serving[stream.peer]
+
+    async def _answer(self, stream: Stream, request: Request) -> None:
+        bodies = [encode_nothing()]
+        if self._may_ask(stream.peer, request.audit):
+            try:
+                bodies = await trio.to_thread.run_sync(self._bodies, request, limiter=self._limiter)
+            except (StorageError, OSError, LookupError) as error:
+                _log.warning("audit.not_shown", asked=repr(request), why=str(error))
+        for body in bodies:
+            with trio.fail_after(FRAME_S):
+                await stream.send_all(frame(body))
+
+    def _may_ask(self, peer: PeerId, audit: int) -> bool:
+        if not self._prover.allows(audit, peer):
+            return False
+        asked = self._asked.pop((peer, audit), 0) + 1
+        self._asked[peer, audit] = asked
+        if len(self._asked) > MAX_REMEMBERED:
+            self._asked.popitem(last=False)
+        return asked <= ASKS_PER_AUDIT
+
+    def _bodies(self, request: Request) -> list[bytes]:
+        match request:
+            case AskLeaves(audit):
+                leaves = self._prover.leaves(audit)
+                if not leaves:
+                    return [encode_nothing()]
+                return [
+                    encode_count(len(leaves)),
+                    *(
+                        LeafAnswer(one.leaf, one.label, one.inner, one.path).encode()
+                        for one in leaves
+                    ),
+                ]
+            case AskSlot(audit, slot):
+                shown = self._prover.slot(audit, slot)
+                return [SlotAnswer(shown.sealed, shown.label, shown.path).encode()]
+            case AskHeld(audit, deal, piece):
+                blocks = self._prover.held(audit, deal, piece)
+                return [encode_count(len(blocks)), *map(encode_block, blocks)]
+
+
+class Auditor:
+    """Asks keepers for what was drawn, and checks it.
+
+    Every method raises `AuditFailedError` with what to report; a keeper that is silent is asked `ATTEMPTS` times.
+    The caller puts the end of the reports around it: who has not answered by then was silent.
+
+    Args:
+        transport: The network.
+        sealing: How slots are sealed on this chain.
+    """
+
+    def __init__(self, transport: Transport, sealing: Sealing) -> None:
+        self._transport = transport
+        self._sealing = sealing
+        self._limiter = trio.CapacityLimiter(THREADS)
+
+    async def ask_leaves(
+        self, audit: int, kept: Commitment, seed: bytes, count: int, answer: bytes
+    ) -> None:
+        """Ask for all drawn leaves.
+
+        Args:
+            audit: Its number.
+            kept: What the keeper had committed to.
+            seed: The audit's first seed.
+            count: The chain's `audit_leaves`.
+            answer: The root that the keeper answered on the ledger.
+
+        Raises:
+            AuditFailedError: SILENT, OTHER_LEAVES or NO_PATH.
+        """
+
+        async def ask() -> None:
+            check = LeafCheck(kept, seed, count, answer)
+            async with self._open(kept.keeper, AskLeaves(audit), MAX_LEAF_FRAME) as reader:
+                told = decode_leaf_count(await _read(reader, ANSWER_S))
+                if told != count:
+                    # Leaves that do not come at all are silence; others than were drawn are a lie.
+                    failure = Failure.OTHER_LEAVES if told else Failure.SILENT
+                    raise AuditFailedError(failure, f"{told} leaves where {count} were drawn")
+                for _ in range(count):
+                    check.take(LeafAnswer.decode(await _read(reader, FRAME_S)))
+            check.finish()
+
+        await self._patiently(ask, Failure.OTHER_LEAVES)
+
+    async def ask_slot(self, audit: int, kept: Commitment, slot: int) -> Label:
+        """Ask for a whole slot, unseal it and check its content.
+
+        Args:
+            audit: Its number.
+            kept: What the keeper had committed to.
+            slot: Which.
+
+        Returns:
+            What it holds.
+
+        Raises:
+            AuditFailedError: SILENT, NO_PATH or OTHER_CONTENT.
+        """
+
+        async def ask() -> Label:
+            async with self._open(kept.keeper, AskSlot(audit, slot), MAX_SLOT_FRAME) as reader:
+                told = SlotAnswer.decode(await _read(reader, ANSWER_S))
+            if told is None:
+                raise AuditFailedError(Failure.SILENT, f"slot {slot} was not shown")
+            return await trio.to_thread.run_sync(
+                check_slot, kept, slot, told, self._sealing, limiter=self._limiter
+            )
+
+        return await self._patiently(ask, Failure.OTHER_CONTENT)
+
+    async def ask_held(
+        self, audit: int, keeper: bytes, deal: bytes, piece: int, root: Cid, seed2: bytes
+    ) -> None:
+        """Ask for the challenged chunk of a duty.
+
+        Args:
+            audit: Its number.
+            keeper: Its public key.
+            deal: Its id.
+            piece: The piece's place in the deal.
+            root: The piece's.
+            seed2: The audit's second seed.
+
+        Raises:
+            AuditFailedError: SILENT or NOT_HELD; both mean that the piece is missing.
+        """
+
+        async def ask() -> None:
+            walk = Walk(root, held_seed(seed2, keeper, deal, piece))
+            async with self._open(keeper, AskHeld(audit, deal, piece), MAX_BLOCK_FRAME) as reader:
+                count = decode_block_count(await _read(reader, ANSWER_S))
+                for _ in range(count):
+                    block = decode_block(await _read(reader, FRAME_S))
+                    await trio.to_thread.run_sync(walk.take, block, limiter=self._limiter)
+            if not walk.is_done:
+                raise AuditFailedError(Failure.NOT_HELD, f"the way ended after {count} blocks")
+
+        await self._patiently(ask, Failure.NOT_HELD)
+
+    async def _patiently(self, ask: Callable[[], Awaitable[T]], malformed: Failure) -> T:
+        """Ask, and again where nothing came; what is wrong is wrong at once."""
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                await trio.sleep(PAUSE_S)
+            try:
+                with trio.fail_after(ASK_S):
+                    return await ask()
+            except AuditFailedError as error:
+                if error.failure is not Failure.SILENT:
+                    raise
+                why = error.why
+            except (RemoteProtocolError, ManifestError) as error:
+                raise AuditFailedError(malformed, str(error)) from error
+            except (UnreachableError, StreamError, trio.TooSlowError) as error:
+                why = str(error) or "no answer in time"
+        raise AuditFailedError(Failure.SILENT, why)
+
+    @asynccontextmanager
+    async def _open(
+        self, keeper: bytes, request: Request, max_bytes: int
+    ) -> AsyncIterator[FrameReader]:
+        with trio.fail_after(REQUEST_S):
+            stream = await self._transport.open_stream(peer_id(keeper), PROTOCOL)
+        try:
+            with trio.fail_after(REQUEST_S):
+                await stream.send_all(frame(request.encode()))
+                await stream.close()
+            yield FrameReader(stream, max_bytes)
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
+                await stream.reset()
+
+
+async def _read(reader: FrameReader, seconds: float) -> bytes:
+    with trio.fail_after(seconds):
+        data = await reader.read()
+    if data is None:
+        message = "the keeper closed the stream before its answer was complete"
+        raise StreamError(message)
+    return data

@@ -1,0 +1,143 @@
+"""The bytes of sealed slots as they lie on the disk; which of them count is told by the database beside them.
+
+folder/000000.slots     slots 0 to 1,023, a megabyte each; the next file holds the next 1,024
+folder/pending/*.slot   sealed slots that are to take the place of others
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from storage.errors import DiskFullError, StorageError
+from storage.sealing import SLOT_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+    from pathlib import Path
+
+FILE_SLOTS: Final = 1024
+
+
+class DamagedSlotError(StorageError):
+    """The bytes of a sealed slot are not those that were committed; it can be sealed again."""
+
+    def __init__(self, slot: int) -> None:
+        super().__init__(f"slot {slot} is damaged on the disk")
+        self.slot = slot
+
+
+class SlotFiles:
+    """Reads and writes whole slots; what is written is durable when the call returns.
+
+    Args:
+        folder: Where they live; made if it is not there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._pending = folder / "pending"
+        self._pending.mkdir(parents=True, exist_ok=True)
+
+    def read(self, slot: int) -> bytes:
+        """A slot's sealed bytes.
+
+        Raises:
+            DamagedSlotError: The disk does not hold them.
+        """
+        try:
+            with self._path(slot).open("rb", buffering=0) as file:
+                sealed = os.pread(file.fileno(), SLOT_BYTES, slot % FILE_SLOTS * SLOT_BYTES)
+        except OSError as error:
+            raise DamagedSlotError(slot) from error
+        if len(sealed) != SLOT_BYTES:
+            raise DamagedSlotError(slot)
+        return sealed
+
+    def write(self, slot: int, sealed: bytes) -> None:
+        """Put a slot into its place.
+
+        Raises:
+            DiskFullError: The disk is full.
+        """
+        path = self._path(slot)
+        is_new = not path.exists()
+        self._write(path, sealed, slot % FILE_SLOTS * SLOT_BYTES)
+        if is_new:
+            _sync_folder(self._folder)
+
+    def read_pending(self, slot: int, name: str) -> bytes:
+        """The form of a slot that waits under a name.
+
+        Raises:
+            DamagedSlotError: The disk does not hold it.
+        """
+        try:
+            sealed = (self._pending / name).read_bytes()
+        except OSError as error:
+            raise DamagedSlotError(slot) from error
+        if len(sealed) != SLOT_BYTES:
+            raise DamagedSlotError(slot)
+        return sealed
+
+    def write_pending(self, name: str, sealed: bytes) -> None:
+        """Keep a slot's next form under a name.
+
+        Raises:
+            DiskFullError: The disk is full.
+        """
+        self._write(self._pending / name, sealed, 0)
+        _sync_folder(self._pending)
+
+    def drop_pending(self, name: str) -> None:
+        """Remove what waited under a name."""
+        (self._pending / name).unlink(missing_ok=True)
+
+    def trim(self, slots: int, pending: Collection[str]) -> None:
+        """Keep the first `slots` and what waits under these names; the rest was torn, or given back."""
+        for path in self._pending.iterdir():
+            if path.name not in pending:
+                path.unlink()
+        for path in self._folder.glob("*.slots"):
+            keep = (slots - int(path.stem) * FILE_SLOTS) * SLOT_BYTES
+            if keep <= 0:
+                path.unlink()
+            elif path.stat().st_size > keep:
+                os.truncate(path, keep)
+
+    def _path(self, slot: int) -> Path:
+        return self._folder / f"{slot // FILE_SLOTS:06d}.slots"
+
+    def _write(self, path: Path, sealed: bytes, offset: int) -> None:
+        with full_disk(self._folder):
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+            try:
+                rest = memoryview(sealed)
+                while rest:
+                    written = os.pwrite(descriptor, rest, offset)
+                    rest, offset = rest[written:], offset + written
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def full_disk(folder: Path) -> Iterator[None]:
+    """Tell a full disk from other failures."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise DiskFullError(SLOT_BYTES, shutil.disk_usage(folder).free) from error
+        raise

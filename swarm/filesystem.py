@@ -1,0 +1,157 @@
+"""The swarm as a file system for pandas, pyarrow, datasets and all else that knows fsspec.
+
+    import pandas
+    pandas.read_parquet("swarm://bafybei…/train/0001.parquet", columns=["label"])
+
+A path is `<cid>/<path below it>`; what a CID names never changes, so nothing here is ever written.
+A running node on this machine is asked, which fetches the chunks that hold the bytes asked for, and no others.
+Options: `home`, the node's data folder, if it is not the default one.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from fsspec.spec import (  # type: ignore[import-untyped]
+    AbstractBufferedFile,
+    AbstractFileSystem,
+)
+
+from swarm.client import Client, socket_of
+from swarm.errors import NotFoundError
+
+Info = dict[str, Any]
+
+BLOCK_BYTES = 2**20
+"""Read ahead by an open file; a leaf of ours is as large."""
+_KINDS = {"file": "file", "folder": "directory", "symlink": "link"}
+
+
+class SwarmFileSystem(AbstractFileSystem):  # type: ignore[misc]
+    """Files and folders of the swarm, to be read.
+
+    Args:
+        home: The data folder of the node that is asked; None is the default one.
+        options: For fsspec's own.
+    """
+
+    protocol = "swarm"
+    root_marker = ""
+
+    def __init__(self, home: str | Path | None = None, **options: Any) -> None:  # noqa: ANN401
+        super().__init__(**options)
+        self._socket = socket_of(_default_home() if home is None else Path(home))
+
+    @property
+    def fsid(self) -> str:
+        """The same for every node: a path means the same bytes everywhere."""
+        return "swarm"
+
+    def info(self, path: str, **_options: Any) -> Info:  # noqa: ANN401
+        """What stands at a path: `name`, `type`, `size`, `cid`, `mode`."""
+        path = self._strip_protocol(path)
+        root, _, below = path.partition("/")
+        with self._client() as client, _Missing(path):
+            return _info(path, client.look(root, below))
+
+    def ls(self, path: str, detail: bool = True, **_options: Any) -> list[Any]:  # noqa: ANN401
+        """What stands in a folder, or the file itself."""
+        path = self._strip_protocol(path)
+        root, _, below = path.partition("/")
+        itself = self.info(path)
+        found = [itself]
+        if itself["type"] == "directory":
+            with self._client() as client, _Missing(path):
+                entries = client.entries(root, below)
+            found = [_info(f"{path}/{entry['name']}", entry) for entry in entries]
+        return found if detail else [one["name"] for one in found]
+
+    def cat_file(
+        self,
+        path: str,
+        start: int | None = None,
+        end: int | None = None,
+        **_options: Any,  # noqa: ANN401
+    ) -> bytes:
+        """Bytes of a file, from `start` to before `end`; negative ones count from its end."""
+        path = self._strip_protocol(path)
+        root, _, below = path.partition("/")
+        if (start or 0) < 0 or (end or 0) < 0:
+            size = self.info(path)["size"]
+            start = max(0, size + start) if start is not None and start < 0 else start
+            end = max(0, size + end) if end is not None and end < 0 else end
+        first = start or 0
+        with self._client() as client, _Missing(path):
+            return client.read(root, below, first, None if end is None else max(0, end - first))
+
+    def checksum(self, path: str) -> str:
+        """The CID: it changes with every byte."""
+        return str(self.info(path)["cid"])
+
+    def ukey(self, path: str) -> str:
+        """The CID."""
+        return self.checksum(path)
+
+    def _open(
+        self,
+        path: str,
+        mode: str = "rb",
+        block_size: int | None = None,
+        autocommit: bool = True,
+        cache_options: dict[str, Any] | None = None,
+        **options: Any,  # noqa: ANN401
+    ) -> SwarmFile:
+        del autocommit
+        if mode != "rb":
+            message = f"{path}: what a CID names is not written"
+            raise OSError(message)
+        return SwarmFile(
+            self,
+            path,
+            mode,
+            block_size=block_size or BLOCK_BYTES,
+            cache_options=cache_options,
+            **options,
+        )
+
+    def _client(self) -> Client:
+        return Client(self._socket)
+
+
+class SwarmFile(AbstractBufferedFile):  # type: ignore[misc]
+    """One open file; reads ahead within `block_size`."""
+
+    def _fetch_range(self, start: int, end: int) -> bytes:
+        return bytes(self.fs.cat_file(self.path, start, end))
+
+
+class _Missing:
+    """Turns what the node does not find into what file systems raise."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, NotFoundError):
+            raise FileNotFoundError(f"swarm://{self._path}: {error.message}") from error  # noqa: EM102
+
+
+def _info(path: str, told: Info) -> Info:
+    return {
+        "name": path,
+        "type": _KINDS[told["kind"]],
+        "size": told["size"] if told["kind"] == "file" else 0,
+        "cid": told["cid"],
+        "mode": told["mode"],
+    }
+
+
+def _default_home() -> Path:
+    from swarm.config import Settings, default_settings_file
+
+    return Settings.build({}, os.environ, default_settings_file()).home

@@ -1,0 +1,95 @@
+"""`swarm car`: against a node that has content, over its real socket."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import trio
+
+import cli
+from storage import car, unixfs
+from storage import cid as cids
+from swarm.control.service import serve
+from tests.gateway.reading import ContentNode, open_pair
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """A peer that gives, and one that holds nothing behind a socket on SWARM_HOME, in a thread of their own."""
+    ready = threading.Event()
+    found = []
+
+    async def run():
+        async with open_pair() as (giver, taker, ranges), trio.open_nursery() as nursery:
+            socket = tmp_path / "home" / "control.sock"
+            await nursery.start(serve, ContentNode(taker, ranges), socket)
+            found.extend([giver, taker, trio.lowlevel.current_trio_token(), nursery.cancel_scope])
+            ready.set()
+
+    thread = threading.Thread(target=trio.run, args=(run,))
+    thread.start()
+    assert ready.wait(10)
+    giver, taker, token, scope = found
+    yield giver, taker
+    token.run_sync_soon(scope.cancel)
+    thread.join()
+
+
+@pytest.fixture
+def root(pair, tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "file").write_bytes(bytes(3 * 2**20))
+    (folder / "small").write_text("hello")
+    return unixfs.add_path(folder, pair[0].store).root
+
+
+def test_content_is_exported_and_imported_again(pair, root, swarm, tmp_path):
+    code, out, err = swarm("car", "export", f"ipfs://{cids.text(root)}", "-o", "out.car")
+    assert code == 0, err
+    assert out.endswith("out.car\n")
+    data = (tmp_path / "out.car").read_bytes()
+    assert data == b"".join(car.export([root], pair[0].store))
+    assert [path.name for path in tmp_path.iterdir() if "part" in path.name] == []
+    pair[1].store.chunks.clear()
+    code, out, err = swarm("car", "import", "out.car")
+    assert code == 0
+    assert out.endswith(f"{cids.text(root)}\n")
+    assert pair[1].store.pins() == {root: "out.car"}
+    assert pair[1].store.chunks == pair[0].store.chunks
+    assert swarm("car", "export", cids.text(root), "-o", "out.car")[0] == 4
+
+
+def test_a_root_that_is_not_whole_is_told_and_not_pinned(pair, root, swarm, tmp_path):
+    block = pair[0].store.get(root)
+    (tmp_path / "part.car").write_bytes(car.header([root]) + car.section(root, block))
+    code, out, err = swarm("car", "import", "part.car")
+    assert code == 0
+    assert out.endswith(f"{cids.text(root)}\n")
+    assert "is not pinned: chunk baf" in err
+    told = json.loads(swarm("car", "import", "part.car", "--json")[1])
+    assert told["new_bytes"] == 0
+    assert told["roots"][0]["missing"] is not None
+    assert pair[1].store.pins() == {}
+
+
+def test_a_file_that_is_no_car_is_refused(pair, root, swarm, tmp_path):
+    (tmp_path / "none.car").write_bytes(b"not a CAR file at all")
+    code, _, err = swarm("car", "import", "none.car")
+    assert code == 4
+    assert "CAR file" in err
+    assert swarm("car", "export", "none")[0] == 2
+
+
+@pytest.mark.slow
+def test_an_export_goes_to_standard_output(pair, root, tmp_path):
+    command = [sys.executable, "-m", "cli", "car", "export", cids.text(root), "-o", "-"]
+    done = subprocess.run(
+        command, cwd=Path(cli.__file__).parents[1], capture_output=True, check=True
+    )
+    assert done.stdout == b"".join(car.export([root], pair[0].store))

@@ -1,0 +1,340 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+import trio
+
+from protocols.bitswap import lines, service
+from protocols.bitswap.errors import NotHeldError, StalledError, TooLargeError
+from protocols.bitswap.messages import OLDEST, Entry, Message, block_frame, encode
+from protocols.transport import StreamError, UnreachableError
+from storage import cid as cids
+from storage.errors import QuotaError
+from storage.unixfs import add_path, read_file
+
+MB = 2**20
+
+
+def entry(cid, **kinds) -> Entry:
+    return Entry(bytes(cid), **kinds)
+
+
+def publish(node, tmp_path, size: int = 3 * MB + 5):
+    (tmp_path / "file").write_bytes(os.urandom(size))
+    return add_path(tmp_path / "file", node.store).root
+
+
+def test_a_file_is_fetched_and_fetched_again_for_nothing(in_world, tmp_path):
+    async def test(world):
+        one, two = await world.node(), await world.node()
+        root = publish(one, tmp_path)
+        told = []
+        fetched = await two.bitswap.fetch(root, [one.peer], lambda *seen: told.append(seen))
+        assert b"".join(read_file(root, two.store)) == (tmp_path / "file").read_bytes()
+        assert fetched.chunks == 5
+        assert fetched.from_peers == {one.peer: fetched.bytes}
+        assert told[-1] == (fetched.bytes, fetched.bytes)
+        assert (await two.bitswap.fetch(root, [one.peer])).chunks == 0
+
+    in_world(test)
+
+
+def test_a_fetch_goes_on_where_another_stopped(in_world, tmp_path):
+    async def test(world):
+        one, two = await world.node(), await world.node()
+        root = publish(one, tmp_path)
+        some = [cid for cid in one.store.chunks if cid != root][:2]
+        two.store.put_many([(cid, one.store.get(cid)) for cid in (root, *some)])
+        assert (await two.bitswap.fetch(root, [one.peer])).chunks == 2
+
+    in_world(test)
+
+
+def test_two_halves_come_from_two_peers(in_world, tmp_path):
+    async def test(world):
+        one, half, other = await world.node(), await world.node(), await world.node()
+        root = publish(one, tmp_path)
+        named = list(one.store.chunks.items())
+        half.store.put_many(named[::2])
+        other.store.put_many(named[1::2])
+        two = await world.node()
+        fetched = await two.bitswap.fetch(root, [half.peer, other.peer])
+        assert set(fetched.from_peers) == {half.peer, other.peer}
+
+    in_world(test)
+
+
+def test_a_peer_is_answered_on_a_stream_of_our_own(in_world):
+    async def test(world):
+        node, puppet = await world.node(), world.puppet()
+        held, asked = node.hold(b"held", b"asked")
+        await puppet.want(node, entry(held), entry(asked, have=True))
+        assert (await puppet.next()).presences == ((bytes(asked), True),)
+        assert await puppet.blocks(1) == [held]
+        assert puppet.streams == 1
+
+    in_world(test)
+
+
+def test_a_stream_with_nothing_left_to_say_is_closed_and_another_opened(in_world):
+    async def test(world):
+        node, puppet = await world.node(), world.puppet()
+        one, two = node.hold(b"one", b"two")
+        await puppet.want(node, entry(one))
+        assert await puppet.blocks(1) == [one]
+        await trio.sleep(lines.LINGER_SECONDS * 2)
+        await puppet.want(node, entry(two))
+        assert await puppet.blocks(1) == [two]
+        assert puppet.streams == 2
+
+    in_world(test)
+
+
+def test_what_is_not_held_is_told_and_sent_once_it_arrives(in_world):
+    async def test(world):
+        node, puppet = await world.node(), world.puppet()
+        late, quiet = cids.of_raw(b"late"), cids.of_raw(b"quiet")
+        await puppet.want(node, entry(late, dont_have=True), entry(quiet))
+        assert (await puppet.next()).presences == ((bytes(late), False),)
+        node.hold(b"late", b"quiet")
+        assert set(await puppet.blocks(2)) == {late, quiet}
+
+    in_world(test)
+
+
+def test_a_chunk_that_was_fetched_is_sent_on_to_who_waits_for_it(in_world, tmp_path):
+    async def test(world):
+        source, node, puppet = await world.node(), await world.node(), world.puppet()
+        root = publish(source, tmp_path, 100)
+        await puppet.want(node, entry(root, have=True))
+        await node.bitswap.fetch(root, [source.peer])
+        assert (await puppet.next()).presences == ((bytes(root), True),)
+
+    in_world(test)
+
+
+def test_a_slow_reader_holds_up_nobody_and_little_memory(in_world, monkeypatch):
+    async def test(world):
+        node, slow, quick = await world.node(), world.puppet(), world.puppet()
+        slow.is_deaf = True
+        wanted = node.hold(*(os.urandom(MB) for _ in range(8)))
+        read = []
+        get = node.store.get
+        monkeypatch.setattr(node.store, "get", lambda cid: read.append(cid) or get(cid))
+        await slow.want(node, *(entry(cid) for cid in wanted))
+        await trio.sleep(1)
+        assert len(read) == 2, "one batch, whatever is wanted"
+        await slow.want(node, entry(wanted[5], cancel=True))
+        await quick.want(node, entry(wanted[0]))
+        assert await quick.blocks(1) == [wanted[0]]
+        await trio.sleep(lines.SEND_SECONDS + 1)
+        assert slow.peer not in node.bitswap._ways, "given up"
+
+    in_world(test)
+
+
+def test_a_cancel_stops_what_was_not_sent_yet(in_world):
+    async def test(world):
+        node, puppet = await world.node(), world.puppet()
+        wanted = node.hold(*(os.urandom(MB) for _ in range(6)))
+        world.network.stall(node.peer, puppet.peer)
+        await puppet.want(node, *(entry(cid) for cid in wanted))
+        await trio.sleep(1)
+        await puppet.want(node, *(entry(cid, cancel=True) for cid in wanted))
+        await trio.sleep(1)
+        world.network.heal()
+        assert len(await puppet.blocks(2)) == 2
+        assert await puppet.is_told_nothing()
+
+    in_world(test)
+
+
+def test_a_full_list_replaces_what_was_wanted(in_world):
+    async def test(world):
+        node, puppet = await world.node(), world.puppet()
+        await puppet.want(node, entry(cids.of_raw(b"one")))
+        await puppet.want(node, entry(cids.of_raw(b"two")), full=True)
+        await trio.sleep(1)
+        node.hold(b"one", b"two")
+        assert await puppet.blocks(1) == [cids.of_raw(b"two")]
+        assert await puppet.is_told_nothing()
+
+    in_world(test)
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"\x05hello",
+        b"\xff" * 9,
+        b"\x03\x0a\x7f\x00",
+        block_frame(bytes(cids.of_raw(b"")), bytes(MB)),
+    ],
+    ids=["no protobuf", "no length", "cut short", "a large frame of one that was asked nothing"],
+)
+def test_garbage_resets_its_stream_and_no_other(in_world, garbage):
+    async def test(world):
+        node, puppet = await world.node(), world.puppet()
+        (held,) = node.hold(b"held")
+        good = await puppet.open(node)
+        bad = await puppet.say(node, garbage)
+        with pytest.raises(StreamError):
+            await bad.receive_some()
+        await good.send_all(encode(Message((entry(held),))))
+        assert await puppet.blocks(1) == [held]
+
+    in_world(test)
+
+
+def test_a_wrong_block_is_dropped_and_its_sender_noted(in_world):
+    async def test(world):
+        node, puppet = await world.node(), world.puppet()
+        wanted = cids.of_raw(b"right")
+        async with trio.open_nursery() as nursery:
+
+            async def fetch() -> None:
+                await node.bitswap.fetch(wanted, [puppet.peer])
+
+            nursery.start_soon(fetch)
+            assert [one.wire for one in (await puppet.next()).entries] == [bytes(wanted)]
+            await puppet.say(node, block_frame(bytes(wanted), b"wrong") + b"wrong")
+            await trio.sleep(1)
+            assert node.store.chunks == {}
+            ((peer, reason),) = node.complaints
+            assert peer == puppet.peer
+            assert cids.text(cids.of_raw(b"wrong")) in reason
+            await puppet.say(node, block_frame(bytes(wanted), b"right") + b"right")
+        assert node.store.get(wanted) == b"right"
+
+    in_world(test)
+
+
+def test_a_chunk_that_comes_late_or_twice_is_no_misbehaviour(in_world):
+    async def test(world):
+        node, puppet = await world.node(), world.puppet()
+        wanted = cids.of_raw(b"right")
+        frame = block_frame(bytes(wanted), b"right") + b"right"
+        with trio.move_on_after(1):
+            await node.bitswap.fetch(wanted, [puppet.peer])
+        assert [one.cancel for one in (await puppet.next()).entries] == [False]
+        assert [one.cancel for one in (await puppet.next()).entries] == [True]
+        await puppet.say(node, frame, frame)
+        await trio.sleep(1)
+        assert node.complaints == []
+        assert node.store.chunks == {}
+
+    in_world(test)
+
+
+def test_a_silent_peer_is_asked_again(in_world):
+    async def test(world):
+        node, puppet = await world.node(), world.puppet()
+        wanted = cids.of_raw(b"right")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(node.bitswap.fetch, wanted, [puppet.peer])
+            await puppet.next()
+            assert (await puppet.next()).entries[0].wire == wanted
+            await puppet.say(node, block_frame(bytes(wanted), b"right") + b"right")
+
+    in_world(test)
+
+
+def test_a_lost_connection_is_opened_again_and_the_fetch_goes_on(in_world, tmp_path):
+    async def test(world):
+        one, two = await world.node(), await world.node()
+        root = publish(one, tmp_path)
+        world.network.stall(one.peer, two.peer)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(two.bitswap.fetch, root, [one.peer])
+            await trio.sleep(0.5)
+            world.network.sever(one.peer, two.peer)
+            await trio.sleep(0.5)
+            world.network.heal()
+        assert b"".join(read_file(root, two.store)) == (tmp_path / "file").read_bytes()
+
+    in_world(test)
+
+
+def test_what_nobody_has_is_said_to_be_missing_and_by_whom(in_world):
+    async def test(world):
+        one, two = await world.node(), await world.node()
+        wanted = cids.of_raw(b"nowhere")
+        with pytest.raises(NotHeldError, match=f"{one.peer} does not have"):
+            await two.bitswap.fetch(wanted, [one.peer])
+        assert two.store.usage().reserved == 0
+
+    in_world(test)
+
+
+def test_a_peer_that_cannot_be_reached_is_named(in_world):
+    async def test(world):
+        node, away = await world.node(), world.transport()
+        world.network.leave(away.me)
+        with pytest.raises(StalledError, match=f"{away.me} cannot be reached"):
+            await node.bitswap.fetch(cids.of_raw(b"x"), [away.me])
+
+    in_world(test)
+
+
+def test_a_peer_that_stops_in_the_middle_is_a_stall(in_world, tmp_path):
+    async def test(world):
+        one, two, puppet = await world.node(), await world.node(), world.puppet()
+        root = publish(one, tmp_path)
+        two.store.put_many([(root, one.store.get(root))])
+        with pytest.raises(StalledError, match="silent 3 times"):
+            await two.bitswap.fetch(root, [puppet.peer])
+
+    in_world(test)
+
+
+def test_content_that_is_too_large_or_does_not_fit_is_refused(in_world, tmp_path):
+    async def test(world):
+        one, two, small = await world.node(), await world.node(), await world.node(limit=MB)
+        root = publish(one, tmp_path)
+        with pytest.raises(TooLargeError):
+            await two.bitswap.fetch(root, [one.peer], max_bytes=MB)
+        with pytest.raises(QuotaError):
+            await small.bitswap.fetch(root, [one.peer])
+        assert small.store.usage().reserved == 0
+
+    in_world(test)
+
+
+def test_a_peer_of_the_oldest_version_is_served_and_asked(in_world):
+    async def test(world):
+        node, puppet = await world.node(), world.puppet(protocols=(OLDEST,))
+        held = cids.of_dag_pb(b"")
+        node.store.put_many([(held, b"")])
+        stream = await puppet.transport.open_stream(node.peer, OLDEST)
+        await stream.send_all(encode(Message((Entry(held[2:]),))))
+        assert await puppet.blocks(1) == [held]
+
+    in_world(test)
+
+
+def test_the_peer_that_was_silent_the_longest_makes_room_for_a_new_one(in_world, monkeypatch):
+    async def test(world):
+        monkeypatch.setattr(service, "MAX_PEERS", 2)
+        node = await world.node()
+        puppets = [world.puppet() for _ in range(3)]
+        late = cids.of_raw(b"late")
+        for puppet in puppets:
+            await puppet.want(node, entry(late))
+            await trio.sleep(0.1)
+        node.hold(b"late")
+        for puppet in puppets[1:]:
+            assert await puppet.blocks(1) == [late]
+        assert await puppets[0].is_told_nothing()
+
+    in_world(test)
+
+
+def test_a_peer_that_speaks_no_bitswap_is_told_at_once(in_world):
+    async def test(world):
+        node, other = await world.node(), world.transport()
+        line = node.bitswap._line(other.me)
+        with pytest.raises(UnreachableError, match="does not speak"):
+            await line.open()
+
+    in_world(test)

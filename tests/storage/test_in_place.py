@@ -1,0 +1,131 @@
+"""Files that are published where they lie: nothing is copied, and what changes is noticed."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from storage import unixfs
+from storage.collection import Collector
+from storage.dag import links
+from storage.errors import ChangedFileError, ChunkNotFoundError
+from storage.memory import MemoryBlockstore
+from storage.walk import damaged_below, missing_below
+from tests.storage.trees import accounted, open_store
+
+MIB = 2**20
+
+
+@pytest.fixture(params=["memory", "segments"])
+def store(request, tmp_path):
+    store = MemoryBlockstore() if request.param == "memory" else open_store(tmp_path / "chunks")
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def disk_store(tmp_path):
+    store = open_store(tmp_path / "chunks", segment_bytes=64 * MIB)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "big").write_bytes(os.urandom(2 * MIB + 500))
+    (folder / "small").write_bytes(b"small")
+    (folder / "empty").write_bytes(b"")
+    return folder
+
+
+def test_the_root_is_the_same_and_the_content_is_not_copied(store, folder):
+    copied = unixfs.hash_path(folder)
+    added = unixfs.add_path(folder, store, in_place=True)
+    assert (added.root, added.size, added.chunks) == (copied.root, copied.size, copied.chunks)
+    usage = store.usage()
+    assert usage.in_place == 2 * MIB + 505
+    assert usage.used < 5_000
+    assert list(missing_below(added.root, store, links)) == []
+    big = unixfs.resolve(added.root, "big", store)
+    assert b"".join(unixfs.read_file(big, store)) == (folder / "big").read_bytes()
+    assert store.changed_files() == []
+    assert store.verify() == []
+    assert unixfs.add_path(folder, store, in_place=True).new_bytes == 0
+    assert store.usage() == usage
+
+
+@pytest.mark.parametrize("change", ["bytes", "same time", "shorter", "gone", "replaced by a link"])
+def test_a_changed_file_is_noticed_named_and_forgotten(store, folder, change):
+    added = unixfs.add_path(folder, store, in_place=True)
+    path = folder / "big"
+    before = path.stat()
+    data = bytearray(path.read_bytes())
+    data[5] ^= 1
+    match change:
+        case "bytes":
+            path.write_bytes(data)
+        case "same time":
+            with path.open("r+b") as file:
+                file.write(data[:10])
+            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        case "shorter":
+            path.write_bytes(b"short")
+        case "gone":
+            path.unlink()
+        case _:
+            path.rename(folder / "moved")
+            path.symlink_to(folder / "moved")
+    if change != "same time":
+        assert store.changed_files() == [str(path)]
+    big = unixfs.resolve(added.root, "big", store)
+    leaf = links(big, store.get(big))[0].cid
+    with pytest.raises(ChangedFileError, match=str(path)):
+        store.get(leaf)
+    with pytest.raises(ChunkNotFoundError):
+        store.get(leaf)
+    assert leaf in damaged_below(added.root, store, links)
+    small = unixfs.resolve(added.root, "small", store)
+    assert store.get(small) == b"small"
+
+
+def test_a_file_that_was_only_touched_still_serves(store, folder):
+    added = unixfs.add_path(folder, store, in_place=True)
+    os.utime(folder / "big", ns=(1, 1))
+    assert store.changed_files() == [str(folder / "big")]
+    big = unixfs.resolve(added.root, "big", store)
+    assert b"".join(unixfs.read_file(big, store)) == (folder / "big").read_bytes()
+
+
+def test_a_copy_is_made_where_one_is_asked_for(disk_store, folder):
+    added = unixfs.add_path(folder, disk_store, in_place=True)
+    assert unixfs.add_path(folder, disk_store).new_bytes == 2 * MIB + 505
+    (folder / "big").unlink()
+    assert disk_store.verify() == []
+    assert list(missing_below(added.root, disk_store, links)) == []
+
+
+def test_references_are_collected_and_survive_opening_again(disk_store, folder, tmp_path):
+    kept = unixfs.add_path(folder / "big", disk_store, in_place=True)
+    disk_store.pin(kept.root, "kept")
+    unixfs.add_path(folder / "small", disk_store, in_place=True)
+    with disk_store.lease("publish"):
+        found = unixfs.add_path(folder / "empty", disk_store, in_place=True)
+        Collector(disk_store, dead_share=0.0).run_once()
+        assert disk_store.has(found.root)
+        assert disk_store.usage().in_place == 2 * MIB + 500
+    Collector(disk_store, dead_share=0.0).run_once()
+    assert not disk_store.has(found.root)
+    assert accounted(disk_store)
+    assert disk_store.usage().pinned == sum(
+        disk_store.size(cid)
+        for cid in [kept.root, *{link.cid for link in links(kept.root, disk_store.get(kept.root))}]
+    )
+    disk_store.close()
+    again = open_store(tmp_path / "chunks")
+    assert b"".join(unixfs.read_file(kept.root, again)) == (folder / "big").read_bytes()
+    assert again.usage().in_place == 2 * MIB + 500
+    assert accounted(again)
+    again.close()

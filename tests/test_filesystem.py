@@ -1,0 +1,151 @@
+"""The swarm through fsspec: what pandas, pyarrow and datasets see, and how little of it is fetched."""
+
+from __future__ import annotations
+
+import random
+
+import fsspec
+import pytest
+import trio
+
+from storage import cid as cids
+from storage import unixfs
+from swarm.control.service import serve
+from swarm.filesystem import SwarmFileSystem
+from tests.gateway.reading import ContentNode, open_pair
+
+MIB = 2**20
+ROWS = 400_000
+fsspec.register_implementation("swarm", SwarmFileSystem, clobber=True)
+
+
+@pytest.fixture
+async def swarm(tmp_path, nursery):
+    """Publishes a folder at one peer; gives a file system that asks another, which holds nothing."""
+    async with open_pair() as (giver, taker, ranges):
+        home = tmp_path / "home"
+        await nursery.start(serve, ContentNode(taker, ranges), home / "control.sock")
+
+        async def ask(work):
+            filesystem = SwarmFileSystem(home=str(home), skip_instance_cache=True)
+            return await trio.to_thread.run_sync(work, filesystem)
+
+        def publish(path):
+            return cids.text(unixfs.add_path(path, giver.store).root)
+
+        ask.publish, ask.taker, ask.giver, ask.home = publish, taker, giver, home
+        yield ask
+        nursery.cancel_scope.cancel()
+
+
+def held(node) -> int:
+    return sum(len(data) for data in node.store.chunks.values())
+
+
+@pytest.fixture
+def folder(tmp_path):
+    path = tmp_path / "data"
+    (path / "train").mkdir(parents=True)
+    (path / "train" / "large file.bin").write_bytes(random.Random(9).randbytes(3 * MIB + 5))
+    (path / "train" / "empty").touch()
+    (path / "card.md").write_text("# card")
+    (path / "link").symlink_to("card.md")
+    return path
+
+
+async def test_a_folder_is_listed_walked_and_looked_at(swarm, folder):
+    root = swarm.publish(folder)
+
+    def look(fs):
+        assert fs.ls(f"swarm://{root}", detail=False) == [
+            f"{root}/card.md",
+            f"{root}/link",
+            f"{root}/train",
+        ]
+        assert [one["type"] for one in fs.ls(root)] == ["file", "link", "directory"]
+        assert fs.info(f"swarm://{root}/train/large file.bin")["size"] == 3 * MIB + 5
+        assert fs.find(f"{root}/train") == [f"{root}/train/empty", f"{root}/train/large file.bin"]
+        assert fs.glob(f"{root}/train/*.bin") == [f"{root}/train/large file.bin"]
+        assert fs.isdir(f"{root}/train")
+        assert not fs.exists(f"{root}/none")
+        assert fs.checksum(f"{root}/card.md") == cids.text(cids.of_raw(b"# card"))
+        for call in (fs.info, fs.ls, fs.cat_file):
+            with pytest.raises(FileNotFoundError):
+                call(f"{root}/none")
+        with pytest.raises(OSError, match="not written"):
+            fs.open(f"{root}/new", "wb")
+
+    await swarm(look)
+
+
+async def test_bytes_are_read_in_ranges_and_through_open_files(swarm, folder):
+    root = swarm.publish(folder)
+    path = f"{root}/train/large file.bin"
+    data = (folder / "train" / "large file.bin").read_bytes()
+
+    def read(fs):
+        for start, end in ((0, 10), (MIB - 1, MIB + 1), (3 * MIB, None), (-5, None), (10, -10)):
+            assert fs.cat_file(path, start, end) == data[start:end]
+        assert fs.cat_file(path, 4 * MIB, 5 * MIB) == fs.cat_file(path, 5, 5) == b""
+        assert fs.cat_file(f"{root}/train/empty") == b""
+        assert fs.cat_file(path) == data
+        with fs.open(path) as file:
+            file.seek(2 * MIB)
+            assert file.read(100) == data[2 * MIB :][:100]
+        fs.get(f"{root}/train", str(folder.parent / "copy"), recursive=True)
+        assert (folder.parent / "copy" / "large file.bin").read_bytes() == data
+
+    await swarm(read)
+
+
+@pytest.fixture
+def table(tmp_path):
+    """A file of two columns, of which one is nearly all of it."""
+    pyarrow = pytest.importorskip("pyarrow")
+    import numpy as np
+    import pyarrow.parquet as parquet
+
+    rng = np.random.default_rng(1)
+    pixels = pyarrow.array(rng.random(ROWS * 8, dtype="float32"))
+    made = pyarrow.table(
+        {
+            "label": rng.integers(0, 10, ROWS).astype("int8"),
+            "image": pyarrow.FixedSizeListArray.from_arrays(pixels, 8),
+        }
+    )
+    path = tmp_path / "table" / "train"
+    path.mkdir(parents=True)
+    parquet.write_table(made, path / "0001.parquet", row_group_size=ROWS)
+    return tmp_path / "table"
+
+
+@pytest.mark.slow
+async def test_a_column_is_read_without_the_others(swarm, table):
+    pandas = pytest.importorskip("pandas")
+    file = table / "train" / "0001.parquet"
+    url = f"swarm://{swarm.publish(table)}/train/0001.parquet"
+    options = {"home": str(swarm.home)}
+
+    def read(_):
+        return pandas.read_parquet(url, columns=["label"], storage_options=options)
+
+    found = await swarm(read)
+    assert found.equals(pandas.read_parquet(file, columns=["label"]))
+    assert held(swarm.taker) < 3 * MIB < 10 * MIB < file.stat().st_size
+
+
+@pytest.mark.slow
+async def test_datasets_loads_from_the_swarm_without_another_network(swarm, table, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    url = f"swarm://{swarm.publish(table)}/train/0001.parquet"
+
+    def load(_):
+        loaded = datasets.load_dataset(
+            "parquet",
+            data_files={"train": url},
+            storage_options={"home": str(swarm.home)},
+            cache_dir=str(tmp_path / "cache"),
+        )
+        return loaded["train"].num_rows, loaded["train"].column_names
+
+    assert await swarm(load) == (ROWS, ["label", "image"])

@@ -1,0 +1,126 @@
+"""Versions between two nodes, without the command line: long histories, hostile blocks, refused names."""
+
+from __future__ import annotations
+
+import cbor2
+import pytest
+
+from protocols.exchange.errors import ContentTooLargeError
+from storage import cid as cids
+from storage.importer import add_path
+from swarm.errors import RefusedError
+from swarm.versions.commit import MAX_COMMIT_BYTES, CommitError, encode, make
+from swarm.versions.working import find_marker
+from tests.protocols.exchange.conftest import open_neighbourhood
+from tests.versions.world import ALICE, BOB, TREE, Names, silent, versions_of, write
+
+
+def history(store, root, count):
+    """A line of commits in a store; the newest."""
+    parents = []
+    for number in range(count):
+        commit = make(ALICE, root, parents, f"m{number}", number)
+        parents = [(commit.cid, commit)]
+        store.put_many([(commit.cid, encode(commit))])
+    return parents[0][0]
+
+
+async def test_a_history_longer_than_a_walk_is_deep_comes_block_by_block(tmp_path):
+    async with open_neighbourhood() as near:
+        giver, taker = await near.node(), await near.node()
+        old = add_path(write(tmp_path / "old", {"a": "old"}), giver.store).root
+        new = add_path(write(tmp_path / "new", {"a": "new"}), giver.store).root
+        middle = history(giver.store, old, 100)
+        versions = versions_of(giver, ALICE, tmp_path / "home", Names())
+        parent = await versions._source.commit(middle)
+        head = make(ALICE, new, [(middle, parent)], "the newest", 0)
+        giver.store.put_many([(head.cid, encode(head))])
+        theirs = versions_of(taker, BOB, tmp_path / "theirs", Names())
+        stages = []
+        got = await theirs.checkout(
+            None,
+            tmp_path,
+            cids.text(head.cid),
+            tmp_path / "out",
+            lambda stage, *_: stages.append(stage),
+        )
+        assert (got["dataset"], got["commit"]) == (None, cids.text(head.cid))
+        assert (tmp_path / "out" / "a").read_text() == "new"
+        assert find_marker(tmp_path / "out") is None  # a commit of no dataset of this node
+        assert stages.count("history") == 100
+        assert taker.store.has(middle)
+        assert not taker.store.has(old)
+
+
+async def test_a_block_too_large_for_a_commit_is_refused_and_not_kept(tmp_path):
+    async with open_neighbourhood() as near:
+        giver, taker = await near.node(), await near.node()
+        block = cbor2.dumps({"kind": "swarm/commit/1", "message": "m" * MAX_COMMIT_BYTES})
+        cid = cids.of_dag_cbor(block)
+        giver.store.put_many([(cid, block)])
+        versions = versions_of(taker, BOB, tmp_path, Names())
+        with pytest.raises(ContentTooLargeError):
+            await versions.log(None, cids.text(cid), 1, silent)
+        assert not taker.store.has(cid)
+
+
+async def test_a_parent_that_is_no_commit_is_named(tmp_path):
+    async with open_neighbourhood() as near:
+        node = await near.node()
+        junk = cbor2.dumps({"kind": "something else"}, canonical=True)
+        parent = cids.of_dag_cbor(junk)
+        made_up = make(ALICE, TREE, [], "first", 0)
+        child = make(BOB, TREE, [(parent, made_up)], "child", 0)
+        node.store.put_many([(parent, junk), (child.cid, encode(child))])
+        versions = versions_of(node, BOB, tmp_path, Names())
+        with pytest.raises(CommitError, match=cids.text(parent)):
+            await versions.log(None, cids.text(child.cid), 9, silent)
+
+
+async def test_a_refused_name_leaves_the_commit_and_says_so(tmp_path):
+    class Taken(Names):
+        async def point(self, name, published):
+            raise RefusedError(f"the name {name!r} belongs to another", "choose another name")
+
+    async with open_neighbourhood() as near:
+        node = await near.node()
+        versions = versions_of(node, ALICE, tmp_path / "home", Taken())
+        folder = write(tmp_path / "plays", {"a": "1"})
+        await versions.init("plays", folder)
+        with pytest.raises(RefusedError, match="belongs to another; the commit bafyrei") as raised:
+            await versions.commit(folder, "first", silent, publish=True)
+        head = (await versions.log(folder, "HEAD", 1, silent))["commits"][0]["commit"]
+        assert head in raised.value.message
+        assert raised.value.hint == "choose another name"
+
+
+async def test_the_tree_of_a_commit_is_found_on_another_node(tmp_path):
+    async with open_neighbourhood() as near:
+        giver, taker = await near.node(), await near.node()
+        root = add_path(write(tmp_path / "files", {"a": "1"}), giver.store).root
+        head = history(giver.store, root, 2)
+        versions = versions_of(taker, BOB, tmp_path, Names())
+        assert await versions.tree_of(head, silent) == root
+        assert await versions.tree_of(root, silent) == root
+
+
+async def test_a_crash_between_branch_and_folder_is_mended_by_a_checkout(tmp_path):
+    async with open_neighbourhood() as near:
+        node = await near.node()
+        versions = versions_of(node, ALICE, tmp_path / "home", Names())
+        folder = write(tmp_path / "plays", {"a": "1"})
+        await versions.init("plays", folder)
+        await versions.commit(folder, "first", silent)
+        marker = (folder / ".swarm-dataset").read_bytes()
+        write(folder, {"a": "2"})
+        await versions.commit(folder, "second", silent)
+        (folder / ".swarm-dataset").write_bytes(
+            marker
+        )  # the branch has moved, the folder does not know
+        write(folder, {"a": "2"})
+        with pytest.raises(RefusedError, match="not where this folder left it"):
+            await versions.commit(folder, "third", silent)
+        got = await versions.checkout(folder, tmp_path, "main", None, silent)
+        assert (got["written"], got["branch"]) == (0, "main")
+        write(folder, {"a": "3"})
+        assert (await versions.commit(folder, "third", silent))["height"] == 3
