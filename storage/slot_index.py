@@ -112,6 +112,11 @@ class SlotIndex:
             _pending(row) for row in self._database.execute("SELECT * FROM pending ORDER BY number")
         ]
 
+    def count_pending(self) -> int:
+        """How many slots wait."""
+        row = self._one("SELECT count(*) FROM pending")
+        return 0 if row is None else int(row[0])
+
     def add_pending(self, slot: int, label: Label, file: str) -> None:
         """Let a slot's next form wait, in place of another that did."""
         self._database.execute(

@@ -103,12 +103,31 @@ def verify_label(root: bytes, slots: int, label: bytes, slot: int, path: list[by
     return len(label) == LABEL_BYTES and merkle.verify(root, label, slot, slots, path)
 
 
-class SlotTree:
-    """The hashes above the labels, in memory: 64 bytes a slot, which is 32 MB for 500 GB.
+class Changes:
+    """Labels that differ from those in a tree, so that a version is proven without being built.
 
-    `changes` of a method are hashes of labels that differ from those in the tree, by slot: a version that is not
-    the tree's own is asked for without being built.
+    Good for as long as the tree changes by appending only: what was hashed once is remembered.
+
+    Args:
+        hashes: Of the labels that differ (`merkle.leaf_hash`), by slot.
     """
+
+    def __init__(self, hashes: Mapping[int, bytes]) -> None:
+        self.nodes = {(0, slot): hashed for slot, hashed in hashes.items()}
+        self._above: dict[int, set[int]] = {0: set(hashes)}
+
+    def touch(self, level: int, index: int) -> bool:
+        """Whether a node is above a label that differs."""
+        if level not in self._above:
+            self._above[level] = {slot >> level for slot in self._above[0]}
+        return index in self._above[level]
+
+
+_NONE: Final = Changes({})
+
+
+class SlotTree:
+    """The hashes above the labels, in memory: 64 bytes a slot, which is 31 MB for 500 GB."""
 
     def __init__(self) -> None:
         self._levels: list[bytearray] = [bytearray()]
@@ -145,15 +164,13 @@ class SlotTree:
         while len(self._levels) > 1 and not self._levels[-1]:
             self._levels.pop()
 
-    def root(self, slots: int, changes: Mapping[int, bytes] | None = None) -> bytes:
+    def root(self, slots: int, changes: Changes = _NONE) -> bytes:
         """The root over the first `slots` labels."""
         if slots == 0:
             return merkle.root([])
-        return self._node((slots - 1).bit_length(), 0, slots, _Changed(changes))
+        return self._node((slots - 1).bit_length(), 0, slots, changes)
 
-    def prove(
-        self, slot: int, slots: int, changes: Mapping[int, bytes] | None = None
-    ) -> list[bytes]:
+    def prove(self, slot: int, slots: int, changes: Changes = _NONE) -> list[bytes]:
         """The hashes from a label to the root over the first `slots`, the lowest first.
 
         Raises:
@@ -162,44 +179,31 @@ class SlotTree:
         if not 0 <= slot < slots <= len(self):
             message = f"there is no slot {slot} among {slots}"
             raise IndexError(message)
-        changed = _Changed(changes)
         path = []
         level, last = 0, slots - 1
         while last:
             if slot ^ 1 <= last:
-                path.append(self._node(level, slot ^ 1, slots, changed))
+                path.append(self._node(level, slot ^ 1, slots, changes))
             level, slot, last = level + 1, slot >> 1, last >> 1
         return path
 
-    def _node(self, level: int, index: int, slots: int, changed: _Changed) -> bytes:
+    def _node(self, level: int, index: int, slots: int, changes: Changes) -> bytes:
         """The hash over slots `index << level` and on, as many as there are below that node of `slots`."""
-        whole = (index + 1) << level <= slots
-        if whole and not changed.touches(level, index):
-            return self._at(level, index)
-        if level == 0:
-            return changed.hashes[index]
-        left = self._node(level - 1, 2 * index, slots, changed)
-        if (2 * index + 1) << (level - 1) >= slots:
-            return left
-        return node_hash(left, self._node(level - 1, 2 * index + 1, slots, changed))
+        is_whole = (index + 1) << level <= slots
+        if is_whole:
+            if not changes.touch(level, index):
+                return self._at(level, index)
+            if (level, index) in changes.nodes:
+                return changes.nodes[level, index]
+        hashed = self._node(level - 1, 2 * index, slots, changes)
+        if (2 * index + 1) << (level - 1) < slots:
+            hashed = node_hash(hashed, self._node(level - 1, 2 * index + 1, slots, changes))
+        if is_whole:
+            changes.nodes[level, index] = hashed
+        return hashed
 
     def _at(self, level: int, index: int) -> bytes:
         return bytes(self._levels[level][index * HASH_BYTES : (index + 1) * HASH_BYTES])
 
     def _put(self, level: int, index: int, hashed: bytes) -> None:
         self._levels[level][index * HASH_BYTES : (index + 1) * HASH_BYTES] = hashed
-
-
-class _Changed:
-    """Which nodes of the tree are above a changed label."""
-
-    def __init__(self, changes: Mapping[int, bytes] | None) -> None:
-        self.hashes = changes or {}
-        self._above: dict[int, set[int]] = {}
-
-    def touches(self, level: int, index: int) -> bool:
-        if not self.hashes:
-            return False
-        if level not in self._above:
-            self._above[level] = {slot >> level for slot in self.hashes}
-        return index in self._above[level]

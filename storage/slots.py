@@ -31,8 +31,17 @@ from storage.errors import (
 )
 from storage.sealing import SLOT_BYTES, SLOT_LEAVES, seal, slot_key, unseal
 from storage.slot_files import DamagedSlotError, SlotFiles
-from storage.slot_index import ROW_BYTES, SlotIndex, Version
-from storage.slot_tree import MAX_SLOTS, Label, SlotTree, holds, named, slot_leaves, slot_root
+from storage.slot_index import ROW_BYTES, Pending, SlotIndex, Version
+from storage.slot_tree import (
+    MAX_SLOTS,
+    Changes,
+    Label,
+    SlotTree,
+    holds,
+    named,
+    slot_leaves,
+    slot_root,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -127,6 +136,7 @@ class SlotStore:
         self._lock = threading.RLock()
         self._seal_lock = threading.RLock()
         self._tree = SlotTree()
+        self._changes = Changes({})
         self._files = SlotFiles(folder)
         owner = canonical.encode([1, public_key, chain_id, log_n, passes])
         self._index = SlotIndex(folder, owner)
@@ -144,7 +154,7 @@ class SlotStore:
     def bytes_used(self) -> int:
         """What the slots take on the disk, those that wait to be put in and the database included."""
         with self._lock:
-            return (len(self) + len(self._index.all_pending())) * (SLOT_BYTES + ROW_BYTES)
+            return (len(self) + self._index.count_pending()) * (SLOT_BYTES + ROW_BYTES)
 
     @property
     def settled(self) -> Version:
@@ -315,14 +325,11 @@ class SlotStore:
             if not self.settled.slots <= count <= len(self):
                 message = f"{count} slots cannot be staged: {self.settled.slots} to {len(self)} can"
                 raise StorageError(message)
-            waiting = {
-                one.slot: merkle.leaf_hash(one.label.encode())
-                for one in self._index.all_pending()
-                if one.slot < count
-            }
-            version = Version(self._tree.root(count, waiting), count)
+            changes = _changes([one for one in self._index.all_pending() if one.slot < count])
+            version = Version(self._tree.root(count, changes), count)
             with self._index.transaction():
                 self._index.stage(version)
+            self._changes = changes
             return version
 
     def unstage(self) -> None:
@@ -423,6 +430,7 @@ class SlotStore:
             raise LogError(message)
         if staged is not None and self._index.is_applying:
             self._apply(staged)
+        self._changes = _changes([one for one in self._index.all_pending() if one.staged])
         self._trim()
 
     def _apply(self, staged: Version) -> None:
@@ -470,10 +478,8 @@ class SlotStore:
             staged, settled = self.staged, self.settled
             if staged is not None and staged.root == root:
                 self._check_slot(slot, staged.slots)
-                waiting = {one.slot: one for one in self._index.all_pending() if one.staged}
-                hashes = {at: merkle.leaf_hash(one.label.encode()) for at, one in waiting.items()}
-                path = self._tree.prove(slot, staged.slots, hashes)
-                if slot in waiting:
+                path = self._tree.prove(slot, staged.slots, self._changes)
+                if self._changes.touch(0, slot):
                     return *self._newest(slot), path
             elif settled.root == root:
                 self._check_slot(slot, settled.slots)
@@ -503,3 +509,7 @@ class SlotStore:
         if not 0 <= slot < slots:
             message = f"there is no slot {slot} among {slots}"
             raise IndexError(message)
+
+
+def _changes(waiting: list[Pending]) -> Changes:
+    return Changes({one.slot: merkle.leaf_hash(one.label.encode()) for one in waiting})

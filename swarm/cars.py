@@ -50,16 +50,17 @@ async def load(
         OSError: It cannot be read.
     """
     counter = Progress()
-    imported = await told(counter, progress, partial(_load, path, store, counter), limiter)
     roots: list[Json] = []
-    for root in dict.fromkeys(imported.roots):
-        missing = await trio.to_thread.run_sync(car.first_missing, root, store, limiter=limiter)
-        if missing is None:
-            await trio.to_thread.run_sync(store.pin, root, path.name, limiter=limiter)
-            await transport.provide(root)
-        roots.append(
-            {"cid": cids.text(root), "missing": None if missing is None else cids.text(missing)}
-        )
+    with store.lease("car import"):
+        imported = await told(counter, progress, partial(_load, path, store, counter), limiter)
+        for root in dict.fromkeys(imported.roots):
+            missing = await trio.to_thread.run_sync(car.first_missing, root, store, limiter=limiter)
+            if missing is None:
+                await trio.to_thread.run_sync(store.pin, root, path.name, limiter=limiter)
+                await transport.provide(root)
+            roots.append(
+                {"cid": cids.text(root), "missing": None if missing is None else cids.text(missing)}
+            )
     return {
         "roots": roots,
         "chunks": imported.blocks,

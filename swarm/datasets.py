@@ -113,10 +113,11 @@ async def publish(
     """
     counter = Progress()
     adding = partial(unixfs.add_path, path, store, counter, preserve_mode=preserve_mode)
-    added = await told(counter, progress, adding, limiter)
-    await trio.to_thread.run_sync(
-        store.pin, added.root, path.name if label is None else label, limiter=limiter
-    )
+    with await trio.to_thread.run_sync(store.lease, "publish", limiter=limiter):
+        added = await told(counter, progress, adding, limiter)
+        await trio.to_thread.run_sync(
+            store.pin, added.root, path.name if label is None else label, limiter=limiter
+        )
     await transport.provide(added.root)
     return Published(added.root, added.size, added.chunks, added.new_bytes)
 
@@ -155,8 +156,9 @@ async def get(
         StorageError: It does not fit, is malformed, or the target is taken.
         OSError: The target cannot be written.
     """
-    fetched = await exchange.fetch(root, providers, progress, label=label, max_bytes=max_bytes)
-    await trio.to_thread.run_sync(unixfs.write_path, root, store, target, limiter=limiter)
+    with await trio.to_thread.run_sync(store.lease, "get", root, limiter=limiter):
+        fetched = await exchange.fetch(root, providers, progress, label=label, max_bytes=max_bytes)
+        await trio.to_thread.run_sync(unixfs.write_path, root, store, target, limiter=limiter)
     size = await trio.to_thread.run_sync(unixfs.content_size, target, limiter=limiter)
     return Got(root, size, fetched.bytes, fetched.seconds, fetched.from_peers)
 

@@ -76,12 +76,14 @@ async def test_a_path_that_leads_nowhere_is_told_as_that(folder):
             await reader.of(root).resolve("inner/none")
 
 
-async def test_a_chunk_that_nobody_has_ends_the_reading(folder, autojump_clock):
+@pytest.mark.slow
+async def test_a_chunk_that_nobody_has_ends_the_reading(folder):
     async with open_pair() as (giver, _, reader):
         root = unixfs.add_path(folder, giver.store).root
         del giver.store.chunks[cids.of_raw(LARGE[5 * MIB : 6 * MIB])]
         file = await reader.of(root).resolve("inner/large")
         assert await whole(reader.of(root).read(file, 0, MIB)) == LARGE[:MIB]
+        reader.patience = 0.3
         with pytest.raises(ContentNotFoundError):
             await whole(reader.of(root).read(file, 5 * MIB, 1))
 

@@ -188,9 +188,9 @@ class Frames:
         self._buffer = bytearray()
 
     @property
-    def is_between(self) -> bool:
-        """Whether nothing of a frame has come yet."""
-        return not self._buffer
+    def held(self) -> int:
+        """Bytes of a frame that is not complete."""
+        return len(self._buffer)
 
     def feed(self, data: bytes, max_bytes: int) -> Iterator[bytes]:
         """Take the next bytes.

@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 FIRST_WINDOW_BYTES = 8 * 2**20
 """In flight to a peer whose rate is not known yet."""
 MIN_WINDOW_BYTES = 2 * 2**20
-MAX_WINDOW_BYTES = 32 * 2**20
+MAX_WINDOW_BYTES = 16 * 2**20
+"""Below what a connection may have unread: chunks beyond that would be lost."""
 WINDOW_SECONDS = 0.5
 """A window is what a peer sends in this time."""
-MAX_PEER_WANTS = 512
-"""In flight to one peer."""
+MAX_PEER_WANTS = 128
+"""In flight to one peer; Kubo opens a stream for each."""
 SILENCE_SECONDS = 8.0
 """A peer that owes chunks and sends nothing for this long has a strike."""
 MAX_STRIKES = 3

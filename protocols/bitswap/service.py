@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import TYPE_CHECKING
 
 import structlog
@@ -12,7 +12,7 @@ from protocols.bitswap.fetching import PATIENCE_SECONDS, Fetched, Fetching, Surr
 from protocols.bitswap.lines import Line, Way
 from protocols.bitswap.messages import MAX_FRAME_BYTES, PROTOCOLS, Frames, cid_of, decode, name
 from protocols.bitswap.schedule import Ask, Inquire, Withdraw
-from protocols.transport import StreamError, UnreachableError
+from protocols.transport import RemoteProtocolError, StreamError, UnreachableError
 from storage import cid as cids
 from storage.errors import ChunkNotFoundError
 
@@ -34,6 +34,8 @@ MAX_FETCHES = 16
 """At once; more wait their turn."""
 SMALL_FRAME_BYTES = 256 * 2**10
 """From a peer that was asked for nothing; a want list of 4,096 entries fits."""
+MAX_INCOMPLETE = 8
+"""Frames of full length that one peer may have begun on all its streams."""
 READ_BYTES = 2**18
 LOOK_SECONDS = 2.0
 """Between two looks whether what peers wait for is held by now."""
@@ -76,6 +78,7 @@ class BitswapService:
         self._fetches: dict[Fetching, None] = {}
         self._lines: OrderedDict[PeerId, Line] = OrderedDict()
         self._ways: dict[PeerId, Way] = {}
+        self._incomplete: Counter[PeerId] = Counter()
 
     def register(self) -> None:
         """Serve peers of every kind."""
@@ -151,14 +154,25 @@ class BitswapService:
 
     async def _read(self, stream: Stream) -> None:
         frames = Frames()
-        while data := await stream.receive_some(READ_BYTES):
-            line = self._line(stream.peer)
-            self._heard(line, len(data))
-            most = MAX_FRAME_BYTES if line.asked else SMALL_FRAME_BYTES
-            for frame in frames.feed(data, most):
-                async with line.turn:
-                    await self._take(line, decode(frame))
-        if not frames.is_between:
+        held = 0
+        try:
+            while data := await stream.receive_some(READ_BYTES):
+                line = self._line(stream.peer)
+                self._heard(line, len(data))
+                most = MAX_FRAME_BYTES if line.asked else SMALL_FRAME_BYTES
+                for frame in frames.feed(data, most):
+                    async with line.turn:
+                        await self._take(line, decode(frame))
+                self._incomplete[stream.peer] += frames.held - held
+                held = frames.held
+                if self._incomplete[stream.peer] > MAX_INCOMPLETE * most:
+                    message = f"more than {MAX_INCOMPLETE * most:,} bytes of incomplete frames"
+                    raise RemoteProtocolError(message)
+        finally:
+            self._incomplete[stream.peer] -= held
+            if not self._incomplete[stream.peer]:
+                del self._incomplete[stream.peer]
+        if held:
             message = "the stream ended inside a frame"
             raise StreamError(message)
 

@@ -5,6 +5,8 @@ A provider that is silent loses its wants; one that lacks a chunk is not asked f
 one that sent a wrong byte is never asked again.
 When nothing is left to hand out, a fast provider also asks for what a slow one would deliver much later (work stealing, which
 in the end-game leaves at most `MAX_COPIES` wants for one chunk); the first answer counts and the others are cancelled.
+Where that many are slow already, a faster one takes the place of the slowest.
+A provider that lags is asked for nothing more until it delivers, and what it owes takes no room from the others.
 
 Time is seconds of any clock that does not go back, passed in. Equal calls give equal effects.
 """
@@ -43,6 +45,8 @@ STEAL_SECONDS = 0.1
 """and by this many seconds more."""
 MAX_COPIES = 2
 """Providers that are asked for one chunk at a time."""
+LAG_SECONDS = 1.0
+"""A provider lags that owes chunks and has completed none for this long."""
 LOW_LEAVES = 4_096
 """No manifest is asked for while more chunks than this wait: that bounds what a walk keeps in memory."""
 MAX_OPEN_MANIFESTS = 16
@@ -103,13 +107,25 @@ class _Provider:
             return FIRST_WINDOW_BYTES
         return max(MIN_WINDOW_BYTES, min(MAX_WINDOW_BYTES, int(self.rate * WINDOW_SECONDS)))
 
-    @property
-    def has_room(self) -> bool:
-        return self.bytes_in_flight < self.window and len(self.in_flight) < MAX_PEER_WANTS
+    def has_room(self, fair: int) -> bool:
+        """Whether it may be asked for more; before it is measured for its fair share of the room at most."""
+        window = self.window if self.rate is not None else min(self.window, fair)
+        return self.bytes_in_flight < window and len(self.in_flight) < MAX_PEER_WANTS
 
     def seconds_for(self, size: int) -> float:
         """Until a chunk of that size, asked for now, would be here."""
         return (self.bytes_in_flight + size) / (self.rate or ASSUMED_RATE)
+
+    def lags(self, now: float) -> bool:
+        return bool(self.in_flight) and now - self.last_answer > LAG_SECONDS
+
+    def rate_now(self, now: float) -> float:
+        """Its rate, or less: the chunk that it owes next cannot have come faster than the wait for it."""
+        rate = self.rate or ASSUMED_RATE
+        waited = now - self.last_answer
+        if self.in_flight and waited > 0:
+            rate = min(rate, next(iter(self.in_flight.values())) / waited)
+        return max(rate, 1.0)
 
 
 class Schedule:
@@ -265,23 +281,33 @@ class Schedule:
 
         Args:
             now: The time.
-            budget: Bytes that may be in flight or wait to be stored; one chunk is always allowed.
+            budget: Bytes that may be in flight or wait to be stored. One chunk is always allowed, and
+                what lagging providers owe is not counted, up to as much again.
         """
         effects: list[Effect] = []
         for provider in list(self._providers.values()):
             if provider.in_flight and now - provider.last_heard > SILENCE_SECONDS:
                 self.leave(provider.peer)
                 effects.append(Drop(provider.peer, f"no byte came for {SILENCE_SECONDS:.0f} s"))
-        spare = budget - self.buffered
-        for provider in sorted(self._providers.values(), key=lambda p: -(p.rate or ASSUMED_RATE)):
+        lagging = sum(p.bytes_in_flight for p in self._providers.values() if p.lags(now))
+        spare = budget - self.buffered + min(lagging, budget)
+        fair = max(1, budget // max(1, len(self._providers)))
+        able = [p for p in self._providers.values() if not p.lags(now)]
+        able.sort(key=lambda p: -p.rate_now(now))
+        for provider in able:
             asked: list[Cid] = []
-            while provider.has_room and (spare > 0 or self.buffered == 0):
+            withdrawn: list[Withdraw] = []
+            while provider.has_room(fair) and (
+                spare > 0 or not (self._checking or any(p.in_flight for p in able))
+            ):
                 want = self._pick(provider) or self._steal(provider, now)
                 if want is None:
                     break
+                withdrawn += self._make_place(want, now)
                 self._assign(provider, want, now)
                 spare -= want.size
                 asked.append(want.cid)
+            effects += withdrawn
             if asked:
                 effects.append(Ask(provider.peer, tuple(asked)))
         return effects
@@ -323,22 +349,32 @@ class Schedule:
         return None
 
     def _steal(self, thief: _Provider, now: float) -> _Want | None:
-        best: _Want | None = None
-        latest = 0.0
+        """The want that would come last, if the thief is much faster than all who were asked for it."""
+        soonest: dict[Cid, float] = {}
         for owner in self._providers.values():
-            if owner is thief:
-                continue
             ahead = 0
+            rate = owner.rate_now(now)
             for cid, size in owner.in_flight.items():
                 ahead += size
-                want = self._wants.get(cid)
-                if want is None or len(want.holders) >= MAX_COPIES or not _may_ask(thief, want):
-                    continue
-                seconds = _expected(owner, ahead, now)
-                mine = thief.seconds_for(want.size)
-                if seconds > latest and seconds > STEAL_FACTOR * mine + STEAL_SECONDS:
-                    best, latest = want, seconds
+                soonest[cid] = min(soonest.get(cid, ahead / rate), ahead / rate)
+        best: _Want | None = None
+        latest = 0.0
+        for cid, seconds in soonest.items():
+            want = self._wants.get(cid)
+            if want is None or seconds <= latest or not _may_ask(thief, want):
+                continue
+            if seconds > STEAL_FACTOR * thief.seconds_for(want.size) + STEAL_SECONDS:
+                best, latest = want, seconds
         return best
+
+    def _make_place(self, want: _Want, now: float) -> list[Withdraw]:
+        """Before one more is asked for a chunk: where `MAX_COPIES` are, the slowest no longer counts."""
+        if len(want.holders) < MAX_COPIES:
+            return []
+        slowest = min(want.holders, key=lambda peer: self._providers[peer].rate_now(now))
+        want.holders.remove(slowest)
+        self._providers[slowest].withdrawn.add(want.cid)
+        return [Withdraw(slowest, (want.cid,))]
 
     def _assign(self, provider: _Provider, want: _Want, now: float) -> None:
         if not provider.in_flight:
@@ -380,12 +416,3 @@ def _measure(provider: _Provider, size: int, now: float) -> None:
         provider.sample_start = now
         provider.sample_bytes = 0
 
-
-def _expected(owner: _Provider, ahead: int, now: float) -> float:
-    """Seconds until an owner would deliver a want with `ahead` bytes up to its end; a wait for the front one counts."""
-    rate = owner.rate or ASSUMED_RATE
-    front = next(iter(owner.in_flight.values()))
-    waited = now - owner.last_answer
-    if waited > 0:
-        rate = min(rate, front / waited)
-    return ahead / max(rate, 1.0)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from protocols.transport import PeerId, Transport
     from storage.blockstore import Blockstore
     from storage.cid import Cid
+    from storage.leases import Lease
     from storage.quota import Reservation
 
 PATIENCE_SECONDS = 20.0
@@ -141,6 +142,7 @@ class Fetching:
         self._from_peers: dict[PeerId, int] = {}
         self._chunks = 0
         self._reservation: Reservation | None = None
+        self._lease: Lease | None = None
         self._changed = trio.Event()
         self._arrived = trio.Event()
         self._starving = trio.Event()
@@ -171,6 +173,8 @@ class Fetching:
                 session.detach(self)
             if self._reservation is not None:
                 self._reservation.release()
+            if self._lease is not None:
+                self._lease.close()
         if self._failure is not None:
             raise self._failure
         return Fetched(
@@ -386,6 +390,7 @@ class Fetching:
     def _start_in_thread(self, _batch: list[tuple[PeerId, Cid, bytes]]) -> _Absorbed:
         result = _Absorbed()
         store = self._around.store
+        self._lease = store.lease("fetch", None if self._alone else self.root)
         result.wanted += self.walk.place([self.root], store.missing([self.root]))
         self._walk_what_is_here(result)
         self._reserve(0)

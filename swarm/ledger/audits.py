@@ -16,14 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from swarm.ledger import capacity, deals, rewards, schedule
-from swarm.ledger.draws import (
-    Panel,
-    audited_by,
-    auditors_of,
-    drawn_leaves,
-    drawn_slots,
-    held_challenge,
-)
+from swarm.ledger.draws import Panel, audited_by, auditors_of
 from swarm.ledger.keeping import Audit, Verdict
 from swarm.ledger.validators import epoch_of
 
@@ -35,10 +28,7 @@ __all__ = [
     "Panel",
     "audited_by",
     "auditors_of",
-    "drawn_leaves",
-    "drawn_slots",
     "end_block",
-    "held_challenge",
 ]
 
 

@@ -55,13 +55,13 @@ class Params:
     audit_blocks: int = 1_440  # from one audit of the keepers to the next
     audit_answer_blocks: int = 4  # for the keepers' answers
     audit_report_blocks: int = 8  # after them, for the auditors' reports
-    audit_leaves: int = 64  # drawn from each keeper
+    audit_leaves: int = 128  # drawn from each keeper
     auditors: int = 3  # draws of a validator for each keeper
     max_keepers: int = 1_024
     keeper_bond: int = UNIT // 1_000  # locked for each slot
     strike_limit: int = 3  # so many strikes slash and suspend
     standing_audits: int = 24  # without a strike: one is forgiven, or a suspended keeper returns
-    seal_log_n: int = 14  # a slot's key: scrypt with n = 2^this
+    seal_log_n: int = 10  # a slot's key: scrypt with n = 2^this
     seal_passes: int = 128  # of a slot's sealing
     max_deals: int = 128  # open at once
 

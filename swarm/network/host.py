@@ -64,8 +64,8 @@ MAX_STREAMS_PER_PROTOCOL = 64
 """Inbound streams that one connection may have open on one protocol."""
 MAX_STRANGER_STREAMS = 16
 """Inbound streams of a connection that has not shown our chain id."""
-MAX_OUTSIDER_STREAMS = 64
-"""Inbound streams of an outsider's: Kubo opens one for each block that it sends."""
+MAX_OUTSIDER_STREAMS = 256
+"""The same of an outsider's: Kubo opens one for each block that it sends, and does not send again what was reset."""
 OURS = "/swarm/"
 """Protocols that only nodes of this kind speak start so."""
 ACCEPT_PAUSE_S = 0.2
@@ -80,7 +80,7 @@ class Served:
 
     handler: StreamHandler
     members_only: bool
-    limit: int = MAX_STREAMS_PER_PROTOCOL
+    limit: int
 
 
 class Link:
@@ -166,12 +166,14 @@ class Host:
         handler: StreamHandler,
         *,
         members_only: bool,
-        limit: int = MAX_STREAMS_PER_PROTOCOL,
+        limit: int | None = None,
     ) -> None:
-        """Serve a protocol from now on."""
-        self._served[protocol] = Served(handler, members_only, limit)
+        """Serve a protocol from now on; `limit` streams of one connection at a time."""
+        most = MAX_STREAMS_PER_PROTOCOL
         if not members_only and not protocol.startswith(OURS):
             self.outsiders.protocols.add(protocol)
+            most = MAX_OUTSIDER_STREAMS
+        self._served[protocol] = Served(handler, members_only, most if limit is None else limit)
 
     @property
     def protocols(self) -> Collection[str]:
@@ -461,6 +463,7 @@ class Host:
         most = MAX_OUTSIDER_STREAMS if link.is_outsider else MAX_STRANGER_STREAMS
         if not link.is_member and sum(other.inbound for other in link.session.streams) > most:
             stream.break_off("too many streams of a stranger")
+            self.faults["too many streams"] += 1
             return
         protocol = ""
 

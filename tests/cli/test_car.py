@@ -93,3 +93,13 @@ def test_an_export_goes_to_standard_output(pair, root, tmp_path):
         command, cwd=Path(cli.__file__).parents[1], capture_output=True, check=True
     )
     assert done.stdout == b"".join(car.export([root], pair[0].store))
+
+
+def test_modes_change_the_cid_only_when_they_are_kept(swarm, tmp_path):
+    (tmp_path / "run").write_text("#!/bin/sh\n")
+    (tmp_path / "run").chmod(0o755)
+    plain = swarm("publish", "run", "--only-hash")[1]
+    kept = swarm("publish", "run", "--only-hash", "--preserve-mode")[1]
+    assert plain.strip() == cids.text(cids.of_raw(b"#!/bin/sh\n"))
+    assert kept.strip() == cids.text(unixfs.hash_path(tmp_path / "run", preserve_mode=True).root)
+    assert kept != plain

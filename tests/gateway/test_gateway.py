@@ -14,6 +14,7 @@ import trio
 from storage import car, unixfs
 from storage import cid as cids
 from storage.memory import MemoryBlockstore
+from swarm.config import Settings
 from swarm.errors import RefusedError, UsageError
 from swarm.gateway import requests
 from swarm.gateway.requests import Span, UnsatisfiableError
@@ -232,3 +233,16 @@ def test_entity_bytes_are_read_from_either_end():
     assert read("50:10") == (50, 0)
     with pytest.raises(UsageError):
         read("1")
+
+
+@pytest.mark.parametrize(("value", "port"), [("8080", 8080), (0, 0), ("65535", 65_535)])
+def test_the_port_is_a_setting_and_off_if_nothing_is_said(tmp_path, value, port):
+    assert Settings.build({"home": tmp_path}, {}).gateway is None
+    assert Settings.build({"home": tmp_path, "gateway": value}, {}).gateway == port
+    assert Settings.build({"home": tmp_path}, {"SWARM_GATEWAY": str(value)}).gateway == port
+
+
+@pytest.mark.parametrize("value", ["65536", "-1", "http", True, "8080 "])
+def test_what_is_no_port_is_refused(tmp_path, value):
+    with pytest.raises(UsageError, match="gateway"):
+        Settings.build({"home": tmp_path, "gateway": value}, {})

@@ -1,20 +1,12 @@
 from __future__ import annotations
 
 import json
-import random
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from swarm.ledger.audits import (
-    Panel,
-    audited_by,
-    auditors_of,
-    drawn_leaves,
-    drawn_slots,
-    held_challenge,
-)
+from swarm.ledger.audits import Panel, audited_by, auditors_of
 from swarm.ledger.draws import seat_draw
 from swarm.ledger.holdings import EpochSet, EpochValidator
 from tests.ledger.world import signer
@@ -37,8 +29,6 @@ def test_what_the_beacon_draws_is_pinned():
         "seed": SEED.hex(),
         "keeper": KEEPER.hex(),
         "deal": DEAL.hex(),
-        "leaves_of_1_slot": drawn_leaves(SEED, KEEPER, 1, 8),
-        "leaves_of_4294967296_slots": drawn_leaves(SEED, KEEPER, 2**32, 8),
         "validators": [
             [one.public_key.hex(), one.weight] for one in members(1, 10**18, 5).validators
         ],
@@ -50,26 +40,9 @@ def test_what_the_beacon_draws_is_pinned():
             [key.hex(), votes]
             for key, votes in auditors_of(SEED, KEEPER, members(5, 5, 5, 5), 7).items()
         ],
-        "whole_slots": drawn_slots(SEED, KEEPER, signer("auditor").public_key, 10**6, 4),
-        "held_challenge": held_challenge(SEED, DEAL, 3, KEEPER).hex(),
         "seat": seat_draw(SEED, DEAL, 1, 2, 3, 10**9),
     }
     assert found == json.loads(VECTORS.read_text())
-
-
-def test_no_two_keepers_or_audits_are_asked_for_the_same_leaves():
-    mine = drawn_leaves(SEED, KEEPER, 1000, 64)
-    assert len(mine) == 64
-    assert all(0 <= leaf < 256_000 for leaf in mine)
-    assert mine == drawn_leaves(SEED, KEEPER, 1000, 65)[:64]
-    for seed, keeper in ((b"t" * 32, KEEPER), (SEED, signer("other").public_key)):
-        assert len(set(drawn_leaves(seed, keeper, 1000, 64)) & set(mine)) < 4
-
-
-def test_leaves_are_drawn_evenly_over_all_slots():
-    counted = Counter(leaf // 256 for leaf in drawn_leaves(SEED, KEEPER, 8, 4096))
-    assert set(counted) == set(range(8))
-    assert all(400 < count < 630 for count in counted.values())
 
 
 def test_auditors_are_drawn_by_weight_and_count_as_often_as_they_are_drawn():
@@ -102,35 +75,6 @@ def test_what_an_auditor_was_drawn_for_is_what_names_it():
     assert audited_by(mine, SEED, keepers, of, 3) == [
         keeper for keeper in keepers if mine in auditors_of(SEED, keeper, of, 3)
     ]
-
-
-@pytest.mark.parametrize(("lost", "count"), [(0.01, 64), (0.05, 64), (0.2, 16), (0.5, 3)])
-def test_a_keeper_that_lost_a_part_is_caught_as_often_as_the_formula_says(lost, count):
-    """`1 - (1 - f)^k`, within four standard deviations of 1,500 audits."""
-    rng = random.Random(7)
-    slots = 200
-    gone = set(rng.sample(range(slots * 256), int(lost * slots * 256)))
-    audits = 1500
-    caught = sum(
-        not gone.isdisjoint(drawn_leaves(at.to_bytes(32, "big"), KEEPER, slots, count))
-        for at in range(audits)
-    )
-    expected = 1 - (1 - lost) ** count
-    spread = (expected * (1 - expected) / audits) ** 0.5
-    assert abs(caught / audits - expected) < 4 * spread
-
-
-def test_a_keeper_that_dropped_one_part_in_a_hundred_is_caught_within_a_day():
-    """Whole slots, where it hurts an audit least: 24 audits of 64 leaves miss it once in five million."""
-    slots = 1000
-    dropped = range(990, 1000)
-    for trial in range(60):
-        keeper = signer(f"dropper {trial}").public_key
-        assert any(
-            leaf // 256 in dropped
-            for hour in range(24)
-            for leaf in drawn_leaves(hour.to_bytes(32, "big"), keeper, slots, 64)
-        )
 
 
 @pytest.mark.parametrize(("count", "honest", "liar"), [(3, 0.037, 0.296), (15, 0.0018, 0.404)])

@@ -214,3 +214,15 @@ class TestConsensusLog:
                 log.entries() == acknowledged[-4:]
             )
             log.close()
+
+
+@pytest.mark.parametrize("name", ["pins.db", "references.db"])
+def test_a_damaged_database_that_cannot_be_made_anew_is_refused_and_kept(folder, name):
+    open_store(folder / "store").close()
+    path = folder / "store" / name
+    path.write_bytes(b"no database at all" * 300)
+    with pytest.raises(LogError, match=name):
+        open_store(folder / "store")
+    assert path.read_bytes().startswith(b"no database")
+    path.unlink()
+    open_store(folder / "store").close()

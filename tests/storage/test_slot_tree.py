@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from storage import cid as cids
 from storage import merkle
 from storage.errors import StorageError
-from storage.slot_tree import Label, SlotTree, holds
+from storage.slot_tree import Changes, Label, SlotTree, holds
 
 
 def labels(count, salt=b""):
@@ -30,7 +30,7 @@ def test_roots_and_proofs_are_those_of_the_plain_tree_for_every_number_of_slots(
     changed = data.draw(
         st.dictionaries(st.integers(0, count - 1), st.binary(min_size=1, max_size=4))
     )
-    overlay = {slot: merkle.leaf_hash(label) for slot, label in changed.items()}
+    overlay = Changes({slot: merkle.leaf_hash(label) for slot, label in changed.items()})
     expected = [changed.get(slot, leaf) for slot, leaf in enumerate(leaves[:count])]
     assert tree.root(count) == merkle.root(leaves[:count])
     assert tree.root(count, overlay) == merkle.root(expected)

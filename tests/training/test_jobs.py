@@ -126,6 +126,40 @@ def test_what_an_update_says_is_taken_out_of_the_error_that_is_fed_back(room: Ro
         assert abs(np.where(item.negative, -left, left).mean()) < 1e-3 * item.level
 
 
+def test_a_peer_starts_a_round_from_all_that_it_has_learnt_not_only_from_what_was_agreed(
+    room: Room,
+) -> None:
+    initial(room)
+    train(room, "a")
+    fresh = train(room, "a", round_=2, state="none")
+    assert train(room, "a", round_=2)["loss_first"] < fresh["loss_first"]
+
+
+@pytest.mark.parametrize("round_", [2, 4])
+def test_what_was_not_said_fades_with_every_round_also_with_a_missed_one(
+    room: Room, round_: int
+) -> None:
+    initial(room)
+    train(room, "a")
+    still = b"learning_rate = 1e-7\nmuon_learning_rate = 1e-7"
+    room.spec = room.spec.replace(b"learning_rate = 0.01", still)
+    train(room, "a", round_=round_)
+    base = checkpoint.load(room.folder / "v0")
+    expected = jobs._expected(jobs.parse_spec(room.spec), room.fields(round_), base, None)
+    sent = jobs.codec.read(Path(updates(room, "a", round_=round_)[0]), expected)
+    kept = {
+        at: tensors.read(
+            room.folder / "state-a" / f"round-{at:010d}.safetensors", max_bytes=10**6
+        ).tensors
+        for at in (1, round_)
+    }
+    for at, item in enumerate(sent.groups):
+        whole = kept[round_][f"feedback.{at}"].copy()
+        whole[item.positions] += np.where(item.negative, -item.level, item.level)
+        wanted = kept[1][f"feedback.{at}"] * 0.8 ** (round_ - 1)
+        np.testing.assert_allclose(whole, wanted, rtol=0, atol=1e-5)
+
+
 def test_scores_agree_across_thread_counts(room: Room) -> None:
     initial(room)
     train(room, "a")

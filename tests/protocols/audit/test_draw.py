@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections import Counter
 
 import pytest
@@ -91,3 +92,31 @@ def test_slots_and_challenges_are_what_the_text_says():
     ]
     challenge = b"swarm/audit-held/1\0" + SEED + b"d" * 32 + b"\0\0\0\3" + KEEPER
     assert held_seed(SEED, KEEPER, b"d" * 32, 3) == hashlib.sha256(challenge).digest()
+
+
+def drawn_leaves(
+    audit: int, slots: int, count: int, keeper: bytes = KEEPER
+) -> set[tuple[int, int]]:
+    seed = audit.to_bytes(32, "big")
+    return {(one.slot, one.number) for one in draw_leaves(seed, keeper, slots, count, leaf_at)}
+
+
+@pytest.mark.parametrize(("lost", "count"), [(0.01, 64), (0.05, 64), (0.2, 16), (0.5, 3)])
+def test_a_keeper_that_lost_a_part_is_caught_as_often_as_the_formula_says(lost, count):
+    """`1 - (1 - f)^k`, within four standard deviations of 500 audits."""
+    rng = random.Random(7)
+    slots, audits = 200, 500
+    gone = {divmod(at, 256) for at in rng.sample(range(slots * 256), int(lost * slots * 256))}
+    caught = sum(bool(gone & drawn_leaves(audit, slots, count)) for audit in range(audits))
+    expected = 1 - (1 - lost) ** count
+    spread = (expected * (1 - expected) / audits) ** 0.5
+    assert abs(caught / audits - expected) < 4 * spread
+
+
+def test_a_keeper_that_dropped_one_part_in_a_hundred_is_caught_within_a_day():
+    """Whole slots, where it hurts an audit least: 24 audits of 64 leaves miss it once in five million."""
+    for trial in range(20):
+        keeper = hashlib.sha256(bytes([trial])).digest()
+        assert any(
+            slot >= 990 for hour in range(24) for slot, _ in drawn_leaves(hour, 1000, 64, keeper)
+        )

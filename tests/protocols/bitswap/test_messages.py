@@ -59,7 +59,7 @@ def test_what_was_encoded_is_decoded_wherever_the_bytes_are_cut(
         for one in frames.feed(frame[at : at + cut], MAX_FRAME_BYTES)
     ]
     assert [decode(one) for one in found] == [message]
-    assert frames.is_between
+    assert frames.held == 0
 
 
 @given(st.binary(max_size=200))
