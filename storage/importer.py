@@ -34,7 +34,7 @@ from storage.unixfs_nodes import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from storage.blockstore import Blockstore, Progress
     from storage.cid import Cid
@@ -69,6 +69,7 @@ def add_path(
     *,
     preserve_mode: bool = False,
     in_place: bool = False,
+    skip: Collection[str] = (),
 ) -> Added:
     """Put a file or a folder into the store, durable when this returns.
 
@@ -80,6 +81,7 @@ def add_path(
         progress: Told of each chunk.
         preserve_mode: Keep who may read, write and execute each file and folder; their CIDs are others then.
         in_place: Leave the content where it is, and only remember where that is.
+        skip: Names directly in the folder that are no part of it.
 
     Returns:
         Its root and what it took.
@@ -91,37 +93,48 @@ def add_path(
     """
     with store.lease(f"add {path.name}"[:MAX_LABEL_CHARACTERS]):
         if in_place:
-            return _add_in_place(path, store, progress, preserve_mode=preserve_mode)
-        return _add_copy(path, store, progress, preserve_mode=preserve_mode)
+            return _add_in_place(path, store, progress, preserve_mode=preserve_mode, skip=skip)
+        return _add_copy(path, store, progress, preserve_mode=preserve_mode, skip=skip)
 
 
 def _add_in_place(
-    path: Path, store: Blockstore, progress: Progress | None, *, preserve_mode: bool
+    path: Path,
+    store: Blockstore,
+    progress: Progress | None,
+    *,
+    preserve_mode: bool,
+    skip: Collection[str],
 ) -> Added:
-    size = content_size(path)
+    size = content_size(path, skip)
     sink = InPlaceSink(store)
-    built, chunks = _Import(sink, size, progress, preserve_mode=preserve_mode).add(path)
+    work = _Import(sink, size, progress, preserve_mode=preserve_mode, skip=skip)
+    built, chunks = work.add(path)
     sink.flush()
     return Added(built.cid, size, chunks, sink.new_bytes)
 
 
 def _add_copy(
-    path: Path, store: Blockstore, progress: Progress | None, *, preserve_mode: bool
+    path: Path,
+    store: Blockstore,
+    progress: Progress | None,
+    *,
+    preserve_mode: bool,
+    skip: Collection[str],
 ) -> Added:
-    size = content_size(path)
+    size = content_size(path, skip)
     try:
         reservation = store.reserve(size)
     except QuotaError as error:
         # Much of it may be held already, which only its hashes say.
         missing = _MissingSink(store)
-        _Import(missing, size, None, preserve_mode=preserve_mode).add(path)
+        _Import(missing, size, None, preserve_mode=preserve_mode, skip=skip).add(path)
         if missing.size > store.usage().free:
             raise QuotaError(missing.size, store.usage().free) from error
         reservation = store.reserve(0)
     with reservation:
         sink = _StoreSink(store, reservation)
         try:
-            work = _Import(sink, size, progress, preserve_mode=preserve_mode)
+            work = _Import(sink, size, progress, preserve_mode=preserve_mode, skip=skip)
             built, chunks = work.add(path)
         except BaseException:
             sink.abandon()
@@ -130,20 +143,25 @@ def _add_copy(
 
 
 def hash_path(
-    path: Path, progress: Progress | None = None, *, preserve_mode: bool = False
+    path: Path,
+    progress: Progress | None = None,
+    *,
+    preserve_mode: bool = False,
+    skip: Collection[str] = (),
 ) -> Added:
     """What `add_path` would name it, without keeping anything.
 
     Raises:
         ManifestError: As `add_path`.
     """
-    size = content_size(path)
-    built, chunks = _Import(_NoSink(), size, progress, preserve_mode=preserve_mode).add(path)
+    size = content_size(path, skip)
+    work = _Import(_NoSink(), size, progress, preserve_mode=preserve_mode, skip=skip)
+    built, chunks = work.add(path)
     return Added(built.cid, size, chunks, 0)
 
 
-def content_size(path: Path) -> int:
-    """Bytes of all files at and below a path.
+def content_size(path: Path, skip: Collection[str] = ()) -> int:
+    """Bytes of all files at and below a path, without those of some names directly in it.
 
     Raises:
         ManifestError: Something there cannot be published.
@@ -151,13 +169,15 @@ def content_size(path: Path) -> int:
     path = path.resolve(strict=True)
     if _kind(path, status := path.stat()) == stat.S_IFREG:
         return status.st_size
-    return sum(_folder_sizes(path, MAX_FOLDER_DEPTH))
+    return sum(_folder_sizes(path, MAX_FOLDER_DEPTH, skip))
 
 
-def _folder_sizes(folder: Path, depth: int) -> Iterator[int]:
+def _folder_sizes(folder: Path, depth: int, skip: Collection[str] = ()) -> Iterator[int]:
     _check_depth(folder, depth)
     with os.scandir(folder) as found:
         for entry in found:
+            if entry.name in skip:
+                continue
             status = entry.stat(follow_symlinks=False)
             kind = _kind(Path(entry.path), status)
             if kind == stat.S_IFDIR:
@@ -236,9 +256,16 @@ class _Import:
     """One walk over a path."""
 
     def __init__(
-        self, sink: _Sink, total: int, progress: Progress | None, *, preserve_mode: bool = False
+        self,
+        sink: _Sink,
+        total: int,
+        progress: Progress | None,
+        *,
+        preserve_mode: bool = False,
+        skip: Collection[str] = (),
     ) -> None:
         self._sink = sink
+        self._skip = skip
         self._preserve_mode = preserve_mode
         self._total = total
         self._progress = progress
@@ -250,13 +277,15 @@ class _Import:
         path = path.resolve(strict=True)
         if _kind(path, path.stat()) == stat.S_IFREG:
             return self._file(path), self._chunks
-        return self._folder(path, MAX_FOLDER_DEPTH), self._chunks
+        return self._folder(path, MAX_FOLDER_DEPTH, self._skip), self._chunks
 
-    def _folder(self, folder: Path, depth: int) -> Built:
+    def _folder(self, folder: Path, depth: int, skip: Collection[str] = ()) -> Built:
         _check_depth(folder, depth)
         links = []
         with os.scandir(folder) as found:
-            names = sorted((entry.name for entry in found), key=os.fsencode)
+            names = sorted(
+                (entry.name for entry in found if entry.name not in skip), key=os.fsencode
+            )
         for name in names:
             path = folder / name
             check_name(name)

@@ -6,6 +6,9 @@ Only the newest committed state is kept; blocks that are not final are `View` la
 A view never changes: a committed one reads an LMDB snapshot, a layer reads its changes and then its parent.
 Committing a layer turns it into a committed view (its source is replaced by the new snapshot in one
 assignment), so that layers above it go on reading the same state and the chain of layers stays short.
+
+Values and nodes have two pairs of tables. One is in use; into the other a state may arrive in ranges
+(`storage.incoming`), and a last transaction changes over.
 """
 
 from __future__ import annotations
@@ -23,10 +26,12 @@ from storage import state_tree
 from storage.errors import LogError, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+READ_FORMATS: Final = (1, 2)
+"""Format 1 is format 2 that never changed tables nor pruned."""
 MAX_KEY_BYTES: Final = 256
 MAX_MAP_BYTES: Final = 2**40
 """The map grows by doubling up to here: 1 TiB."""
@@ -44,10 +49,11 @@ class StaleViewError(StorageError):
 class _Snapshot:
     """A committed state: an LMDB read transaction that many threads may use in turn."""
 
-    __slots__ = ("__weakref__", "_lock", "_store", "_transaction", "height", "root")
+    __slots__ = ("__weakref__", "_lock", "_nodes", "_store", "_transaction", "_values", "height", "root")
 
     def __init__(self, store: StateStore, height: int, root: bytes) -> None:
         self._store = store
+        self._values, self._nodes = store.tables
         self._lock = threading.Lock()
         self._transaction: lmdb.Transaction | None = store.environment.begin(buffers=False)
         self.height = height
@@ -56,7 +62,7 @@ class _Snapshot:
     def get(self, key: bytes, nodes: bool) -> bytes | None:
         """A value, or a tree node."""
         with self._lock:
-            found = self._open().get(key, db=self._store.table(nodes=nodes))
+            found = self._open().get(key, db=self._nodes if nodes else self._values)
         return None if found is None else bytes(found)
 
     def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -64,7 +70,7 @@ class _Snapshot:
         start = prefix
         while True:
             batch: list[tuple[bytes, bytes]] = []
-            with self._lock, self._open().cursor(db=self._store.table(nodes=False)) as cursor:
+            with self._lock, self._open().cursor(db=self._values) as cursor:
                 if cursor.set_range(start):
                     for key, value in cursor:
                         if not bytes(key).startswith(prefix):
@@ -76,6 +82,11 @@ class _Snapshot:
             if len(batch) < _SCAN_BATCH:
                 return
             start = batch[-1][0] + b"\x00"
+
+    def count(self) -> int:
+        """How many values there are."""
+        with self._lock:
+            return int(self._open().stat(self._values)["entries"])
 
     def suspend(self) -> None:
         """Let go of the transaction; the lock stays held until `resume`."""
@@ -166,6 +177,13 @@ class View:
             if value is not None:
                 yield key, value
 
+    def count(self) -> int:
+        """How many values the committed state below has."""
+        source = self._source
+        while isinstance(source, _Layer):
+            source = source.parent._source
+        return source.count()
+
     def layer(self, changes: Mapping[bytes, bytes | None]) -> View:
         """The state after changes; its root is computed here.
 
@@ -204,15 +222,20 @@ class StateStore:
         self._lock = threading.RLock()
         self._snapshots: weakref.WeakSet[_Snapshot] = weakref.WeakSet()
         self._height = -1
+        self._in_use = 0
+        self._first = 0
         try:
             self.environment = lmdb.open(
-                str(folder), map_size=map_bytes, max_dbs=5, max_readers=_MAX_READERS
+                str(folder), map_size=map_bytes, max_dbs=8, max_readers=_MAX_READERS
             )
-            self._values = self.environment.open_db(b"values")
-            self._nodes = self.environment.open_db(b"nodes")
+            self._pairs = tuple(
+                (self.environment.open_db(values), self.environment.open_db(nodes))
+                for values, nodes in ((b"values", b"nodes"), (b"values.1", b"nodes.1"))
+            )
             self._blocks = self.environment.open_db(b"blocks")
             self._notes = self.environment.open_db(b"notes")
             self._meta = self.environment.open_db(b"meta")
+            self.covered = self.environment.open_db(b"covered")
             self.environment.reader_check()  # slots of readers that were killed
             self._check_format()
         except lmdb.Error as error:
@@ -220,9 +243,20 @@ class StateStore:
             raise LogError(message) from error
         self._current = self._newest()
 
-    def table(self, *, nodes: bool) -> lmdb._Database:
-        """Where the values are, or the tree nodes."""
-        return self._nodes if nodes else self._values
+    @property
+    def tables(self) -> tuple[lmdb._Database, lmdb._Database]:
+        """Where the values and the tree nodes are."""
+        return self._pairs[self._in_use]
+
+    @property
+    def spare(self) -> tuple[lmdb._Database, lmdb._Database]:
+        """The pair of tables that is not in use."""
+        return self._pairs[1 - self._in_use]
+
+    @property
+    def first_block(self) -> int:
+        """From this height on every block is held; genesis always is."""
+        return self._first
 
     @property
     def height(self) -> int:
@@ -262,15 +296,12 @@ class StateStore:
             if self._height >= 0 and height != self._height + 1:
                 message = f"height {height} does not follow {self._height}"
                 raise StorageError(message)
-            while True:
-                try:
-                    self._write(source, block, certificate, height, notes)
-                    break
-                except lmdb.MapFullError:
-                    self._grow()
-                except lmdb.Error as error:
-                    message = f"height {height} could not be written: {error}"
-                    raise StorageError(message) from error
+            self.transact(
+                lambda transaction: self._write(
+                    transaction, source, block, certificate, height, notes
+                ),
+                f"height {height} could not be written",
+            )
             self._height = height
             snapshot = _Snapshot(self, height, source.root)
             self._snapshots.add(snapshot)
@@ -292,9 +323,116 @@ class StateStore:
             found = transaction.get(key, db=self._notes)
         return None if found is None else bytes(found)
 
+    def add_notes(self, notes: Mapping[bytes, bytes]) -> None:
+        """Note things outside of a commit; durable when it returns."""
+
+        def write(transaction: lmdb.Transaction) -> None:
+            for key, value in notes.items():
+                transaction.put(key, value, db=self._notes)
+
+        self.transact(write, "notes could not be written")
+
     def prove(self, key: bytes) -> bytes:
         """Shows the key's value, or that it has none, under the newest committed root."""
         return self._current.prove(key)
+
+    def prune(self, below: int, limit: int, notes: Callable[[bytes], Iterable[bytes]]) -> int:
+        """Remove the oldest blocks with their certificates and notes.
+
+        Args:
+            below: Blocks of this height and above stay.
+            limit: How many at most; commits wait meanwhile.
+            notes: The keys of what was noted for a block, from its bytes.
+
+        Returns:
+            How many heights were removed; fewer than `limit` when no more are to go.
+        """
+        with self._lock:
+            first = max(1, self._first)
+            end = min(below, self._height, first + limit)
+            if end <= first:
+                return 0
+
+            def remove(transaction: lmdb.Transaction) -> None:
+                for height in range(first, end):
+                    block = transaction.pop(_height_key(height, 0), db=self._blocks)
+                    transaction.delete(_height_key(height, 1), db=self._blocks)
+                    for key in notes(bytes(block)) if block is not None else ():
+                        transaction.delete(key, db=self._notes)
+                transaction.put(b"first", end.to_bytes(8, "big"), db=self._meta)
+
+            self.transact(remove, f"blocks below {end} could not be removed")
+            self._first = end
+            return end - first
+
+    def change_over(
+        self, height: int, root: bytes, block: bytes, certificate: bytes
+    ) -> None:
+        """Make what stands in the spare tables the newest committed state, in one durable transaction.
+
+        The blocks held until now are removed, save genesis: they do not reach up to the new height.
+
+        Raises:
+            StorageError: The height is not above the newest, the tree there has another root, or the disk is full.
+        """
+        with self._lock:
+            values, nodes = self.spare
+            with self.environment.begin() as transaction:
+                found = state_tree.root_of(lambda key: transaction.get(key, db=nodes))
+            if found != root or height <= self._height:
+                message = f"the state that arrived for height {height} is not whole, or not newer"
+                raise StorageError(message)
+            old, spare = self.tables, 1 - self._in_use
+
+            def change(transaction: lmdb.Transaction) -> None:
+                genesis = [transaction.get(_height_key(0, part), db=self._blocks) for part in (0, 1)]
+                for table in (*old, self._blocks, self.covered):
+                    transaction.drop(table, delete=False)
+                for part, body in enumerate(genesis):
+                    if body is not None:
+                        transaction.put(_height_key(0, part), body, db=self._blocks)
+                transaction.put(_height_key(height, 0), block, db=self._blocks)
+                transaction.put(_height_key(height, 1), certificate, db=self._blocks)
+                transaction.put(b"height", height.to_bytes(8, "big"), db=self._meta)
+                transaction.put(b"first", height.to_bytes(8, "big"), db=self._meta)
+                transaction.put(b"root", root, db=self._meta)
+                transaction.put(b"in use", bytes((spare,)), db=self._meta)
+                transaction.delete(b"arriving", db=self._meta)
+
+            self.transact(change, f"the state of height {height} could not be taken over")
+            self._in_use, self._height, self._first = spare, height, height
+            snapshot = _Snapshot(self, height, root)
+            self._snapshots.add(snapshot)
+            self._current = View(snapshot)
+
+    def transact(self, work: Callable[[lmdb.Transaction], None], failure: str) -> None:
+        """Run work in one durable transaction; again in a larger map if it does not fit.
+
+        Raises:
+            StorageError: The disk is full, or fails.
+        """
+        with self._lock:
+            while True:
+                try:
+                    with self.environment.begin(write=True) as transaction:
+                        work(transaction)
+                except lmdb.MapFullError:
+                    self._grow()
+                except lmdb.Error as error:
+                    message = f"{failure}: {error}"
+                    raise StorageError(message) from error
+                else:
+                    return
+
+    def read_meta(self, key: bytes) -> bytes | None:
+        """What stands under a key beside the state."""
+        with self._lock, self.environment.begin() as transaction:
+            found = transaction.get(key, db=self._meta)
+        return None if found is None else bytes(found)
+
+    def write_meta(self, transaction: lmdb.Transaction, key: bytes, value: bytes) -> None:
+        """Put something beside the state."""
+        transaction.put(key, value, db=self._meta)
 
     def close(self) -> None:
         """Close the environment; views of it must not be read afterwards."""
@@ -307,12 +445,16 @@ class StateStore:
     def _check_format(self) -> None:
         with self.environment.begin(write=True) as transaction:
             found = transaction.get(b"format", db=self._meta)
-            if found is None:
-                transaction.put(b"format", FORMAT.to_bytes(4, "big"), db=self._meta)
-            elif int.from_bytes(found, "big") != FORMAT:
-                version = int.from_bytes(found, "big")
+            version = FORMAT if found is None else int.from_bytes(found, "big")
+            if version not in READ_FORMATS:
                 message = f"the ledger's state is of format {version}, this software reads {FORMAT}"
                 raise LogError(message)
+            if found is None or version != FORMAT:
+                transaction.put(b"format", FORMAT.to_bytes(4, "big"), db=self._meta)
+            in_use = transaction.get(b"in use", db=self._meta)
+            first = transaction.get(b"first", db=self._meta)
+            self._in_use = 0 if in_use is None else in_use[0]
+            self._first = 0 if first is None else int.from_bytes(first, "big")
 
     def _newest(self) -> View:
         with self.environment.begin() as transaction:
@@ -333,26 +475,26 @@ class StateStore:
 
     def _write(
         self,
+        transaction: lmdb.Transaction,
         layer: _Layer,
         block: bytes,
         certificate: bytes,
         height: int,
         notes: Mapping[bytes, bytes],
     ) -> None:
-        with self.environment.begin(write=True) as transaction:
-            for table, changes in ((self._values, layer.changes), (self._nodes, layer.nodes)):
-                items = sorted(changes.items())
-                with transaction.cursor(db=table) as cursor:
-                    cursor.putmulti([(key, value) for key, value in items if value is not None])
-                for key, value in items:
-                    if value is None:
-                        transaction.delete(key, db=table)
-            transaction.put(_height_key(height, 0), block, db=self._blocks)
-            transaction.put(_height_key(height, 1), certificate, db=self._blocks)
-            for key, value in notes.items():
-                transaction.put(key, value, db=self._notes)
-            transaction.put(b"height", height.to_bytes(8, "big"), db=self._meta)
-            transaction.put(b"root", layer.root, db=self._meta)
+        for table, changes in zip(self.tables, (layer.changes, layer.nodes), strict=True):
+            items = sorted(changes.items())
+            with transaction.cursor(db=table) as cursor:
+                cursor.putmulti([(key, value) for key, value in items if value is not None])
+            for key, value in items:
+                if value is None:
+                    transaction.delete(key, db=table)
+        transaction.put(_height_key(height, 0), block, db=self._blocks)
+        transaction.put(_height_key(height, 1), certificate, db=self._blocks)
+        for key, value in notes.items():
+            transaction.put(key, value, db=self._notes)
+        transaction.put(b"height", height.to_bytes(8, "big"), db=self._meta)
+        transaction.put(b"root", layer.root, db=self._meta)
 
     def _grow(self) -> None:
         """Double the map; LMDB wants no transaction open meanwhile, so snapshots pause."""

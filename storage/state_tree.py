@@ -166,6 +166,29 @@ def _climb(current: bytes, bits: int, depth: int, tail: bytes) -> bytes | None:
     return current
 
 
+def build(
+    prefix: int,
+    depth: int,
+    leaves: list[bytes],
+    nodes: dict[bytes, bytes | None] | dict[bytes, bytes],
+) -> bytes | None:
+    """The subtree at a place from all of its leaf nodes, in order; None for none.
+
+    The caller records the node itself; nodes below it are put into `nodes`.
+    """
+    if len(leaves) < 2:
+        return leaves[0] if leaves else None
+    boundary = ((prefix << 1 | 1) << (DEPTH - 1 - depth)).to_bytes(32, "big")
+    middle = bisect_left(leaves, b"\x00" + boundary)
+    sides = []
+    for bit, part in ((0, leaves[:middle]), (1, leaves[middle:])):
+        child = build(prefix << 1 | bit, depth + 1, part, nodes)
+        if child is not None:
+            nodes[node_key(prefix << 1 | bit, depth + 1)] = child
+        sides.append(EMPTY if child is None else _sha256(child).digest())
+    return b"\x01" + sides[0] + sides[1]
+
+
 class _Batch:
     """One update: sorted `(path, value hash or None)`, and the nodes that it changes."""
 
@@ -235,17 +258,4 @@ class _Batch:
             if at == high or self._paths[at] != leaf[1:33]:
                 leaves.append(leaf)
                 leaves.sort()
-        return self._build(prefix, depth, leaves)
-
-    def _build(self, prefix: int, depth: int, leaves: list[bytes]) -> bytes | None:
-        if len(leaves) < 2:
-            return leaves[0] if leaves else None
-        boundary = ((prefix << 1 | 1) << (DEPTH - 1 - depth)).to_bytes(32, "big")
-        middle = bisect_left(leaves, b"\x00" + boundary)
-        sides = []
-        for bit, part in ((0, leaves[:middle]), (1, leaves[middle:])):
-            child = self._build(prefix << 1 | bit, depth + 1, part)
-            if child is not None:
-                self.nodes[node_key(prefix << 1 | bit, depth + 1)] = child
-            sides.append(EMPTY if child is None else _sha256(child).digest())
-        return b"\x01" + sides[0] + sides[1]
+        return build(prefix, depth, leaves, self.nodes)

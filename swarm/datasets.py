@@ -10,6 +10,7 @@ import trio
 
 from protocols.exchange.service import PATIENCE_SECONDS
 from storage import unixfs
+from swarm.versions.working import RESERVED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -91,8 +92,11 @@ async def publish(
     *,
     label: str | None = None,
     preserve_mode: bool = False,
+    in_place: bool = False,
 ) -> Published:
     """Keep a file or folder, pin it and announce it.
+
+    Of a dataset's working folder, the marker that says so is no part.
 
     Args:
         path: What to publish.
@@ -102,6 +106,7 @@ async def publish(
         progress: Told (bytes done, bytes in total) from this task.
         label: Of the pin; None takes the path's name.
         preserve_mode: Keep who may read, write and execute what is in it; the CID is another one then.
+        in_place: Leave the content where it is, and only remember where that is.
 
     Returns:
         Its root and what was new.
@@ -112,7 +117,15 @@ async def publish(
         OSError: It cannot be read.
     """
     counter = Progress()
-    adding = partial(unixfs.add_path, path, store, counter, preserve_mode=preserve_mode)
+    adding = partial(
+        unixfs.add_path,
+        path,
+        store,
+        counter,
+        preserve_mode=preserve_mode,
+        in_place=in_place,
+        skip=RESERVED,
+    )
     with await trio.to_thread.run_sync(store.lease, "publish", limiter=limiter):
         added = await told(counter, progress, adding, limiter)
         await trio.to_thread.run_sync(

@@ -3,7 +3,8 @@
 A shelf is a cache: every entry can be fetched and written again from its CID, so the least recently
 used ones go when a new one needs their room; entries under a lease stay.
 It never holds more than its limit, which counts files as they lie on the disk and not chunks: a small manifest
-can name one chunk a million times, or a million empty files. The chunks themselves are in the store, whose quota counts them once more.
+can name one chunk a million times, or a million empty files. The chunks themselves are in the store, whose quota counts them once
+more until a collection takes those that nothing else keeps.
 """
 
 from __future__ import annotations
@@ -132,6 +133,18 @@ class Shelf:
         max_bytes: int | None,
     ) -> None:
         most = self._limit if max_bytes is None else min(max_bytes, self._limit)
+        # Between what the fetch protects and what is written here, a collection could take it.
+        with await trio.to_thread.run_sync(self._store.lease, "shelf", root):
+            await self._fetch_and_write(root, path, providers, progress, most)
+
+    async def _fetch_and_write(
+        self,
+        root: Cid,
+        path: Path,
+        providers: Sequence[str] | None,
+        progress: Callable[[int, int], None] | None,
+        most: int,
+    ) -> None:
         await self._exchange.fetch(root, providers, progress, max_bytes=most)
         size = await trio.to_thread.run_sync(_size_to_be, root, self._store)
         if size > most:

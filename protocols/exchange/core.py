@@ -415,4 +415,3 @@ def _measure(provider: _Provider, size: int, now: float) -> None:
         provider.rate = sample if provider.rate is None else (provider.rate + sample) / 2
         provider.sample_start = now
         provider.sample_bytes = 0
-

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import trio
 
@@ -69,11 +70,12 @@ class Fetched:
     from_peers: dict[PeerId, int]
 
 
+_Blocks: TypeAlias = list[tuple["PeerId", "Cid", bytes]]
+
+
 @dataclass(slots=True)
 class _Absorbed:
     wanted: list[tuple[Cid, int]] = field(default_factory=list)
-    stored: list[tuple[PeerId, Cid, int]] = field(default_factory=list)
-    bad: list[tuple[PeerId, Cid, int]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,7 @@ class Fetching:
         self._started = trio.current_time()
         self._schedule = Schedule(self._started)
         self._inbox: deque[tuple[PeerId, Cid, bytes]] = deque()
+        self._checked, self._to_keep = trio.open_memory_channel[_Blocks](0)
         self._sessions: dict[PeerId, Session] = {}
         self._talking: set[PeerId] = set()
         self._dialling = 0
@@ -163,7 +166,7 @@ class Fetching:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                for part in (self._absorb_all, self._search):
+                for part in (self._check_all, self._absorb_all, self._search):
                     nursery.start_soon(self._guard, part)
                 await self._guard(self._drive)
                 nursery.cancel_scope.cancel()
@@ -349,45 +352,64 @@ class Fetching:
         self._talking.discard(peer)
         self._changed.set()
 
-    async def _absorb_all(self) -> None:
-        """Check and store what comes, and learn from it what else is needed."""
-        await self._absorb([], first=True)
-        while not self.walk.is_complete:
-            if not self._inbox and not (self.walk.has_here and self._schedule.queued < LOW_LEAVES):
+    async def _check_all(self) -> None:
+        """Hash what comes; one batch is hashed while the one before it is written."""
+        while True:
+            if not self._inbox:
                 self._arrived = trio.Event()
                 await self._arrived.wait()
-            batch: list[tuple[PeerId, Cid, bytes]] = []
+            batch: _Blocks = []
             size = 0
             while self._inbox and size < BATCH_BYTES:
                 batch.append(self._inbox.popleft())
                 size += len(batch[-1][2])
+            good = await trio.to_thread.run_sync(_matching, batch, limiter=self._around.limiter)
+            if len(good) < len(batch):
+                names = {cid for _, cid, _ in good}
+                for peer, cid, data in batch:
+                    if cid not in names:
+                        self._refuse(peer, cid, len(data))
+            if good:
+                await self._checked.send(good)
+
+    def _refuse(self, peer: PeerId, cid: Cid, size: int) -> None:
+        self._around.on_liar(peer, f"it sent {size:,} bytes that are not {cids.text(cid)}")
+        self._apply(self._schedule.refuse(peer, cid, size))
+        self._changed.set()
+
+    async def _absorb_all(self) -> None:
+        """Store what was checked, and learn from it what else is needed."""
+        await self._absorb([], first=True)
+        while not self.walk.is_complete:
+            batch: _Blocks = []
+            if not (self.walk.has_here and self._schedule.queued < LOW_LEAVES):
+                batch = await self._to_keep.receive()
+            else:
+                with suppress(trio.WouldBlock):
+                    batch = self._to_keep.receive_nowait()
             await self._absorb(batch)
         self._is_done = True
         self._changed.set()
 
-    async def _absorb(self, batch: list[tuple[PeerId, Cid, bytes]], *, first: bool = False) -> None:
+    async def _absorb(self, batch: _Blocks, *, first: bool = False) -> None:
         result = await trio.to_thread.run_sync(
             self._start_in_thread if first else self._absorb_in_thread,
             batch,
             limiter=self._around.limiter,
         )
-        for peer, cid, size in result.bad:
-            reason = f"it sent {size:,} bytes that are not {cids.text(cid)}"
-            self._around.on_liar(peer, reason)
-            self._apply(self._schedule.refuse(peer, cid, size))
-        for peer, cid, size in result.stored:
+        for peer, cid, data in batch:
             self._schedule.stored(cid)
-            self._from_peers[peer] = self._from_peers.get(peer, 0) + size
-        self._chunks += len(result.stored)
+            self._from_peers[peer] = self._from_peers.get(peer, 0) + len(data)
+        self._chunks += len(batch)
         for cid, size in result.wanted:
             self._schedule.add(cid, size)
         if self._progress is not None:
             self._progress(self.walk.done, self.walk.total)
         self._changed.set()
 
-    # In a thread; one at a time, and nothing else touches the walk meanwhile.
+    # In a thread; one of these at a time, and nothing else touches the walk meanwhile.
 
-    def _start_in_thread(self, _batch: list[tuple[PeerId, Cid, bytes]]) -> _Absorbed:
+    def _start_in_thread(self, _batch: _Blocks) -> _Absorbed:
         result = _Absorbed()
         store = self._around.store
         self._lease = store.lease("fetch", None if self._alone else self.root)
@@ -396,27 +418,18 @@ class Fetching:
         self._reserve(0)
         return result
 
-    def _absorb_in_thread(self, batch: list[tuple[PeerId, Cid, bytes]]) -> _Absorbed:
+    def _absorb_in_thread(self, batch: _Blocks) -> _Absorbed:
         result = _Absorbed()
-        good: list[tuple[Cid, bytes]] = []
-        size = 0
-        for peer, cid, data in batch:
-            if cids.matches(cid, data):
-                good.append((cid, data))
-                size += len(data)
-                result.stored.append((peer, cid, len(data)))
-            else:
-                result.bad.append((peer, cid, len(data)))
-        for cid, data in good:
+        for _, cid, data in batch:
             if is_manifest(cid):
                 self._open(cid, data, result, came=True)
-        for cid, data in good:
+        for _, cid, data in batch:
             if not is_manifest(cid):
                 self.walk.settle_leaf(cid, len(data))
         self._walk_what_is_here(result)
-        self._reserve(size)
-        if good:
-            self._around.store.put_many(good, self._reservation)
+        self._reserve(sum(len(data) for _, _, data in batch))
+        if batch:
+            self._around.store.put_many([(cid, data) for _, cid, data in batch], self._reservation)
         return result
 
     def _open(self, cid: Cid, data: bytes, result: _Absorbed, *, came: bool) -> None:
@@ -452,3 +465,8 @@ class Fetching:
         else:  # only this thread draws on either, so moving the room from one to the other is safe
             self._reservation.remaining += more.remaining
             more.remaining = 0
+
+
+def _matching(batch: _Blocks) -> _Blocks:
+    """Those whose bytes hash to their names; in a thread."""
+    return [block for block in batch if cids.matches(block[1], block[2])]

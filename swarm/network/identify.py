@@ -13,6 +13,7 @@ from libp2p.identity.identify.pb.identify_pb2 import Identify
 from multiaddr import Multiaddr  # type: ignore[import-untyped]  # ships no types
 
 from protocols.transport import RemoteProtocolError
+from storage.dag_pb import varint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -69,7 +70,7 @@ def told(
         protocol_version=PROTOCOL_VERSION,
         agent_version=agent,
     ).SerializeToString()
-    return _varint(len(body)) + body
+    return varint(len(body)) + body
 
 
 async def ask(stream: MuxedStream) -> Identity:
@@ -118,15 +119,6 @@ async def answer_pings(stream: MuxedStream) -> None:
         if len(pending) == PING_BYTES:
             await stream.send_all(pending)
             pending = b""
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 def _read_varint(data: bytearray, at: int) -> tuple[int, int]:

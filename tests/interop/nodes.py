@@ -18,7 +18,7 @@ from protocols.signing import Signer
 from swarm.client import Client
 from swarm.errors import SwarmError
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 ENVIRONMENT = HERE.parents[1] / ".interop"
 START_SECONDS = 60
 POLL_SECONDS = 0.1
@@ -41,6 +41,7 @@ class Child:
                     stdout=subprocess.PIPE,
                     stderr=log,
                     text=True,
+                    cwd=folder,  # Kubo leaves a log where it is started
                     env=os.environ | {"HOME": str(folder)},
                 )
             )

@@ -114,6 +114,7 @@ def test_a_chunk_that_was_fetched_is_sent_on_to_who_waits_for_it(in_world, tmp_p
     in_world(test)
 
 
+@pytest.mark.slow
 def test_a_slow_reader_holds_up_nobody_and_little_memory(in_world, monkeypatch):
     async def test(world):
         node, slow, quick = await world.node(), world.puppet(), world.puppet()
@@ -134,6 +135,7 @@ def test_a_slow_reader_holds_up_nobody_and_little_memory(in_world, monkeypatch):
     in_world(test)
 
 
+@pytest.mark.slow
 def test_a_cancel_stops_what_was_not_sent_yet(in_world):
     async def test(world):
         node, puppet = await world.node(), world.puppet()
@@ -150,6 +152,7 @@ def test_a_cancel_stops_what_was_not_sent_yet(in_world):
     in_world(test)
 
 
+@pytest.mark.slow
 def test_a_full_list_replaces_what_was_wanted(in_world):
     async def test(world):
         node, puppet = await world.node(), world.puppet()
@@ -178,8 +181,9 @@ def test_garbage_resets_its_stream_and_no_other(in_world, garbage):
         node, puppet = await world.node(), world.puppet()
         (held,) = node.hold(b"held")
         good = await puppet.open(node)
-        bad = await puppet.say(node, garbage)
-        with pytest.raises(StreamError):
+        bad = await puppet.open(node)
+        await bad.send_all(garbage)
+        with pytest.raises(StreamError), trio.fail_after(5):
             await bad.receive_some()
         await good.send_all(encode(Message((entry(held),))))
         assert await puppet.blocks(1) == [held]
@@ -227,6 +231,7 @@ def test_a_chunk_that_comes_late_or_twice_is_no_misbehaviour(in_world):
     in_world(test)
 
 
+@pytest.mark.slow
 def test_a_silent_peer_is_asked_again(in_world):
     async def test(world):
         node, puppet = await world.node(), world.puppet()
@@ -240,6 +245,7 @@ def test_a_silent_peer_is_asked_again(in_world):
     in_world(test)
 
 
+@pytest.mark.slow
 def test_a_lost_connection_is_opened_again_and_the_fetch_goes_on(in_world, tmp_path):
     async def test(world):
         one, two = await world.node(), await world.node()
@@ -256,6 +262,7 @@ def test_a_lost_connection_is_opened_again_and_the_fetch_goes_on(in_world, tmp_p
     in_world(test)
 
 
+@pytest.mark.slow
 def test_what_nobody_has_is_said_to_be_missing_and_by_whom(in_world):
     async def test(world):
         one, two = await world.node(), await world.node()
@@ -267,6 +274,7 @@ def test_what_nobody_has_is_said_to_be_missing_and_by_whom(in_world):
     in_world(test)
 
 
+@pytest.mark.slow
 def test_a_peer_that_cannot_be_reached_is_named(in_world):
     async def test(world):
         node, away = await world.node(), world.transport()
@@ -277,6 +285,7 @@ def test_a_peer_that_cannot_be_reached_is_named(in_world):
     in_world(test)
 
 
+@pytest.mark.slow
 def test_a_peer_that_stops_in_the_middle_is_a_stall(in_world, tmp_path):
     async def test(world):
         one, two, puppet = await world.node(), await world.node(), world.puppet()
@@ -313,6 +322,7 @@ def test_a_peer_of_the_oldest_version_is_served_and_asked(in_world):
     in_world(test)
 
 
+@pytest.mark.slow
 def test_the_peer_that_was_silent_the_longest_makes_room_for_a_new_one(in_world, monkeypatch):
     async def test(world):
         monkeypatch.setattr(service, "MAX_PEERS", 2)

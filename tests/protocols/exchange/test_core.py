@@ -187,6 +187,62 @@ def test_a_chunk_that_one_lacks_is_asked_of_another():
     assert Simulation(chunks(30), providers).run() < 5
 
 
+BAD = {
+    "silent": {"rate": 20 * MIB, "silent_after": 0.0},
+    "silent later": {"rate": 20 * MIB, "silent_after": 0.5},
+    "slow": {"rate": 0.01 * MIB},
+    "lying": {"rate": 20 * MIB, "lies": True},
+    "slow and lying": {"rate": 0.5 * MIB, "lies": True},
+}
+
+
+@pytest.mark.parametrize("budget", [2 * MIB, BUDGET])
+@pytest.mark.parametrize("count", [1, 2, 12])
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_providers_cost_a_good_one_little_time_however_many(kind, count, budget):
+    good = {"rate": 40 * MIB}
+    alone = Simulation(chunks(200), {"good": Provider(**good)}, budget).run()
+    bad = {f"bad{number}": Provider(**BAD[kind]) for number in range(count)}
+    simulation = Simulation(chunks(200), {**bad, "good": Provider(**good)}, budget)
+    assert simulation.run() < 1.1 * alone + core.LAG_SECONDS + 0.5
+    assert simulation.most_buffered <= 2 * budget + MIB
+
+
+def test_a_chunk_that_two_owe_and_do_not_send_is_asked_of_a_third():
+    schedule = Schedule(0.0)
+    cid = of_raw(b"x")
+    schedule.add(cid, MIB)
+    for peer in ("silent", "mute"):
+        schedule.join(peer, 0.0)
+    assert schedule.tick(0.0, BUDGET) == [Ask("silent", (cid,))]
+    assert schedule.tick(0.9, BUDGET) == [Ask("mute", (cid,))]
+    schedule.join("third", 5.0)
+    assert schedule.tick(5.0, BUDGET) == [Withdraw("silent", (cid,)), Ask("third", (cid,))]
+    schedule.lacks("silent", cid)
+    assert schedule.tick(5.1, BUDGET) == []
+    assert schedule.received("third", cid, MIB, 5.2) == (True, [Withdraw("mute", (cid,))])
+    schedule.stored(cid)
+    assert schedule.received("mute", cid, MIB, 5.3) == (False, [])
+    assert schedule.buffered == 0
+
+
+def test_a_provider_that_lags_is_asked_again_once_it_delivers():
+    schedule = Schedule(0.0)
+    names = [of_raw(b"%d" % number) for number in range(9)]
+    for cid in names:
+        schedule.add(cid, MIB)
+    schedule.join("slow", 0.0)
+    (first,) = schedule.tick(0.0, BUDGET)
+    assert first == Ask("slow", tuple(names[:4]))
+    schedule.heard("slow", 5.0)
+    assert schedule.tick(5.0, BUDGET) == []
+    schedule.received("slow", names[0], MIB, 5.1)
+    schedule.received("slow", names[1], MIB, 5.1)
+    schedule.received("slow", names[2], MIB, 5.1)
+    (second,) = schedule.tick(5.1, BUDGET)
+    assert second == Ask("slow", (names[4],))
+
+
 def test_what_all_lack_starves_until_refusals_are_forgotten():
     schedule = Schedule(0.0)
     cid = of_raw(b"x")

@@ -1,0 +1,123 @@
+"""What this keeper shows its auditors: bytes of the version that the running audit counts, and of its duties."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from protocols.audit.draw import draw_leaves, held_seed
+from storage import sampling
+from storage.errors import StorageError
+from storage.slots import DamagedSlotError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from protocols.transport import PeerId
+    from storage.contract import Blockstore
+    from storage.slots import LeafProof, SlotProof, SlotStore
+
+MAX_MENDS: Final = 16
+"""Damaged slots that are sealed again while an answer is made: more take longer than the answer may."""
+
+_log = structlog.get_logger("swarm.keeper")
+
+
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """An audit as one keeper sees it.
+
+    Attributes:
+        number: Of the audit.
+        seed: Draws the leaves.
+        seed2: Draws whole slots and held chunks; empty while answers are taken.
+        root: That the ledger counts.
+        slots: Likewise.
+        count: The chain's `audit_leaves`.
+        auditors: Peers that may ask.
+        duties: Root by (deal, piece).
+    """
+
+    number: int
+    seed: bytes
+    seed2: bytes
+    root: bytes
+    slots: int
+    count: int
+    auditors: frozenset[PeerId]
+    duties: dict[tuple[bytes, int], bytes]
+
+
+class SlotProver:
+    """The `protocols.audit.service.Prover` of a node.
+
+    Args:
+        key: The keeper's public key.
+        slots: Its sealed slots.
+        store: Its chunks.
+    """
+
+    def __init__(self, key: bytes, slots: SlotStore, store: Blockstore) -> None:
+        self._key = key
+        self._slots = slots
+        self._store = store
+        self._leaves: tuple[bytes, Sequence[LeafProof]] | None = None
+        self.audited: Audited | None = None
+        """The running audit; replaced on the event loop, read in threads."""
+
+    def allows(self, audit: int, peer: PeerId) -> bool:
+        audited = self.audited
+        return audited is not None and audited.number == audit and peer in audited.auditors
+
+    def leaves(self, audit: int) -> Sequence[LeafProof]:
+        audited = self._audited(audit)
+        if self._leaves is None or self._leaves[0] != audited.seed:
+            self._leaves = (audited.seed, self._draw(audited))
+        return self._leaves[1]
+
+    def slot(self, audit: int, slot: int) -> SlotProof:
+        audited = self._audited(audit)
+        try:
+            return self._slots.prove_slot(audited.root, slot)
+        except DamagedSlotError as error:
+            self._mend(error.slot)
+            return self._slots.prove_slot(audited.root, slot)
+
+    def held(self, audit: int, deal: bytes, piece: int) -> Sequence[bytes]:
+        audited = self._audited(audit)
+        root = audited.duties.get((deal, piece))
+        if root is None:
+            message = f"this keeper has no duty to keep piece {piece} of {deal.hex()}"
+            raise StorageError(message)
+        seed = held_seed(audited.seed2, self._key, deal, piece)
+        return sampling.path(root, seed, self._store.get)
+
+    def _audited(self, audit: int) -> Audited:
+        audited = self.audited
+        if audited is None or audited.number != audit:
+            message = f"audit {audit} does not run"
+            raise StorageError(message)
+        return audited
+
+    def _draw(self, audited: Audited) -> list[LeafProof]:
+        left = MAX_MENDS
+
+        def prove(slot: int, number: int) -> LeafProof:
+            nonlocal left
+            try:
+                return self._slots.prove(audited.root, slot, number)
+            except DamagedSlotError as error:
+                if not left:
+                    raise
+                left -= 1
+                self._mend(error.slot)
+                return self._slots.prove(audited.root, slot, number)
+
+        return draw_leaves(audited.seed, self._key, audited.slots, audited.count, prove)
+
+    def _mend(self, slot: int) -> None:
+        """Seal a slot of zeros again: a disk that lost a little of it does not cost a strike."""
+        _log.warning("slot.damaged", slot=slot)
+        self._slots.mend(slot)
