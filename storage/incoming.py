@@ -45,12 +45,13 @@ class Incoming:
 
     def missing(self) -> list[tuple[int, int]]:
         """Which paths have not arrived: from and to (not with it), as numbers, in order."""
-        with self._store.environment.begin() as transaction:
-            with transaction.cursor(db=self._store.covered) as cursor:
-                covered = [
-                    (int.from_bytes(low, "big"), int.from_bytes(high, "big"))
-                    for low, high in cursor
-                ]
+        with (
+            self._store.reading() as transaction,
+            transaction.cursor(db=self._store.covered) as cursor,
+        ):
+            covered = [
+                (int.from_bytes(low, "big"), int.from_bytes(high, "big")) for low, high in cursor
+            ]
         return gaps(covered)
 
     def put(self, part: Range) -> None:
@@ -78,7 +79,7 @@ class Incoming:
 
     def get(self, key: bytes) -> bytes | None:
         """A value that has arrived."""
-        with self._store.environment.begin() as transaction:
+        with self._store.reading() as transaction:
             found = transaction.get(key, db=self._store.spare[0])
         return None if found is None else bytes(found)
 

@@ -135,7 +135,9 @@ class Range:
         if leaves:
             first, last = leaves[0][1:33], leaves[-1][1:33]
             inside = first >= self.first and int.from_bytes(last, "big") < self.high
-            if not inside or any(a[1:33] >= b[1:33] for a, b in zip(leaves, leaves[1:], strict=False)):
+            if not inside or any(
+                a[1:33] >= b[1:33] for a, b in zip(leaves, leaves[1:], strict=False)
+            ):
                 message = "a range's records are out of order or out of the range"
                 raise RangeError(message)
         nodes: dict[bytes, bytes] = {}
@@ -154,7 +156,9 @@ class Range:
         return nodes
 
 
-def cut(view: Readable, *, cut_bytes: int = CUT_BYTES, slice_records: int = SLICE_RECORDS) -> Iterator[Range]:
+def cut(
+    view: Readable, *, cut_bytes: int = CUT_BYTES, slice_records: int = SLICE_RECORDS
+) -> Iterator[Range]:
     """Cut a whole state into ranges, in order.
 
     The state is read once for every `slice_records` of it, so that no more than about so many are held at a time.

@@ -16,6 +16,7 @@ from __future__ import annotations
 import heapq
 import threading
 import weakref
+from contextlib import contextmanager
 from itertools import groupby
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -49,7 +50,16 @@ class StaleViewError(StorageError):
 class _Snapshot:
     """A committed state: an LMDB read transaction that many threads may use in turn."""
 
-    __slots__ = ("__weakref__", "_lock", "_nodes", "_store", "_transaction", "_values", "height", "root")
+    __slots__ = (
+        "__weakref__",
+        "_lock",
+        "_nodes",
+        "_store",
+        "_transaction",
+        "_values",
+        "height",
+        "root",
+    )
 
     def __init__(self, store: StateStore, height: int, root: bytes) -> None:
         self._store = store
@@ -310,7 +320,7 @@ class StateStore:
 
     def block(self, height: int) -> tuple[bytes, bytes] | None:
         """The block and certificate of a height."""
-        with self._lock, self.environment.begin() as transaction:
+        with self.reading() as transaction:
             body = transaction.get(_height_key(height, 0), db=self._blocks)
             certificate = transaction.get(_height_key(height, 1), db=self._blocks)
         if body is None or certificate is None:
@@ -319,7 +329,7 @@ class StateStore:
 
     def note(self, key: bytes) -> bytes | None:
         """What a commit noted under a key."""
-        with self._lock, self.environment.begin() as transaction:
+        with self.reading() as transaction:
             found = transaction.get(key, db=self._notes)
         return None if found is None else bytes(found)
 
@@ -365,9 +375,7 @@ class StateStore:
             self._first = end
             return end - first
 
-    def change_over(
-        self, height: int, root: bytes, block: bytes, certificate: bytes
-    ) -> None:
+    def change_over(self, height: int, root: bytes, block: bytes, certificate: bytes) -> None:
         """Make what stands in the spare tables the newest committed state, in one durable transaction.
 
         The blocks held until now are removed, save genesis: they do not reach up to the new height.
@@ -377,7 +385,7 @@ class StateStore:
         """
         with self._lock:
             values, nodes = self.spare
-            with self.environment.begin() as transaction:
+            with self.reading() as transaction:
                 found = state_tree.root_of(lambda key: transaction.get(key, db=nodes))
             if found != root or height <= self._height:
                 message = f"the state that arrived for height {height} is not whole, or not newer"
@@ -385,7 +393,9 @@ class StateStore:
             old, spare = self.tables, 1 - self._in_use
 
             def change(transaction: lmdb.Transaction) -> None:
-                genesis = [transaction.get(_height_key(0, part), db=self._blocks) for part in (0, 1)]
+                genesis = [
+                    transaction.get(_height_key(0, part), db=self._blocks) for part in (0, 1)
+                ]
                 for table in (*old, self._blocks, self.covered):
                     transaction.drop(table, delete=False)
                 for part, body in enumerate(genesis):
@@ -426,9 +436,15 @@ class StateStore:
 
     def read_meta(self, key: bytes) -> bytes | None:
         """What stands under a key beside the state."""
-        with self._lock, self.environment.begin() as transaction:
+        with self.reading() as transaction:
             found = transaction.get(key, db=self._meta)
         return None if found is None else bytes(found)
+
+    @contextmanager
+    def reading(self) -> Iterator[lmdb.Transaction]:
+        """A short read of what was committed last; commits and other such reads wait."""
+        with self._lock, self.environment.begin() as transaction:
+            yield transaction
 
     def write_meta(self, transaction: lmdb.Transaction, key: bytes, value: bytes) -> None:
         """Put something beside the state."""

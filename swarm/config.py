@@ -140,6 +140,7 @@ class Settings:
         train: Take part in rounds as a worker.
         validate: Vote and score where this node's account is a validator.
         keep: Hold replicas for others and answer storage challenges.
+        seal_share: Of one core, for sealing what is lent in the background, 0 to 1; 0 seals nothing.
         gateway: The port of 127.0.0.1 on which the HTTP gateway answers; None: nowhere.
         temporary: Started for one command; announces no storage of its own and leaves with it.
         log_level: One of `LOG_LEVELS`.
@@ -154,6 +155,7 @@ class Settings:
     train: bool = True
     validate: bool = True
     keep: bool = True
+    seal_share: float = 0.25
     gateway: int | None = None
     temporary: bool = False
     log_level: str = "info"
@@ -246,6 +248,17 @@ def _port(value: object) -> int:
     return int(text)
 
 
+def _share(value: object) -> float:
+    try:
+        share = -1.0 if isinstance(value, bool) else float(str(value))
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        message = f"{str(value)[:32]!r} is not a share of a core: 0 to 1"
+        raise UsageError(message)
+    return share
+
+
 def _path(value: object) -> Path:
     if not isinstance(value, str | Path) or not str(value):
         message = f"{value!r} is not a path"
@@ -270,6 +283,7 @@ _READERS = {
     "train": _flag,
     "validate": _flag,
     "keep": _flag,
+    "seal_share": _share,
     "gateway": _port,
     "temporary": _flag,
     "log_level": _log_level,

@@ -16,6 +16,8 @@ import platformdirs
 import structlog
 import trio
 
+from protocols.audit.service import Auditor
+from protocols.audit.verify import Sealing
 from protocols.bitswap.service import BitswapService
 from protocols.consensus.finalizer import Finalizer
 from protocols.consensus.service import ConsensusService, ConsensusSettings
@@ -25,6 +27,8 @@ from protocols.handshake.messages import ROLE_KEEPER, ROLE_VALIDATOR, ROLE_WORKE
 from protocols.sync.service import SyncService
 from storage.blockstore import SegmentBlockstore
 from storage.consensus_log import ConsensusLog
+from storage.errors import StorageError
+from storage.slots import SlotStore
 from storage.state_store import StateStore
 from swarm import entry
 from swarm.control.service import serve
@@ -33,6 +37,9 @@ from swarm.gateway.service import serve as serve_gateway
 from swarm.gossip import TransactionGossip
 from swarm.heights import Heights
 from swarm.identity import Identity, NodeLock
+from swarm.keeper.auditing import Auditing
+from swarm.keeper.duties import Duties
+from swarm.keeper.service import Keeping
 from swarm.ledger.application import LedgerApplication
 from swarm.ledger.errors import LedgerError
 from swarm.ledger.source import LedgerSource
@@ -59,6 +66,7 @@ if TYPE_CHECKING:
     from swarm.config import Settings
     from swarm.control.api import NodeApi
     from swarm.entry import Entry
+    from swarm.ledger.state import LedgerView
     from swarm.machine import Deciding
 
 _log = structlog.get_logger("swarm.node")
@@ -216,7 +224,8 @@ class Node:
         )
         self.wallet = Wallet(signer, self.ledger, self.heights, self._gossip.queue)
         self.worker = Worker(WorkerSettings(device="auto" if settings.gpu else "cpu"))
-        self.shelf = Shelf(home / "shelf", self.store, self.exchange, settings.storage)
+        # Whatever is on the shelf lies in the store as well: more than half could not be kept.
+        self.shelf = Shelf(home / "shelf", self.store, self.exchange, settings.storage // 2)
         self._announcements = Announcements(
             self.network, f"{topic}/updates", signer.public_key, self.ledger.view, self.shelf
         )
@@ -233,6 +242,44 @@ class Node:
             provide=self._provide,
             folder=home / "rounds",
             block_seconds=params.block_interval_ms / 1000,
+        )
+        sealing = Sealing(chain_id, params.seal_log_n, params.seal_passes)
+        self.auditing = Auditing(
+            signer.public_key,
+            self.ledger.view,
+            self.heights,
+            self.wallet,
+            Auditor(self.network, sealing),
+        )
+        self.slots_problem: str | None = None
+        self.keeping = self._keeping(sealing) if settings.keep else None
+
+    def _keeping(self, sealing: Sealing) -> Keeping | None:
+        """What lends and keeps; None where the slots cannot be opened, which ends nothing else."""
+        key, folder = self.signer.public_key, self.settings.home / "slots"
+        try:
+            slots = SlotStore(folder, key, sealing.chain_id, sealing.log_n, sealing.passes)
+        except StorageError as error:
+            self.slots_problem = f"nothing is lent: {folder}: {error}"
+            return None
+        disk = trio.CapacityLimiter(DISK_THREADS)
+        duties = Duties(
+            key, self.ledger.view, self.heights, self.store, self.exchange, self.network, disk
+        )
+        return Keeping(
+            key=key,
+            view=self.ledger.view,
+            included=self.ledger.included,
+            heights=self.heights,
+            wallet=self.wallet,
+            store=self.store,
+            shelf_bytes=lambda: self.shelf.used,
+            slots=slots,
+            duties=duties,
+            transport=self.network,
+            folder=folder,
+            lent=self.settings.storage,
+            share=self.settings.seal_share,
         )
 
     async def run(
@@ -260,6 +307,8 @@ class Node:
                 self._announcements.run,
                 self._participate,
                 self._keep_membership,
+                self._keep_space,
+                self._audit,
                 self._keep_entered,
                 self._provide_again,
                 self._describe_worker,
@@ -283,10 +332,14 @@ class Node:
             for close in (self.store.close, self._state.close, self._votes.close):
                 last_first.callback(close)
             last_first.callback(self._machine.leave)
+            if self.keeping is not None:
+                last_first.callback(self.keeping.slots.close)
 
     def problems(self) -> list[str]:
         """What is wrong now, in sentences."""
-        return [*self.network.problems(), *self.participant.problems.values()]
+        found = [*self.network.problems(), *self.participant.problems.values()]
+        found += [self.slots_problem] if self.slots_problem else []
+        return [*found, *(self.keeping.worries() if self.keeping is not None else ())]
 
     def best_head(self) -> int:
         """The highest block that a connected member says it holds; 0 with no member."""
@@ -325,6 +378,18 @@ class Node:
         await self.sync.caught_up.wait()
         await self.participant.run()
 
+    async def _keep_space(self) -> None:
+        """Lend and keep by the ledger of now: an old one would have duties let go and answers given late."""
+        if self.keeping is not None:
+            await self.sync.caught_up.wait()
+            await self.keeping.run()
+
+    async def _audit(self) -> None:
+        """Audit keepers where this account is a validator."""
+        if self.settings.validate:
+            await self.sync.caught_up.wait()
+            await self.auditing.run()
+
     async def _provide_again(self) -> None:
         """Announce what an earlier run published."""
         for root, label in (await trio.to_thread.run_sync(self.store.pins)).items():
@@ -356,12 +421,18 @@ class Node:
                 "gpu" if self.settings.gpu else "cpu",
                 trains=self.settings.train,
                 validates=self.settings.validate,
+                keeps=self._keeps(view),
             )
             if step is not None:
                 try:
                     await self.wallet.submit(step)
                 except (SwarmError, LedgerError) as error:
                     _log.info("membership.refused", step=type(step).__name__, error=str(error))
+
+    def _keeps(self, view: LedgerView) -> bool:
+        keeper = view.keeper(self.signer.public_key)
+        lends = self.keeping is not None and self.keeping.is_lending
+        return lends or (keeper is not None and keeper.slots > 0)
 
     async def _keep_entered(self) -> None:
         """Keep the addresses that this machine's other nodes see up to date."""

@@ -120,6 +120,11 @@ class Shelf:
                 self._locks.pop(root, None)
         return path
 
+    @property
+    def used(self) -> int:
+        """Bytes of all entries."""
+        return sum(self._sizes.values())
+
     def path(self, root: Cid) -> Path:
         """Where a root's entry is, or would be."""
         return self._folder / cids.text(root)

@@ -41,6 +41,13 @@ import click
 @click.option("--no-train", is_flag=True, help="Do not train.")
 @click.option("--reader", is_flag=True, help="Only fetch: do not train, validate or keep replicas.")
 @click.option(
+    "--seal-share",
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    help="How much of one core seals lent space (SWARM_SEAL_SHARE).  [default: 0.25]",
+)
+@click.option("--no-seal", is_flag=True, help="Seal nothing more; what is sealed stays.")
+@click.option(
     "--gateway",
     is_flag=False,
     flag_value="8080",
@@ -72,6 +79,8 @@ def command(
     genesis: Path | None,
     no_train: bool,
     reader: bool,
+    seal_share: float | None,
+    no_seal: bool,
     gateway: str | None,
     no_view: bool,
     log_level: str | None,
@@ -98,6 +107,7 @@ def command(
         "train": False if no_train or reader else None,
         "validate": False if reader else None,
         "keep": False if reader or temporary else None,
+        "seal_share": 0.0 if no_seal else seal_share,
         "gateway": gateway,
         "temporary": temporary or None,
         "log_level": log_level,

@@ -5,15 +5,15 @@ A provider that is silent loses its wants; one that lacks a chunk is not asked f
 one that sent a wrong byte is never asked again.
 When nothing is left to hand out, a fast provider also asks for what a slow one would deliver much later (work stealing, which
 in the end-game leaves at most `MAX_COPIES` wants for one chunk); the first answer counts and the others are cancelled.
-Where that many are slow already, a faster one takes the place of the slowest.
-A provider that lags is asked for nothing more until it delivers, and what it owes takes no room from the others.
+A provider that lags is asked for nothing more until it delivers, and does not count among those copies.
+A chunk takes room once, however many are asked for it, so that what bad providers owe never keeps good ones from it.
 
 Time is seconds of any clock that does not go back, passed in. Equal calls give equal effects.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -44,13 +44,15 @@ STEAL_FACTOR = 2.0
 STEAL_SECONDS = 0.1
 """and by this many seconds more."""
 MAX_COPIES = 2
-"""Providers that are asked for one chunk at a time."""
+"""Providers that are asked for one chunk at a time, those that lag not counted."""
 LAG_SECONDS = 1.0
 """A provider lags that owes chunks and has completed none for this long."""
 LOW_LEAVES = 4_096
 """No manifest is asked for while more chunks than this wait: that bounds what a walk keeps in memory."""
 MAX_OPEN_MANIFESTS = 16
 """Manifests in flight at a time."""
+LIKELY_MANIFEST_BYTES = 2**16
+"""What a manifest is thought to have, whose length nobody promised: 1,024 links and a bit."""
 _SCAN = 64
 
 
@@ -124,7 +126,7 @@ class _Provider:
         rate = self.rate or ASSUMED_RATE
         waited = now - self.last_answer
         if self.in_flight and waited > 0:
-            rate = min(rate, next(iter(self.in_flight.values())) / waited)
+            rate = min(rate, _likely(*next(iter(self.in_flight.items()))) / waited)
         return max(rate, 1.0)
 
 
@@ -145,6 +147,7 @@ class Schedule:
         self._providers: dict[PeerId, _Provider] = {}
         self._checking: dict[Cid, int] = {}
         self._bytes_checking = 0
+        self._bytes_asked = 0
         self._liars: set[PeerId] = set()
 
     @property
@@ -159,8 +162,8 @@ class Schedule:
 
     @property
     def buffered(self) -> int:
-        """Bytes in flight or received and not stored yet."""
-        return self._bytes_checking + sum(p.bytes_in_flight for p in self._providers.values())
+        """Bytes of chunks that are in flight, or received and not stored yet."""
+        return self._bytes_checking + self._bytes_asked
 
     @property
     def providers(self) -> tuple[PeerId, ...]:
@@ -222,9 +225,9 @@ class Schedule:
         want = self._wants.pop(cid, None)
         if want is None:
             return False, []
-        if want.holders and is_manifest(cid):
-            self._manifests_in_flight -= 1
-        if not want.holders:
+        if want.holders:
+            self._land(want)
+        else:
             self._unqueue(want)
         effects: list[Effect] = []
         for other in want.holders:
@@ -281,33 +284,29 @@ class Schedule:
 
         Args:
             now: The time.
-            budget: Bytes that may be in flight or wait to be stored. One chunk is always allowed, and
-                what lagging providers owe is not counted, up to as much again.
+            budget: Bytes of chunks that may be in flight or wait to be stored; one chunk is always allowed.
         """
         effects: list[Effect] = []
         for provider in list(self._providers.values()):
             if provider.in_flight and now - provider.last_heard > SILENCE_SECONDS:
                 self.leave(provider.peer)
                 effects.append(Drop(provider.peer, f"no byte came for {SILENCE_SECONDS:.0f} s"))
-        lagging = sum(p.bytes_in_flight for p in self._providers.values() if p.lags(now))
-        spare = budget - self.buffered + min(lagging, budget)
         fair = max(1, budget // max(1, len(self._providers)))
         able = [p for p in self._providers.values() if not p.lags(now)]
         able.sort(key=lambda p: -p.rate_now(now))
+        soonest: dict[Cid, float] = {}
         for provider in able:
             asked: list[Cid] = []
-            withdrawn: list[Withdraw] = []
-            while provider.has_room(fair) and (
-                spare > 0 or not (self._checking or any(p.in_flight for p in able))
-            ):
-                want = self._pick(provider) or self._steal(provider, now)
+            while provider.has_room(fair):
+                is_free = self.buffered < budget or not self.buffered
+                want = self._pick(provider) if is_free else None
+                if want is None and len(self._providers) > 1:
+                    soonest = soonest or self._expected(now)
+                    want = self._steal(provider, soonest)
                 if want is None:
                     break
-                withdrawn += self._make_place(want, now)
                 self._assign(provider, want, now)
-                spare -= want.size
                 asked.append(want.cid)
-            effects += withdrawn
             if asked:
                 effects.append(Ask(provider.peer, tuple(asked)))
         return effects
@@ -348,41 +347,42 @@ class Schedule:
                 return found
         return None
 
-    def _steal(self, thief: _Provider, now: float) -> _Want | None:
-        """The want that would come last, if the thief is much faster than all who were asked for it."""
+    def _expected(self, now: float) -> dict[Cid, float]:
+        """For each chunk that one more may be asked for, the seconds until the first of its holders would deliver it."""
         soonest: dict[Cid, float] = {}
+        copies: Counter[Cid] = Counter()
         for owner in self._providers.values():
             ahead = 0
             rate = owner.rate_now(now)
             for cid, size in owner.in_flight.items():
-                ahead += size
+                ahead += _likely(cid, size)
                 soonest[cid] = min(soonest.get(cid, ahead / rate), ahead / rate)
+            if not owner.lags(now):
+                copies.update(owner.in_flight.keys())
+        return {cid: when for cid, when in soonest.items() if copies[cid] < MAX_COPIES}
+
+    def _steal(self, thief: _Provider, soonest: dict[Cid, float]) -> _Want | None:
+        """The chunk that would come last, if the thief is much faster than all who were asked for it."""
         best: _Want | None = None
         latest = 0.0
         for cid, seconds in soonest.items():
             want = self._wants.get(cid)
             if want is None or seconds <= latest or not _may_ask(thief, want):
                 continue
-            if seconds > STEAL_FACTOR * thief.seconds_for(want.size) + STEAL_SECONDS:
+            if seconds > STEAL_FACTOR * thief.seconds_for(_likely(cid, want.size)) + STEAL_SECONDS:
                 best, latest = want, seconds
+        if best is not None:
+            del soonest[best.cid]
         return best
-
-    def _make_place(self, want: _Want, now: float) -> list[Withdraw]:
-        """Before one more is asked for a chunk: where `MAX_COPIES` are, the slowest no longer counts."""
-        if len(want.holders) < MAX_COPIES:
-            return []
-        slowest = min(want.holders, key=lambda peer: self._providers[peer].rate_now(now))
-        want.holders.remove(slowest)
-        self._providers[slowest].withdrawn.add(want.cid)
-        return [Withdraw(slowest, (want.cid,))]
 
     def _assign(self, provider: _Provider, want: _Want, now: float) -> None:
         if not provider.in_flight:
             idle = now - provider.last_answer
             provider.sample_start = provider.sample_start + idle if provider.sample_bytes else now
             provider.last_heard = provider.last_answer = now
-        if not want.holders and is_manifest(want.cid):
-            self._manifests_in_flight += 1
+        if not want.holders:
+            self._bytes_asked += want.size
+            self._manifests_in_flight += is_manifest(want.cid)
         want.holders.append(provider.peer)
         provider.in_flight[want.cid] = want.size
         provider.bytes_in_flight += want.size
@@ -397,9 +397,18 @@ class Schedule:
             return
         want.holders.remove(peer)
         if not want.holders:
-            if is_manifest(cid):
-                self._manifests_in_flight -= 1
+            self._land(want)
             self._queue(want, first=not want.lacking)
+
+    def _land(self, want: _Want) -> None:
+        """A chunk is no longer in flight."""
+        self._bytes_asked -= want.size
+        self._manifests_in_flight -= is_manifest(want.cid)
+
+
+def _likely(cid: Cid, size: int) -> int:
+    """Bytes that a chunk will have, of which `size` is the most."""
+    return min(size, LIKELY_MANIFEST_BYTES) if is_manifest(cid) else size
 
 
 def _may_ask(provider: _Provider, want: _Want) -> bool:

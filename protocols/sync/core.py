@@ -1,9 +1,12 @@
-"""Whom to ask next: tips as peers told them, peers that failed, peers that lied. Pure."""
+"""Whom to ask next and for what: peers as they told and failed, and the parts of a snapshot. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
 
 MAX_PEERS: Final = 256
 """Peers remembered; the rest is forgotten oldest first."""
@@ -53,3 +56,76 @@ class PeerBook:
         """The connected peer with the highest claim above a height; None if there is none."""
         ahead = [(self.tips[p], p) for p in peers if self.tips.get(p, -1) > height]
         return max(ahead)[1] if ahead else None
+
+
+def choose(offers: Mapping[str, Sequence[int]], useful: Iterable[int], arriving: int) -> int | None:
+    """Which snapshot to take.
+
+    Args:
+        offers: The heights that each peer can give.
+        useful: Those of them that bring this node on.
+        arriving: The height of which a part is here already; -1 for none.
+
+    Returns:
+        The one begun, if somebody has it still; else the one that most peers have, of equals the newest.
+    """
+    wanted = set(useful)
+    if arriving in wanted:
+        return arriving
+    counts = {height: sum(height in held for held in offers.values()) for height in wanted}
+    return max(wanted, key=lambda height: (counts[height], height), default=None)
+
+
+@dataclass(slots=True)
+class Piece:
+    """A stretch of paths that is not here yet; `low` moves up as ranges come."""
+
+    low: int
+    high: int
+    askers: int = 0
+
+
+class Pieces:
+    """What of a snapshot is missing, cut so that several peers can be asked at once.
+
+    Args:
+        missing: From and to (not with it), in order.
+        parts: Into about how many pieces the whole would be cut.
+        end: One above the last path.
+    """
+
+    def __init__(self, missing: Iterable[tuple[int, int]], parts: int, end: int) -> None:
+        step = -(-end // parts)
+        self._pieces = [
+            Piece(max(low, start), min(high, start + step))
+            for low, high in missing
+            for start in range(low // step * step, high, step)
+        ]
+
+    @property
+    def done(self) -> bool:
+        """Nothing is missing."""
+        return not self._pieces
+
+    def take(self, *, again: bool = False) -> Piece | None:
+        """A piece that nobody is asked for; or one that is, which somebody may be slow with.
+
+        The caller gives it back when it has done with it, whatever came of it.
+        """
+        piece = min(self._pieces, key=lambda one: one.askers, default=None)
+        if piece is None or (piece.askers and not again):
+            return None
+        piece.askers += 1
+        return piece
+
+    def arrived(self, low: int, high: int) -> None:
+        """A range came and is stored."""
+        for piece in self._pieces:
+            if low <= piece.low < high:
+                piece.low = min(high, piece.high)
+        self._pieces = [piece for piece in self._pieces if piece.low < piece.high]
+
+    @staticmethod
+    def give_back(piece: Piece) -> None:
+        """One asker less."""
+        piece.askers -= 1

@@ -20,3 +20,10 @@ class WrongGenesisError(RemoteProtocolError):
 
 class NothingProvenError(Exception):
     """The peer does not have the state that was asked for, or does not answer for it."""
+
+
+class ContradictionError(Exception):
+    """A peer's chain is not the one of the checkpoint that this node was given.
+
+    Either the checkpoint was mistyped, or one of the two is a forged chain: ask somebody you trust for the checkpoint again.
+    """

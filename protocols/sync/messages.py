@@ -86,7 +86,7 @@ class Proof:
         Raises:
             SyncMessageError: Malformed.
         """
-        value = _array(data, MAX_PROOF_BYTES)
+        value = array(data, MAX_PROOF_BYTES)
         if not value:
             return None
         if len(value) != 4 or any(type(value[at]) is not bytes for at in (0, 1, 3)):
@@ -102,7 +102,7 @@ def decode_request(data: bytes) -> Request:
     Raises:
         SyncMessageError: Malformed; no other error, whatever the bytes.
     """
-    match _array(data, MAX_REQUEST_BYTES):
+    match array(data, MAX_REQUEST_BYTES):
         case [1]:
             return AskGenesis()
         case [2]:
@@ -125,7 +125,7 @@ def decode_genesis(data: bytes) -> bytes:
     Raises:
         SyncMessageError: Malformed.
     """
-    match _array(data, MAX_FRAME_BYTES):
+    match array(data, MAX_FRAME_BYTES):
         case [bytes(genesis)] if len(genesis) <= MAX_GENESIS_BYTES:
             return genesis
     raise _malformed()
@@ -142,7 +142,7 @@ def decode_tip(data: bytes) -> int:
     Raises:
         SyncMessageError: Malformed.
     """
-    match _array(data, MAX_REQUEST_BYTES):
+    match array(data, MAX_REQUEST_BYTES):
         case [int(height)] if 0 <= height <= MAX_HEIGHT:
             return height
     raise _malformed()
@@ -159,7 +159,7 @@ def decode_pair(data: bytes) -> tuple[bytes, bytes]:
     Raises:
         SyncMessageError: Malformed.
     """
-    match _array(data, MAX_FRAME_BYTES):
+    match array(data, MAX_FRAME_BYTES):
         case [bytes(block), bytes(finalization)]:
             return block, finalization
     raise _malformed()
@@ -171,13 +171,18 @@ def decode_gossip(data: bytes) -> tuple[int, bytes, bytes]:
     Raises:
         SyncMessageError: Malformed.
     """
-    match _array(data, MAX_FRAME_BYTES):
+    match array(data, MAX_FRAME_BYTES):
         case [int(height), bytes(block), bytes(finalization)] if 0 <= height <= MAX_HEIGHT:
             return height, block, finalization
     raise _malformed()
 
 
-def _array(data: bytes, max_bytes: int) -> list[Any]:
+def array(data: bytes, max_bytes: int) -> list[Any]:
+    """Decode canonical bytes that are an array.
+
+    Raises:
+        SyncMessageError: They are something else, too long, or hold a truth value.
+    """
     try:
         value = canonical.decode(data, max_bytes=max_bytes)
     except CanonicalError as error:

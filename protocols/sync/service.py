@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import trio
 
-from protocols.framing import FrameReader, frame
+from protocols.framing import FrameReader
+from protocols.sync.asking import ANSWER_SECONDS, FRAME_SECONDS, ask, ask_one, send
 from protocols.sync.core import PeerBook
 from protocols.sync.errors import NothingProvenError, SyncMessageError, WrongGenesisError
 from protocols.sync.messages import (
@@ -34,17 +34,16 @@ from protocols.transport import RemoteProtocolError, StreamError, UnreachableErr
 from storage import canonical
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import Callable, Sequence
 
     from trio_typing import TaskStatus
 
+    from protocols.sync.asking import Encodable
     from protocols.transport import PeerId, Stream, Transport
 
 T = TypeVar("T")
 
 PROTOCOL: Final = "/swarm/sync/1.0.0"
-ANSWER_SECONDS: Final = 10.0
-FRAME_SECONDS: Final = 30.0
 POLL_SECONDS: Final = 5.0
 """Between two looks at the tips of peers; a hint wakes it at once."""
 ALONE_SECONDS: Final = 4.0
@@ -58,13 +57,6 @@ APPLY_BYTES: Final = 4 * 2**20
 """Blocks that are applied in one go, with the chain's lock held."""
 STREAMS: Final = 16
 STREAMS_PER_PEER: Final = 4
-
-
-class Encodable(Protocol):
-    """A block or a finalization."""
-
-    def encode(self) -> bytes:
-        """Its canonical bytes."""
 
 
 class BlockSource(Protocol):
@@ -97,6 +89,23 @@ class Chain(Protocol):
         """
 
 
+class Arriving(Protocol):
+    """How a node comes to a state without executing what led to it: `protocols.sync.snapshots.Arrival`."""
+
+    @property
+    def behind_for_land(self) -> int:
+        """So many blocks behind, a snapshot is looked for."""
+
+    def refusal(self) -> str | None:
+        """Why nothing may be taken from peers now, and what to do; None if it may."""
+
+    async def land(self, book: PeerBook) -> bool:
+        """Take a snapshot, if somebody has one that brings this node on; whether it did."""
+
+    async def first_block(self, peer: PeerId) -> int:
+        """From which height on a peer holds blocks; 0 if it does not tell."""
+
+
 class SyncService:
     """Answers other nodes, and keeps this one level with them.
 
@@ -105,6 +114,7 @@ class SyncService:
         chain: Where blocks go; None only answers.
         source: What is answered from.
         on_lie: Told which peer lied and how.
+        arrival: How to land on a snapshot; None executes every block.
         in_thread: False reads the source on the event loop, for tests on a virtual clock.
     """
 
@@ -115,18 +125,22 @@ class SyncService:
         source: BlockSource,
         *,
         on_lie: Callable[[PeerId, str], None] = lambda _peer, _why: None,
+        arrival: Arriving | None = None,
         in_thread: bool = True,
     ) -> None:
         self._transport = transport
         self._source = source
         self._chain = chain
         self._on_lie = on_lie
+        self._arrival = arrival
         self._in_thread = in_thread
         self._limiter = trio.CapacityLimiter(2)
         self._book = PeerBook()
         self._hint = trio.Event()
         self._serving: dict[PeerId, int] = {}
         self.caught_up = trio.Event()
+        self.problem: str | None = None
+        """Why this node does not come along, and what to do."""
         transport.handle(PROTOCOL, self._serve, members_only=False)
 
     def wake(self) -> None:
@@ -150,10 +164,10 @@ class SyncService:
             while True:
                 answered = await self._probe(turn)
                 turn += 1
-                progressed = await self._catch_up(self._chain)
+                progressed = await self._move(self._chain)
                 alone = trio.current_time() - began >= ALONE_SECONDS
                 ahead = self._book.best(self._transport.peers(), self._chain.height())
-                if ahead is None and (answered or alone):
+                if ahead is None and (answered or alone) and self._may_take():
                     self.caught_up.set()
                 if not progressed:
                     with trio.move_on_after(POLL_SECONDS):
@@ -180,6 +194,35 @@ class SyncService:
                 nursery.start_soon(probe, peer)
         return len(answers)
 
+    def _may_take(self) -> bool:
+        """Whether what peers say may be believed at all."""
+        self.problem = None if self._arrival is None else self._arrival.refusal()
+        return self.problem is None
+
+    async def _move(self, chain: Chain) -> bool:
+        """Come nearer to the peers: by a snapshot if they are far ahead, else by blocks."""
+        peer = self._book.best(self._transport.peers(), chain.height())
+        if peer is None or not self._may_take():
+            return False
+        arrival = self._arrival
+        if arrival is None:
+            return await self._catch_up(chain)
+        may_land = not self.caught_up.is_set()
+        far = self._book.tips[peer] - chain.height() > arrival.behind_for_land
+        if may_land and far and await arrival.land(self._book):
+            return True
+        if await self._catch_up(chain):
+            return True
+        if peer in self._book.lied or await arrival.first_block(peer) <= chain.height() + 1:
+            return False
+        if may_land:
+            return await arrival.land(self._book)
+        self.problem = (
+            f"peers no longer hold the block after {chain.height():,}: "
+            "start this node again, and it takes a snapshot of theirs"
+        )
+        return False
+
     async def _catch_up(self, chain: Chain) -> bool:
         peer = self._book.best(self._transport.peers(), chain.height())
         if peer is None:
@@ -201,7 +244,7 @@ class SyncService:
         pairs: list[tuple[bytes, bytes]] = []
         held = 0
         request = AskBlocks(chain.height() + 1, MAX_BLOCKS)
-        async with _ask(self._transport, peer, request) as reader:
+        async with ask(self._transport, peer, PROTOCOL, request, MAX_FRAME_BYTES) as reader:
             for _ in range(MAX_BLOCKS):
                 with trio.fail_after(FRAME_SECONDS):
                     data = await reader.read()
@@ -222,7 +265,7 @@ class SyncService:
         """Take gossiped final blocks; one with a gap before it only wakes the follower."""
         async with self._transport.subscribe(topic) as messages:
             async for peer, data in messages:
-                if peer in self._book.lied:
+                if peer in self._book.lied or not self._may_take():
                     continue
                 try:
                     height, block, finalization = decode_gossip(data)
@@ -260,12 +303,12 @@ class SyncService:
         match request:
             case AskGenesis():
                 genesis = await self._read(self._source.genesis_bytes)
-                await _send(stream, encode_genesis(genesis))
+                await send(stream, encode_genesis(genesis))
             case AskTip():
-                await _send(stream, encode_tip(await self._read(self._source.finalized_height)))
+                await send(stream, encode_tip(await self._read(self._source.finalized_height)))
             case AskProof(key):
                 proof = await self._read(self._source.prove, key)
-                await _send(stream, canonical.encode([]) if proof is None else proof.encode())
+                await send(stream, canonical.encode([]) if proof is None else proof.encode())
             case AskBlocks(height, count):
                 await self._send_blocks(stream, max(1, height), count)
 
@@ -273,7 +316,7 @@ class SyncService:
         while count > 0:
             found = await self._read(self._source.blocks, height, min(SLICE, count))
             for block, finalization in found[: min(SLICE, count)]:
-                await _send(stream, encode_pair(block.encode(), finalization.encode()))
+                await send(stream, encode_pair(block.encode(), finalization.encode()))
             if not found:
                 return
             height += len(found)
@@ -286,34 +329,8 @@ class SyncService:
         return function(*arguments)
 
 
-@asynccontextmanager
-async def _ask(transport: Transport, peer: PeerId, request: Request) -> AsyncIterator[FrameReader]:
-    """Open a stream, send one request, read the answer inside; the stream ends with the block."""
-    with trio.fail_after(ANSWER_SECONDS):
-        stream = await transport.open_stream(peer, PROTOCOL)
-    try:
-        with trio.fail_after(ANSWER_SECONDS):
-            await stream.send_all(frame(request.encode()))
-            await stream.close()
-        yield FrameReader(stream, MAX_FRAME_BYTES)
-    finally:
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
-            await stream.reset()
-
-
-async def _ask_one(transport: Transport, peer: PeerId, request: Request, seconds: float) -> bytes:
-    async with _ask(transport, peer, request) as reader:
-        with trio.fail_after(seconds):
-            data = await reader.read()
-    if data is None:
-        message = "the peer closed without an answer"
-        raise StreamError(message)
-    return data
-
-
-async def _send(stream: Stream, body: bytes) -> None:
-    with trio.fail_after(FRAME_SECONDS):
-        await stream.send_all(frame(body))
+async def _ask(transport: Transport, peer: PeerId, request: Request, seconds: float) -> bytes:
+    return await ask_one(transport, peer, PROTOCOL, request, MAX_FRAME_BYTES, seconds)
 
 
 async def fetch_genesis(
@@ -330,11 +347,20 @@ async def fetch_genesis(
         WrongGenesisError: Another network.
         UnreachableError, StreamError, RemoteProtocolError, trio.TooSlowError: No answer, or a bad one.
     """
-    genesis = decode_genesis(await _ask_one(transport, peer, AskGenesis(), FRAME_SECONDS))
+    genesis = decode_genesis(await _ask(transport, peer, AskGenesis(), FRAME_SECONDS))
     found = hashlib.sha256(genesis).digest()
     if expected_chain_id is not None and found != expected_chain_id:
         raise WrongGenesisError(expected_chain_id, found)
     return genesis
+
+
+async def fetch_pair(transport: Transport, peer: PeerId, height: int) -> tuple[bytes, bytes]:
+    """Ask a peer for one block and its finalization.
+
+    Raises:
+        UnreachableError, StreamError, RemoteProtocolError, trio.TooSlowError: No answer, or a bad one.
+    """
+    return decode_pair(await _ask(transport, peer, AskBlocks(height, 1), FRAME_SECONDS))
 
 
 async def fetch_tip(transport: Transport, peer: PeerId) -> int:
@@ -343,7 +369,7 @@ async def fetch_tip(transport: Transport, peer: PeerId) -> int:
     Raises:
         UnreachableError, StreamError, RemoteProtocolError, trio.TooSlowError: No answer, or a bad one.
     """
-    return decode_tip(await _ask_one(transport, peer, AskTip(), ANSWER_SECONDS))
+    return decode_tip(await _ask(transport, peer, AskTip(), ANSWER_SECONDS))
 
 
 async def fetch_proof(transport: Transport, peer: PeerId, key: bytes) -> Proof:
@@ -353,7 +379,7 @@ async def fetch_proof(transport: Transport, peer: PeerId, key: bytes) -> Proof:
         NothingProvenError: The peer has none.
         UnreachableError, StreamError, RemoteProtocolError, trio.TooSlowError: No answer, or a bad one.
     """
-    proof = Proof.decode(await _ask_one(transport, peer, AskProof(key), ANSWER_SECONDS))
+    proof = Proof.decode(await _ask(transport, peer, AskProof(key), ANSWER_SECONDS))
     if proof is None:
         message = f"peer {peer} proves nothing about {key.hex()}"
         raise NothingProvenError(message)

@@ -129,7 +129,7 @@ class Duties:
         label = core.label(duty)
         try:
             with task.scope:
-                while not await self._try(duty, label):
+                while not await self._try(duty, label):  # noqa: ASYNC110 - nothing tells that a peer has it now
                     await trio.sleep(AGAIN_SECONDS)
         finally:
             del self._tasks[label]

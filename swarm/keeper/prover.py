@@ -13,14 +13,15 @@ from storage.errors import StorageError
 from storage.slots import DamagedSlotError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from protocols.transport import PeerId
+    from storage.cid import Cid
     from storage.contract import Blockstore
     from storage.slots import LeafProof, SlotProof, SlotStore
 
 MAX_MENDS: Final = 16
-"""Damaged slots that are sealed again while an answer is made: more take longer than the answer may."""
+"""Damaged slots that are sealed again for one audit: more would not be in time for the answer."""
 
 _log = structlog.get_logger("swarm.keeper")
 
@@ -47,7 +48,7 @@ class Audited:
     slots: int
     count: int
     auditors: frozenset[PeerId]
-    duties: dict[tuple[bytes, int], bytes]
+    duties: Mapping[tuple[bytes, int], Cid]
 
 
 class SlotProver:
@@ -64,6 +65,7 @@ class SlotProver:
         self._slots = slots
         self._store = store
         self._leaves: tuple[bytes, Sequence[LeafProof]] | None = None
+        self._mended: tuple[int, int] = (0, 0)
         self.audited: Audited | None = None
         """The running audit; replaced on the event loop, read in threads."""
 
@@ -82,7 +84,7 @@ class SlotProver:
         try:
             return self._slots.prove_slot(audited.root, slot)
         except DamagedSlotError as error:
-            self._mend(error.slot)
+            self._mend(audited, error)
             return self._slots.prove_slot(audited.root, slot)
 
     def held(self, audit: int, deal: bytes, piece: int) -> Sequence[bytes]:
@@ -102,22 +104,25 @@ class SlotProver:
         return audited
 
     def _draw(self, audited: Audited) -> list[LeafProof]:
-        left = MAX_MENDS
-
         def prove(slot: int, number: int) -> LeafProof:
-            nonlocal left
             try:
                 return self._slots.prove(audited.root, slot, number)
             except DamagedSlotError as error:
-                if not left:
-                    raise
-                left -= 1
-                self._mend(error.slot)
+                self._mend(audited, error)
                 return self._slots.prove(audited.root, slot, number)
 
         return draw_leaves(audited.seed, self._key, audited.slots, audited.count, prove)
 
-    def _mend(self, slot: int) -> None:
-        """Seal a slot of zeros again: a disk that lost a little of it does not cost a strike."""
-        _log.warning("slot.damaged", slot=slot)
-        self._slots.mend(slot)
+    def _mend(self, audited: Audited, damage: DamagedSlotError) -> None:
+        """Seal a slot of zeros again: a disk that lost a little does not cost a strike.
+
+        Raises:
+            DamagedSlotError: It lost more than that.
+        """
+        number, count = self._mended
+        count = count if number == audited.number else 0
+        _log.warning("slot.damaged", slot=damage.slot, mended=count < MAX_MENDS)
+        if count == MAX_MENDS:
+            raise damage
+        self._mended = (audited.number, count + 1)
+        self._slots.mend(damage.slot)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -48,7 +48,8 @@ PATIENT_BLOCKS: Final = 200
 GOAL_STEP: Final = 16
 """Slots by which a goal grows at least: a changed goal wakes the sealer from its rest."""
 THREADS: Final = 2
-MAX_REPORTS: Final = 256
+PACE_LOOKS: Final = 120
+"""From which the time that is left is told."""
 
 _log = structlog.get_logger("swarm.keeper")
 _EXPECTED: Final = (StorageError, SwarmError, LedgerError, OSError)
@@ -124,6 +125,7 @@ class Keeping:
         self._seen = _Seen(0)
         self._changed = trio.Event()
         self._failure: str = ""
+        self._pace: deque[tuple[float, int]] = deque(maxlen=PACE_LOOKS)
         self.memory: Memory = self._file.load()
         self.slots = slots
         self.duties = duties
@@ -190,9 +192,8 @@ class Keeping:
         keeper, audit = view.keeper(self._key), view.audit()
         self._remember(view, keeper, audit)
         self._show(view, keeper, audit)
-        if audit is not None and self._answered < audit.number:
-            if core.owes_answer(audit, keeper):
-                await self._answer(audit.number)
+        if audit is not None and audit.number > self._answered and core.owes_answer(audit, keeper):
+            await self._answer(audit.number)
         await self._step(height, view, keeper)
 
     def _measure(self) -> Room:
@@ -211,9 +212,10 @@ class Keeping:
     def _aim(self, room: Room) -> None:
         """Tell the sealer, lower at once and higher by steps."""
         goal = self.goal
-        if goal < self.sealer.goal or goal >= self.sealer.goal + GOAL_STEP or goal < GOAL_STEP:
-            if goal != self.sealer.goal:
-                self.sealer.goal = goal
+        before = self.sealer.goal
+        if goal < before or goal >= before + GOAL_STEP or before < goal < GOAL_STEP:
+            self.sealer.goal = goal
+        self._pace.append((trio.current_time(), room.slots))
         if room.slots >= self.sealer.goal:
             self._failure = ""
 
@@ -229,7 +231,7 @@ class Keeping:
         counted = keeper.slots if keeper is not None else 0
         root = await trio.to_thread.run_sync(self.slots.root, counted, limiter=self._limiter)
         own = core.Own(
-            len(self.slots),
+            self.room.slots,  # as measured: slots that were sealed since count with the next look
             self.slots.settled,
             self.goal,
             self.room.stay,
@@ -318,12 +320,16 @@ class Keeping:
             keeper.slots,
             view.params.audit_leaves,
             drawn,
-            {name: bytes(root) for name, root in duties.items()},
+            duties,
         )
 
     def _remember(self, view: LedgerView, keeper: Keeper | None, audit: AuditState | None) -> None:
         """Keep what a settlement forgets, and count what it paid."""
-        if audit is None or keeper is None:
+        if (
+            audit is None
+            or keeper is None
+            or (not keeper.slots and self._seen.audit != audit.number)
+        ):
             return
         if audit.phase is AuditPhase.REPORT:
             self._seen = self._read_reports(view, audit)
@@ -360,7 +366,10 @@ class Keeping:
     @property
     def seconds_left(self) -> float | None:
         """Until everything is sealed at this pace; None where nothing is sealed or it is not known yet."""
-        return None
+        if len(self._pace) < 2 or not self.share:
+            return None
+        (began, first), (now, last) = self._pace[0], self._pace[-1]
+        return (self.goal - last) * (now - began) / (last - first) if last > first else None
 
     def worries(self) -> list[str]:
         """What is wrong now, in sentences."""

@@ -15,6 +15,7 @@ from typing import Final
 _TAG: Final = b"swarm/beacon/1\x00"
 _INPUT_TAG: Final = b"swarm/beacon-input/1\x00"
 _LEADER_TAG: Final = b"swarm/leader/1\x00"
+_SLOT_TAG: Final = b"swarm/leader-slot/1\x00"
 
 
 def first(chain_id: bytes) -> bytes:
@@ -34,5 +35,14 @@ def following(previous: bytes, vrf_output: bytes) -> bytes:
 
 def draw(seed: bytes, epoch: int, view: int, total: int) -> int:
     """A number below `total` for a view of an epoch; 256 bits over less than 2^90, so the bias is nil."""
-    body = _LEADER_TAG + seed + epoch.to_bytes(8, "big") + view.to_bytes(8, "big")
+    return _draw(_LEADER_TAG, seed, epoch, view, total)
+
+
+def draw_slot(seed: bytes, epoch: int, view: int, total: int) -> int:
+    """Another one, which says whether scores or stakes draw the view's leader."""
+    return _draw(_SLOT_TAG, seed, epoch, view, total)
+
+
+def _draw(tag: bytes, seed: bytes, epoch: int, view: int, total: int) -> int:
+    body = tag + seed + epoch.to_bytes(8, "big") + view.to_bytes(8, "big")
     return int.from_bytes(hashlib.sha256(body).digest(), "big") % total

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from storage import canonical
 from swarm.ledger import state
 from swarm.ledger.genesis import Params
+from swarm.ledger.holdings import Slashed, Slashings
 from swarm.ledger.state import (
     Account,
     Audit,
+    Conduct,
     Dataset,
     Deal,
     EpochSet,
@@ -101,6 +103,18 @@ class Draft:
         return self._need(state.OPEN_TASKS_KEY, tuple)
 
     @property
+    def slashed(self) -> tuple[Slashed, ...]:
+        """Who was slashed lately, in the order of the chain."""
+        found = self._get(state.SLASHED_KEY, Slashings.unpack)
+        return found.of if found is not None else ()
+
+    @property
+    def scored(self) -> dict[bytes, int]:
+        """What bonded workers earned of emission in this epoch, by key; not to be changed in place."""
+        found: dict[bytes, int] | None = self._get(state.SCORED_KEY, dict)
+        return found if found is not None else {}
+
+    @property
     def keepers(self) -> tuple[bytes, ...]:
         """Who lends slots, by key."""
         return self._need(state.KEEPERS_KEY, tuple)
@@ -145,6 +159,16 @@ class Draft:
     def evidence_counted(self, key: bytes) -> bool:
         """Whether a validator was slashed for a view, by `state.evidence_key`."""
         return self._get(key, lambda value: value) is not None
+
+    def jailed_until(self, public_key: bytes) -> int | None:
+        """From which height a jailed validator may leave; None for one that is not jailed."""
+        found: list[int] | None = self._get(state.jail_key(public_key), list)
+        return found[0] if found is not None else None
+
+    def conduct(self, public_key: bytes) -> Conduct:
+        """How a validator scored lately."""
+        found = self._get(state.conduct_key(public_key), lambda value: Conduct(*value))
+        return found if found is not None else Conduct()
 
     def keeper(self, public_key: bytes) -> Keeper | None:
         """What an account lends."""
@@ -251,6 +275,22 @@ class Draft:
     def put_epoch_set(self, epoch_set: EpochSet) -> None:
         """Fix an epoch."""
         self.put(state.epoch_key(epoch_set.epoch), epoch_set)
+
+    def put_slashed(self, slashed: tuple[Slashed, ...]) -> None:
+        """Replace who was slashed lately."""
+        self.put(state.SLASHED_KEY, Slashings(slashed) if slashed else None)
+
+    def put_scored(self, scored: dict[bytes, int]) -> None:
+        """Replace what bonded workers earned in this epoch."""
+        self.put(state.SCORED_KEY, dict(sorted(scored.items())) or None)
+
+    def put_jailed(self, public_key: bytes, until: int | None) -> None:
+        """Jail a validator, or let it out."""
+        self.put(state.jail_key(public_key), None if until is None else [until])
+
+    def put_conduct(self, public_key: bytes, conduct: Conduct) -> None:
+        """Note how a validator scored; a clean record is none."""
+        self.put(state.conduct_key(public_key), None if conduct == Conduct() else conduct)
 
     def put_keeper(self, keeper: Keeper) -> None:
         """Replace a keeper, and whether it lends: one that left with a clean record is forgotten."""

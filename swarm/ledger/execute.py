@@ -233,7 +233,10 @@ def check_supply(view: Reader) -> None:
     if held != money.supply:
         message = f"{held:,} units are held where {money.supply:,} exist"
         raise LedgerError(message)
-    if min(money.pool, money.training, money.scoring, money.treasury, money.storage) < 0:
+    if (
+        min(money.pool, money.training, money.scoring, money.treasury, money.storage, money.small)
+        < 0
+    ):
         message = "a pool holds less than nothing"
         raise LedgerError(message)
 

@@ -48,9 +48,9 @@ class Params:
     max_block_bytes: int = 2**20  # of a payload: proof and transactions
     blocks_per_day: int = 34_560
     emission_per_day: int = 5  # parts in 10,000 of the pool
-    emission_match_percent: int = 0  # a round's emission, of its budget; 0: no such bound
+    emission_match_percent: int = 100  # a round's emission, of its budget; 0: no such bound
     min_task_budget: int = 0
-    slash_part: int = 1_000  # parts in 10,000 of the stake
+    slash_part: int = 1_000  # parts in 10,000 of what is at stake, however few are slashed
     score_spread: int = 3  # a scorer off by more than this many tolerances is not paid
     audit_blocks: int = 1_440  # from one audit of the keepers to the next
     audit_answer_blocks: int = 4  # for the keepers' answers
@@ -64,6 +64,16 @@ class Params:
     seal_log_n: int = 10  # a slot's key: scrypt with n = 2^this
     seal_passes: int = 128  # of a slot's sealing
     max_deals: int = 128  # open at once
+    slash_correlation: int = (
+        3  # so many times the share of weight slashed in the window comes on top
+    )
+    jail_blocks: int = 34_560  # from a slash until `Unjail` is taken
+    score_share: int = 3_333  # parts in 10,000 of the views, led by those who scored best
+    score_redraws: int = 2  # of the batches of a round that too few validators score
+    deviation_rounds: int = 16  # scored rounds that are looked back upon
+    deviation_limit: int = 4  # so many of them far from the medians freeze a scorer's pay
+    freeze_rounds: int = 16  # scored rounds without pay
+    small_budget: int = 1_000 * UNIT  # a round; a task of no more is small
 
 
 RANGES: dict[str, tuple[int, int]] = {
@@ -95,8 +105,56 @@ RANGES: dict[str, tuple[int, int]] = {
     "seal_log_n": (1, 20),
     "seal_passes": (1, 2**16),
     "max_deals": (0, 128),
+    "slash_correlation": (0, 10),
+    "jail_blocks": (0, 10_000_000),
+    "score_share": (0, _TEN_THOUSAND),
+    "score_redraws": (0, 16),
+    "deviation_rounds": (1, 64),
+    "deviation_limit": (1, 64),
+    "freeze_rounds": (0, 10_000),
+    "small_budget": (0, CAP),
 }
 """Each parameter's lowest and highest value."""
+
+MEANINGS: dict[str, tuple[str, str]] = {
+    "block_interval_ms": ("ms", "from one block to the next"),
+    "delta_ms": ("ms", "the longest a message takes; a leader that is silent costs three of it"),
+    "epoch_length": ("blocks", "for which the validators stay the same; a stake counts two later"),
+    "max_validators": ("validators", "of an epoch at most: those of most stake"),
+    "min_bond": ("tokens", "that an account stakes to be a validator"),
+    "worker_bond": ("tokens", "locked while an account is a worker"),
+    "unbonding": ("blocks", "until what was unstaked can be withdrawn; slashable meanwhile"),
+    "base_fee_floor": ("units a gas", "below which the base fee does not fall; 10^9 are a token"),
+    "max_block_gas": ("gas", "of a block at most; the base fee aims at half of it"),
+    "max_block_bytes": ("bytes", "of a block's transactions at most"),
+    "blocks_per_day": ("blocks", "that are made in a day, by which a day's emission is divided"),
+    "emission_per_day": ("parts in 10,000", "of the pool that are emitted in a day"),
+    "emission_match_percent": ("percent", "of a round's budget that it can get on top; 0: no limit"),
+    "min_task_budget": ("tokens", "that a task needs at least"),
+    "slash_part": ("parts in 10,000", "of what is at stake that any proven fault costs"),
+    "score_spread": ("tolerances", "from the median beyond which a scorer is not paid"),
+    "audit_blocks": ("blocks", "from one audit of the keepers to the next"),
+    "audit_answer_blocks": ("blocks", "in which the keepers answer"),
+    "audit_report_blocks": ("blocks", "after them, in which the auditors report"),
+    "audit_leaves": ("leaves", "drawn from each keeper in an audit"),
+    "auditors": ("draws", "of a validator for each keeper"),
+    "max_keepers": ("keepers", "at most at once"),
+    "keeper_bond": ("tokens", "locked for each slot that is lent"),
+    "strike_limit": ("strikes", "after which a keeper is slashed and suspended"),
+    "standing_audits": ("audits", "without a strike, after which one is forgiven"),
+    "seal_log_n": ("bits", "of scrypt's n, which makes a slot's key"),
+    "seal_passes": ("passes", "over a slot that sealing takes"),
+    "max_deals": ("deals", "open at once"),
+    "slash_correlation": ("times", "the share of weight slashed lately that a fault costs on top"),
+    "jail_blocks": ("blocks", "that a slashed validator is out at least"),
+    "score_share": ("parts in 10,000", "of the views, led by those who scored best"),
+    "score_redraws": ("redraws", "of a round's batches when too few validators score"),
+    "deviation_rounds": ("rounds", "that are looked back upon for scores far from the medians"),
+    "deviation_limit": ("rounds", "of them with such scores that freeze a scorer's pay"),
+    "freeze_rounds": ("rounds", "without pay after that"),
+    "small_budget": ("tokens", "a round, up to which a task counts as small"),
+}
+"""What each parameter is counted in, and what it means; those in tokens are kept in units."""
 
 
 @dataclass(frozen=True, slots=True)

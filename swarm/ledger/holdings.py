@@ -80,6 +80,7 @@ class Money:
     scoring: int  # likewise, for its validators
     treasury: int
     storage: int  # likewise, for the keepers that the next audit proves
+    small: int = 0  # likewise, for the next settled round of a small task alone
 
     @property
     def supply(self) -> int:
@@ -94,6 +95,52 @@ class EpochValidator:
     public_key: bytes
     vrf_key: bytes
     weight: int
+    lead: int = 0  # parts in 10,000 of the views, which it leads for its scores
+
+
+@dataclass(frozen=True, slots=True)
+class Slashed:
+    """A validator that was slashed, while it still counts for what others lose."""
+
+    public_key: bytes
+    epoch: int  # in which it was slashed
+    offence: int  # the epoch of its first offence
+    share: int  # parts in 10,000 of the weight of its epoch
+    at_stake: int  # units, before it was slashed
+    part: int  # of them, in 10,000, that it lost so far for its first offence
+
+
+@dataclass(frozen=True, slots=True)
+class Slashings:
+    """Everyone who was slashed in this epoch and the one before, in the order of the chain."""
+
+    of: tuple[Slashed, ...]
+
+    def pack(self) -> list[Any]:
+        """Fields for the encoding."""
+        return [
+            [one.public_key, one.epoch, one.offence, one.share, one.at_stake, one.part]
+            for one in self.of
+        ]
+
+    @classmethod
+    def unpack(cls, value: list[Any]) -> Slashings:
+        """The record from its fields."""
+        return cls(tuple(Slashed(*one) for one in value))
+
+
+@dataclass(frozen=True, slots=True)
+class Conduct:
+    """How a validator scored lately."""
+
+    far: int = (
+        0  # a bit for each scored round, the newest lowest: whether it lay far from the medians
+    )
+    frozen: int = 0  # scored rounds that it is still not paid for
+
+    def pack(self) -> list[Any]:
+        """Fields for the encoding."""
+        return [self.far, self.frozen]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +172,8 @@ class EpochSet:
 
     def pack(self) -> list[Any]:
         """Fields for the encoding; the epoch is not repeated."""
-        return [self.seed, [[one.public_key, one.vrf_key, one.weight] for one in self.validators]]
+        members = [[one.public_key, one.vrf_key, one.weight, one.lead] for one in self.validators]
+        return [self.seed, members]
 
     @classmethod
     def unpack(cls, epoch: int, value: list[Any]) -> EpochSet:

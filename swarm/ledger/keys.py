@@ -4,8 +4,9 @@ Keys are a letter, `/`, and what the record is of; numbers in keys are big endia
 
     a/ account   n/ name   v/ name version   t/ task   r/ current round   h/ settled round
     d/ dataset   s/ validators of an epoch   b/ who has a stake   e/ evidence that counted
+    j/ jailed validator   f/ how it scored lately
     k/ keeper   q/ its answer to an audit   p/ a validator's report   c/ deal   g/ who keeps its pieces
-    m/ head, money, params, workers, open tasks, keepers, audit, open deals
+    m/ head, money, params, workers, open tasks, slashed lately, earned by score, keepers, audit, open deals
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ MONEY_KEY = b"m/money"
 PARAMS_KEY = b"m/params"
 WORKERS_KEY = b"m/workers"
 OPEN_TASKS_KEY = b"m/open"
+SLASHED_KEY = b"m/slashed"
+SCORED_KEY = b"m/scored"
 KEEPERS_KEY = b"m/keepers"
 AUDIT_KEY = b"m/audit"
 OPEN_DEALS_KEY = b"m/deals"
@@ -66,6 +69,16 @@ def staker_key(public_key: bytes) -> bytes:
 def evidence_key(public_key: bytes, epoch: int, view: int) -> bytes:
     """Where it stands that a validator was slashed for a view."""
     return b"e/" + public_key + epoch.to_bytes(8, "big") + view.to_bytes(8, "big")
+
+
+def jail_key(public_key: bytes) -> bytes:
+    """Where it stands until when a validator is jailed."""
+    return b"j/" + public_key
+
+
+def conduct_key(public_key: bytes) -> bytes:
+    """Where it stands how a validator scored lately."""
+    return b"f/" + public_key
 
 
 def keeper_key(public_key: bytes) -> bytes:

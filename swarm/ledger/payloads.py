@@ -416,6 +416,17 @@ class KeepEnd:
         check_key(self.deal)
 
 
+@dataclass(frozen=True, slots=True)
+class Unjail:
+    """Ask to be a validator again, once the time in jail is over."""
+
+    TYPE: ClassVar[int] = 21
+    GAS: ClassVar[int] = 21_000
+
+    def check(self) -> None:
+        pass
+
+
 Payload: TypeAlias = (
     Transfer
     | Stake
@@ -437,6 +448,7 @@ Payload: TypeAlias = (
     | AuditReport
     | KeepPost
     | KeepEnd
+    | Unjail
 )
 
 TYPES: dict[int, Any] = {kind.TYPE: kind for kind in get_args(Payload)}

@@ -1,9 +1,9 @@
 """Who gets what, in whole units: splits that lose nothing, and the emission of a block.
 
 Each block sets `pool * emission_per_day / (10,000 * blocks_per_day)` units in motion, in shares of a hundred:
-training 40, storage 20, validation 20 (half to the leader at once, half to the scorers of the next settled round),
-data 10, serving 5, treasury 5. Data and serving have no earner yet: their shares never leave the pool.
-What waits for a settled round or audit is set aside, at most a day of it; what nobody earns goes back.
+training 40 (half of it for small tasks alone), storage 20, validation 20 (half to the leader at once, half to the
+scorers of the next settled round), data 10, serving 5, treasury 5. Data and serving have no earner yet: their shares
+never leave the pool. What waits for a settled round or audit is set aside, at most a day of it.
 Since a block takes a part of what is left, the pool is never empty and the cap is never passed.
 """
 
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from swarm.ledger.genesis import Params
     from swarm.ledger.state import Money
 
-TRAINING_PERCENT: Final = 40
+TRAINING_PERCENT: Final = 20
+"""For any task; a small one draws from its own first."""
+SMALL_PERCENT: Final = 20
 STORAGE_PERCENT: Final = 20
 SCORING_PERCENT: Final = 10
 LEADER_PERCENT: Final = 10
@@ -97,14 +99,16 @@ def emit(money: Money, params: Params) -> tuple[Money, int]:
     rate = Fraction(params.emission_per_day, 10_000 * params.blocks_per_day)
     amount = int(money.pool * rate)
     training = _set_aside(money.training, amount, TRAINING_PERCENT, params)
+    small = _set_aside(money.small, amount, SMALL_PERCENT, params)
     scoring = _set_aside(money.scoring, amount, SCORING_PERCENT, params)
     storage = _set_aside(money.storage, amount, STORAGE_PERCENT, params)
     leader = amount * LEADER_PERCENT // 100
     treasury = amount * TREASURY_PERCENT // 100
     after = replace(
         money,
-        pool=money.pool - training - scoring - storage - leader - treasury,
+        pool=money.pool - training - small - scoring - storage - leader - treasury,
         training=money.training + training,
+        small=money.small + small,
         scoring=money.scoring + scoring,
         treasury=money.treasury + treasury,
         storage=money.storage + storage,

@@ -7,7 +7,8 @@ waited for has acted, if that is earlier. All transitions happen at the end of a
   commit at its deadline the round starts again with a fresh beacon.
 - REVEAL waits for all who committed; who does not open is refused with a reason that the scoreboard keeps.
 - SCORE_COMMIT waits for all validators of the epoch, SCORE_REVEAL for all of them that committed. Under a quorum of
-  weight the round fails: nobody is paid and the base stays.
+  weight the batches are drawn again, for the validators of that height; after `score_redraws` such draws the round
+  fails: nobody is paid and the base stays.
 - A submission's score is the lower median by weight; it is accepted above the tolerance. A task of kind "gan" takes
   only the best (of equals, the earlier commit); none accepted settles the round at once, with the base unchanged.
 - ATTEST waits for a quorum of weight on one checkpoint, which becomes the name's next version.
@@ -19,19 +20,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from swarm.ledger import rewards, settlement
+from swarm.ledger import scoring, settlement
 from swarm.ledger.errors import Refused
 from swarm.ledger.state import (
     NO_CID,
     REASON_LATE,
     REASON_LATE_REVEAL,
     REASON_NEVER_REVEALED,
-    Accepted,
     Attestation,
     NameEntry,
     Outcome,
     Phase,
-    Refusal,
     RoundState,
     ScoreReveal,
     Submission,
@@ -189,7 +188,7 @@ def attest(draft: Draft, validator: bytes, asked: MergeAttest) -> None:
 
 
 def begin_block(draft: Draft, beacon: bytes) -> None:
-    """Give rounds whose reveals closed in the block before their scoring beacon."""
+    """Give rounds whose batches are to be drawn since the block before their scoring beacon."""
     for task_id in draft.open_tasks:
         current = draft.round(task_id)
         if current is not None and current.submissions and not current.score_beacon:
@@ -326,7 +325,7 @@ def _after_score_commit(
         if _weight(members, current.score_commits) >= members.quorum:
             _enter(draft, task, current, Phase.SCORE_REVEAL, height)
         else:
-            _finish(draft, task, current, Outcome.NO_SCORES, None, height, beacon)
+            _redraw(draft, task, current, height, beacon)
 
 
 def _after_score_reveal(
@@ -336,13 +335,33 @@ def _after_score_reveal(
         return
     members = draft.epoch_set(current.score_epoch)
     if _weight(members, current.score_reveals) < members.quorum:
-        _finish(draft, task, current, Outcome.NO_SCORES, None, height, beacon)
+        _redraw(draft, task, current, height, beacon)
         return
-    scored = _judge(task, current, members)
+    scored = scoring.judge(task, current, members)
     if scored.accepted:
         _enter(draft, task, scored, Phase.ATTEST, height)
     else:
         _finish(draft, task, scored, Outcome.UNCHANGED, None, height, beacon)
+
+
+def _redraw(draft: Draft, task: TaskState, current: RoundState, height: int, beacon: bytes) -> None:
+    """Too few scored: draw other batches with the next block's beacon, or give the round up.
+
+    It counts as another attempt, so that nobody takes the scores that it has made for those that are due.
+    """
+    if current.redraws >= draft.params.score_redraws:
+        _finish(draft, task, current, Outcome.NO_SCORES, None, height, beacon)
+        return
+    again = replace(
+        current,
+        attempt=current.attempt + 1,
+        redraws=current.redraws + 1,
+        score_beacon=b"",
+        score_epoch=epoch_of(height + 1, draft.params.epoch_length),
+        score_commits={},
+        score_reveals={},
+    )
+    _enter(draft, task, again, Phase.SCORE_COMMIT, height)
 
 
 def _after_attest(
@@ -371,31 +390,6 @@ _PHASES = {
 
 def _weight(members: EpochSet, keys: Mapping[bytes, object]) -> int:
     return sum(members.weight_of(key) for key in keys)
-
-
-def _judge(task: TaskState, current: RoundState, members: EpochSet) -> RoundState:
-    """Medians of the revealed scores, and who is accepted by them."""
-    revealed = [(members.weight_of(key), one) for key, one in current.score_reveals.items()]
-    base_loss = rewards.lower_median([(one.base_loss, weight) for weight, one in revealed])
-    order = {worker: at for at, worker in enumerate(current.commits)}
-    first: dict[Cid, int] = {}
-    for one in current.submissions:
-        first[one.root] = min(order[one.worker], first.get(one.root, len(order)))
-    medians = []
-    for at, submission in enumerate(current.submissions):
-        median = rewards.lower_median([(one.scores[at], weight) for weight, one in revealed])
-        if first[submission.root] < order[submission.worker]:
-            median = Refusal.DUPLICATE.score
-        medians.append(median)
-    accepted = [
-        Accepted(at, median) for at, median in enumerate(medians) if median > task.tolerance
-    ]
-    if task.kind == "gan" and accepted:
-        submissions = current.submissions
-        accepted = [
-            min(accepted, key=lambda one: (-one.score, order[submissions[one.index].worker]))
-        ]
-    return replace(current, base_loss=base_loss, medians=tuple(medians), accepted=tuple(accepted))
 
 
 def _finish(

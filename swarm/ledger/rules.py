@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from protocols.consensus import evidence as contradictions
 from protocols.consensus.errors import EvidenceError
-from swarm.ledger import capacity, deals, rounds, state, validators, vrf
+from swarm.ledger import capacity, deals, rounds, slashing, state, validators, vrf
 from swarm.ledger.errors import Refused
 from swarm.ledger.state import NO_CID, Account, Dataset, NameEntry
 from swarm.ledger.transactions import (
@@ -30,6 +30,7 @@ from swarm.ledger.transactions import (
     Stake,
     TaskPost,
     Transfer,
+    Unjail,
     Unstake,
     Withdraw,
 )
@@ -228,9 +229,12 @@ def _evidence(draft: Draft, by: Transaction, asked: Evidence, context: Context) 
     key = state.evidence_key(accused, vote.epoch, vote.view)
     if draft.evidence_counted(key):
         raise Refused("that view has been punished")
-    if not validators.slash(draft, accused, by.sender):
-        raise Refused("the accused has nothing at stake")
+    slashing.punish(draft, accused, vote.epoch, by.sender, context.height)
     draft.put_evidence(key)
+
+
+def _unjail(draft: Draft, by: Transaction, asked: Unjail, context: Context) -> None:
+    slashing.unjail(draft, by.sender, context.height)
 
 
 def _capacity_commit(
@@ -278,4 +282,5 @@ _RULES: dict[type, Callable[..., str | None]] = {
     AuditReport: _audit_report,
     KeepPost: _keep_post,
     KeepEnd: _keep_end,
+    Unjail: _unjail,
 }

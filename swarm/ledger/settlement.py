@@ -1,10 +1,11 @@
 """What a round leaves behind: payments, the next version of the name, and its line in the history.
 
-A round's money is its share of the budget and what emission set aside for training since the last one.
+A round's money is its share of the budget and as much of what emission set aside for training as that share allows:
+a small task's round draws from what is kept for small tasks first, and then from what is there for all.
 It goes to the accepted workers by improvement above the tolerance, at most 40 % to one of them; what nobody
 earned stays in escrow or goes back to the pool. What emission set aside for scoring goes by weight to the
-validators that scored: one whose scores lie further from the medians than `score_spread` tolerances, or that
-attested another checkpoint, earns nothing, and its part goes back to the pool.
+validators that scored: one whose scores lie further from the medians than `score_spread` tolerances, that
+attested another checkpoint, or that is frozen (`scoring`), earns nothing, and its part goes back to the pool.
 """
 
 from __future__ import annotations
@@ -12,12 +13,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from swarm.ledger import rewards
+from swarm.ledger import rewards, scoring, validators
 from swarm.ledger.state import (
     NO_CID,
-    SCORE_REFUSED,
     Outcome,
-    Refusal,
     SettledRound,
     SettledSubmission,
     refusal,
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
     from storage.cid import Cid
     from swarm.ledger.draft import Draft
-    from swarm.ledger.state import RoundState, ScoreReveal, TaskState
+    from swarm.ledger.state import Money, RoundState, TaskState
 
 REASON_NO_GAIN = "no improvement above the tolerance"
 REASON_NOT_BEST = "not the best of the round"
@@ -119,7 +118,8 @@ def _pay_workers(
     """Budget and emission to the accepted, by improvement above the tolerance."""
     money, params = draft.money, draft.params
     share = task.budget // task.rounds
-    emission = money.training
+    small = money.small if share <= params.small_budget else 0
+    emission = small + money.training
     if params.emission_match_percent:
         emission = min(emission, share * params.emission_match_percent // 100)
     weights = [one.score - task.tolerance for one in current.accepted]
@@ -130,31 +130,36 @@ def _pay_workers(
         worker = current.submissions[one.index].worker
         paid[worker] = budgeted + emitted
         _earn(draft, worker, paid[worker])
-    drawn = sum(from_pool)
-    draft.put_money(
-        replace(
-            money,
-            training=0,
-            pool=money.pool + money.training - drawn,
-            emitted=money.emitted + drawn,
-        )
-    )
+        validators.note_score(draft, worker, emitted)
+    draft.put_money(_drawn(money, min(small, emission), emission, sum(from_pool)))
     return replace(task, escrow=task.escrow - sum(from_budget)), paid
+
+
+def _drawn(money: Money, small: int, emission: int, paid: int) -> Money:
+    """After a round: what it could have drawn is no longer set aside, and what it did not pay is in the pool again."""
+    return replace(
+        money,
+        small=money.small - small,
+        training=money.training - (emission - small),
+        pool=money.pool + emission - paid,
+        emitted=money.emitted + paid,
+    )
 
 
 def _pay_scorers(
     draft: Draft, task: TaskState, current: RoundState, merged: Cid | None
 ) -> tuple[tuple[bytes, int], ...]:
-    """What is set aside for scoring, by weight, to those who scored near the medians."""
+    """What is set aside for scoring, by weight, to those who scored near the medians and are not frozen."""
     money, members = draft.money, draft.epoch_set(current.score_epoch)
     spread = task.tolerance * draft.params.score_spread
+    frozen = scoring.note_conduct(draft, current, spread)
     paid = []
     for one in members.validators:
         scored = current.score_reveals.get(one.public_key)
         word = current.attestations.get(one.public_key)
-        if scored is None or not _near(scored, current, spread):
+        if scored is None or not scoring.near(scored, current, spread):
             continue
-        if word is None or word.merged == merged:
+        if not frozen[one.public_key] and (word is None or word.merged == merged):
             paid.append((one.public_key, money.scoring * one.weight // members.weight))
     for key, amount in paid:
         _earn(draft, key, amount)
@@ -168,18 +173,6 @@ def _pay_scorers(
         )
     )
     return tuple(paid)
-
-
-def _near(scored: ScoreReveal, current: RoundState, spread: int) -> bool:
-    if abs(scored.base_loss - current.base_loss) > spread:
-        return False
-    for score, median in zip(scored.scores, current.medians, strict=True):
-        if median <= SCORE_REFUSED:
-            if score > SCORE_REFUSED and median != Refusal.DUPLICATE.score:
-                return False
-        elif abs(score - median) > spread:
-            return False
-    return True
 
 
 def _earn(draft: Draft, key: bytes, amount: int) -> None:

@@ -15,6 +15,7 @@ from swarm.ledger.errors import LedgerError, UnknownEpochError
 from swarm.ledger.genesis import Params
 from swarm.ledger.holdings import (
     Account,
+    Conduct,
     EpochSet,
     EpochValidator,
     Head,
@@ -44,14 +45,18 @@ from swarm.ledger.keys import (
     OPEN_DEALS_KEY,
     OPEN_TASKS_KEY,
     PARAMS_KEY,
+    SCORED_KEY,
+    SLASHED_KEY,
     WORKERS_KEY,
     account_key,
     answer_key,
+    conduct_key,
     dataset_key,
     deal_key,
     epoch_key,
     evidence_key,
     history_key,
+    jail_key,
     keeper_key,
     name_key,
     report_key,
@@ -104,7 +109,9 @@ __all__ = [
     "REASON_LATE",
     "REASON_LATE_REVEAL",
     "REASON_NEVER_REVEALED",
+    "SCORED_KEY",
     "SCORE_REFUSED",
+    "SLASHED_KEY",
     "WORKERS_KEY",
     "Accepted",
     "Account",
@@ -112,6 +119,7 @@ __all__ = [
     "Audit",
     "AuditPhase",
     "AuditState",
+    "Conduct",
     "Dataset",
     "Deal",
     "Duty",
@@ -144,11 +152,13 @@ __all__ = [
     "Verdict",
     "account_key",
     "answer_key",
+    "conduct_key",
     "dataset_key",
     "deal_key",
     "epoch_key",
     "evidence_key",
     "history_key",
+    "jail_key",
     "keeper_key",
     "load",
     "name_key",
@@ -308,6 +318,17 @@ class LedgerView:
     def evidence_counted(self, public_key: bytes, epoch: int, view: int) -> bool:
         """Whether a validator was slashed for that view."""
         return self.raw.get(evidence_key(public_key, epoch, view)) is not None
+
+    def jailed_until(self, public_key: bytes) -> int | None:
+        """The height from which a jailed validator may ask to be let out; None for one that is not jailed."""
+        data = self.raw.get(jail_key(public_key))
+        until: int | None = load(data)[0] if data is not None else None
+        return until
+
+    def conduct(self, public_key: bytes) -> Conduct:
+        """How a validator scored lately."""
+        data = self.raw.get(conduct_key(public_key))
+        return Conduct(*load(data)) if data is not None else Conduct()
 
     # Keeping
 

@@ -179,7 +179,7 @@ class RoundState:
 
     task: bytes
     number: int  # from 1
-    attempt: int  # from 1; counts restarts after a TRAIN phase without commits
+    attempt: int  # from 1; counts restarts of TRAIN without commits, and draws of new batches
     phase: Phase
     phase_deadline: int  # the last height at which the phase's transactions count
     started: int  # height of the block whose beacon is `start_beacon`
@@ -199,6 +199,7 @@ class RoundState:
     medians: tuple[int, ...] = ()  # one a submission, once SCORE_REVEAL ended
     accepted: tuple[Accepted, ...] = ()  # by index, once SCORE_REVEAL ended
     attestations: Mapping[bytes, Attestation] = field(default_factory=dict)
+    redraws: int = 0  # times that its batches were drawn again, since too few validators scored
 
     def pack(self) -> list[Any]:
         """Fields for the encoding; the task is not repeated."""
@@ -224,6 +225,7 @@ class RoundState:
             self.medians,
             [[one.index, one.score] for one in self.accepted],
             [[key, one.merged, one.loss] for key, one in self.attestations.items()],
+            self.redraws,
         ]
 
     @classmethod
@@ -245,6 +247,7 @@ class RoundState:
             tuple(value[18]),
             tuple(Accepted(*one) for one in value[19]),
             {key: Attestation(*rest) for key, *rest in value[20]},
+            value[21],
         )
 
 

@@ -43,6 +43,7 @@ from swarm.ledger.payloads import (
     Stake,
     TaskPost,
     Transfer,
+    Unjail,
     Unstake,
     Withdraw,
 )
@@ -86,13 +87,16 @@ __all__ = [
     "TaskPost",
     "Transaction",
     "Transfer",
+    "Unjail",
     "Unstake",
     "Withdraw",
     "commit_hash",
     "decode",
+    "parse",
     "score_hash",
     "sign",
     "transaction_id",
+    "verify",
 ]
 
 VERSION = 1
@@ -108,7 +112,7 @@ GAS_PER_BYTE = 16
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """A signed transaction whose signature and fields were checked."""
+    """A signed transaction whose fields were checked, and where it was not only parsed its signature."""
 
     id: bytes
     data: bytes
@@ -175,15 +179,36 @@ def decode(data: bytes) -> Transaction:
     Raises:
         TransactionError: Anything is wrong.
     """
+    transaction = parse(data)
+    verify(transaction)
+    return transaction
+
+
+def parse(data: bytes) -> Transaction:
+    """Read a transaction and check all but its signature, which costs more than the rest.
+
+    Raises:
+        TransactionError: Form or bounds are wrong.
+    """
     if not signing.SIGNATURE_BYTES < len(data) <= MAX_TRANSACTION_BYTES:
         message = f"a transaction has 65 to {MAX_TRANSACTION_BYTES:,} bytes, this one {len(data):,}"
         raise TransactionError(message)
-    body = data[signing.SIGNATURE_BYTES :]
-    transaction = _parse(data, body)
-    if not signing.verify(transaction.sender, TAG, body, data[: signing.SIGNATURE_BYTES]):
+    return _parse(data, data[signing.SIGNATURE_BYTES :])
+
+
+def verify(transaction: Transaction) -> None:
+    """Check the signature of what `parse` read.
+
+    Raises:
+        TransactionError: It is not the sender's.
+    """
+    signature, body = (
+        transaction.data[: signing.SIGNATURE_BYTES],
+        transaction.data[signing.SIGNATURE_BYTES :],
+    )
+    if not signing.verify(transaction.sender, TAG, body, signature):
         message = "the signature is not the sender's"
         raise TransactionError(message)
-    return transaction
 
 
 def transaction_id(data: bytes) -> bytes:

@@ -1,7 +1,11 @@
-"""Validators: who decides in an epoch, who leads a view, and what contradicting itself costs.
+"""Validators: who decides in an epoch, and who leads a view.
 
 The set of epoch e is what the state held after the last block of epoch e - 2; epochs 0 and 1 are genesis's.
 So a set is final before it decides, and a new stake counts, and an old one ceases to, two epochs later.
+
+`score_share` of an epoch's views is led by those of its validators that train, in proportion to the emission that
+they earned by score in epoch e - 2 while bonded, and at most a third of those views by one; all other views are led
+in proportion to stake. Who leads has to vote, so a worker that is no validator of the epoch leads nothing.
 """
 
 from __future__ import annotations
@@ -9,7 +13,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from swarm.ledger import beacon
+from swarm.ledger import beacon, rewards
 from swarm.ledger.state import EpochSet, EpochValidator, Unbonding
 
 if TYPE_CHECKING:
@@ -17,9 +21,12 @@ if TYPE_CHECKING:
     from swarm.ledger.state import Account
 
 EPOCHS_AHEAD = 2
-REPORTER_PERCENT = 10
 WHOLE = 10_000
-"""What `slash_part` is counted in."""
+"""What parts of a stake and of an epoch's views are counted in."""
+SLOTS_PERCENT = 33
+"""Of the views led for scores, the most that one leads."""
+MAX_SCORED = 1_024
+"""Accounts whose scores are counted in one epoch."""
 MAX_UNBONDING = 32
 """Amounts of one account that unbond at once."""
 
@@ -30,7 +37,12 @@ def epoch_of(height: int, epoch_length: int) -> int:
 
 
 def leader(epoch_set: EpochSet, view: int) -> EpochValidator:
-    """Who proposes in a view: drawn by stake from the seed, the same for all and for ever."""
+    """Who proposes in a view: drawn by score or by stake from the seed, the same for all and for ever."""
+    slot = beacon.draw_slot(epoch_set.seed, epoch_set.epoch, view, WHOLE)
+    for one in epoch_set.validators:
+        slot -= one.lead
+        if slot < 0:
+            return one
     at = beacon.draw(epoch_set.seed, epoch_set.epoch, view, epoch_set.weight)
     for one in epoch_set.validators:
         at -= one.weight
@@ -41,16 +53,43 @@ def leader(epoch_set: EpochSet, view: int) -> EpochValidator:
 
 
 def fix(draft: Draft, epoch: int, seed: bytes) -> None:
-    """Fix the set of an epoch from the state as it stands; one without anybody is the set before."""
+    """Fix the set of an epoch from the state as it stands; one without anybody is the set before.
+
+    The jailed are left out. What was earned by score until now draws leaders, and is counted anew.
+    """
     params = draft.params
     bonded = [draft.account(key) for key in draft.stakers()]
-    able = [one for one in bonded if one.vrf_key and one.stake >= params.min_bond]
+    able = [
+        one
+        for one in bonded
+        if one.vrf_key
+        and one.stake >= params.min_bond
+        and draft.jailed_until(one.public_key) is None
+    ]
     able.sort(key=lambda one: (-one.stake, one.public_key))
     chosen = sorted(able[: params.max_validators], key=lambda one: one.public_key)
     members = tuple(EpochValidator(one.public_key, one.vrf_key, one.stake) for one in chosen)
     if not members:
-        members = draft.epoch_set(epoch - 1).validators
+        members = tuple(replace(one, lead=0) for one in draft.epoch_set(epoch - 1).validators)
+    scored = draft.scored
+    if scored:
+        draft.put_scored({})
+    best = [one.public_key for one in members if one.public_key in scored]
+    parts = rewards.capped(params.score_share, [scored[key] for key in best], SLOTS_PERCENT)
+    leads = dict(zip(best, parts, strict=True))
+    members = tuple(replace(one, lead=leads.get(one.public_key, 0)) for one in members)
     draft.put_epoch_set(EpochSet(epoch, seed, members))
+
+
+def note_score(draft: Draft, worker: bytes, emission: int) -> None:
+    """Count what a bonded worker earned of emission: it leads views for it, two epochs later.
+
+    What the poster of a task paid is left out: leading cannot be bought from oneself.
+    """
+    scored = draft.scored
+    known = worker in scored or len(scored) < MAX_SCORED
+    if emission and known and draft.account(worker).stake >= max(1, draft.params.min_bond):
+        draft.put_scored({**scored, worker: scored.get(worker, 0) + emission})
 
 
 def release_height(draft: Draft, height: int) -> int:
@@ -62,28 +101,3 @@ def release_height(draft: Draft, height: int) -> int:
 def unbond(account: Account, amount: int, height: int) -> Account:
     """Put an amount, which the caller took from stake or bond, on its way out."""
     return replace(account, unbonding=(*account.unbonding, Unbonding(amount, height)))
-
-
-def slash(draft: Draft, accused: bytes, reporter: bytes) -> int:
-    """Take a part of stake and unbonding; a tenth to the reporter, the rest burned.
-
-    Returns:
-        The units taken.
-    """
-    part = draft.params.slash_part
-    account = draft.account(accused)
-    from_stake = account.stake * part // WHOLE
-    outgoing = tuple(
-        replace(one, amount=one.amount - one.amount * part // WHOLE) for one in account.unbonding
-    )
-    taken = from_stake + sum(
-        before.amount - after.amount
-        for before, after in zip(account.unbonding, outgoing, strict=True)
-    )
-    draft.put_account(replace(account, stake=account.stake - from_stake, unbonding=outgoing))
-    reward = taken * REPORTER_PERCENT // 100
-    paid = draft.account(reporter)
-    draft.put_account(replace(paid, balance=paid.balance + reward))
-    money = draft.money
-    draft.put_money(replace(money, burned=money.burned + taken - reward))
-    return taken

@@ -1,4 +1,4 @@
-"""When an account registers as a worker and bonds itself as a validator: pure."""
+"""When an account registers as a worker or keeper and bonds itself as a validator: pure."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ def next_step(
     *,
     trains: bool,
     validates: bool,
+    keeps: bool = False,
 ) -> Register | Stake | None:
     """What the account should ask of the ledger next, or None when it stands where it wants to be.
 
@@ -35,8 +36,10 @@ def next_step(
         hardware: Its class, in words.
         trains: It wants to be a worker.
         validates: It wants to be a validator.
+        keeps: It lends slots, or some still stand: the ledger refuses to take that role away before.
     """
-    wanted = tuple(role for role, wants in (("validator", validates), ("worker", trains)) if wants)
+    roles = (("keeper", keeps), ("validator", validates), ("worker", trains))
+    wanted = tuple(role for role, wants in roles if wants)
     registered = account.vrf_key == vrf_key and account.roles == wanted
     affordable = account.balance + account.bond >= (params.worker_bond if trains else 0)
     if wanted and not registered:

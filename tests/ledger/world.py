@@ -244,6 +244,6 @@ def check_pool(world: World) -> None:
     """What was emitted left the pool, unit by unit."""
     money = world.view.money()
     assert (
-        money.pool + money.training + money.scoring + money.storage + money.emitted
+        money.pool + money.training + money.small + money.scoring + money.storage + money.emitted
         == world.genesis.emission_pool
     )

@@ -90,3 +90,14 @@ def published(tmp_path):
 def patient_clock():
     """Virtual time that jumps only when no thread is at work either (they take milliseconds)."""
     return MockClock(autojump_threshold=0.005)
+
+
+@pytest.fixture
+def threadless(monkeypatch):
+    """What would run in a thread runs at once, so that virtual time knows of nothing that takes real time."""
+
+    async def run_sync(work, *arguments, limiter=None, **_):
+        await trio.lowlevel.checkpoint()
+        return work(*arguments)
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", run_sync)

@@ -196,8 +196,9 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("budget", [2 * MIB, BUDGET])
-@pytest.mark.parametrize("count", [1, 2, 12])
+@pytest.mark.parametrize(
+    ("count", "budget"), [(1, 2 * MIB), (2, 2 * MIB), (1, BUDGET), (12, BUDGET)]
+)
 @pytest.mark.parametrize("kind", BAD)
 def test_bad_providers_cost_a_good_one_little_time_however_many(kind, count, budget):
     good = {"rate": 40 * MIB}
@@ -205,7 +206,7 @@ def test_bad_providers_cost_a_good_one_little_time_however_many(kind, count, bud
     bad = {f"bad{number}": Provider(**BAD[kind]) for number in range(count)}
     simulation = Simulation(chunks(200), {**bad, "good": Provider(**good)}, budget)
     assert simulation.run() < 1.1 * alone + core.LAG_SECONDS + 0.5
-    assert simulation.most_buffered <= 2 * budget + MIB
+    assert simulation.most_buffered <= budget
 
 
 def test_a_chunk_that_two_owe_and_do_not_send_is_asked_of_a_third():
@@ -217,10 +218,9 @@ def test_a_chunk_that_two_owe_and_do_not_send_is_asked_of_a_third():
     assert schedule.tick(0.0, BUDGET) == [Ask("silent", (cid,))]
     assert schedule.tick(0.9, BUDGET) == [Ask("mute", (cid,))]
     schedule.join("third", 5.0)
-    assert schedule.tick(5.0, BUDGET) == [Withdraw("silent", (cid,)), Ask("third", (cid,))]
-    schedule.lacks("silent", cid)
-    assert schedule.tick(5.1, BUDGET) == []
-    assert schedule.received("third", cid, MIB, 5.2) == (True, [Withdraw("mute", (cid,))])
+    assert schedule.tick(5.0, BUDGET) == [Ask("third", (cid,))]
+    effects = [Withdraw("silent", (cid,)), Withdraw("mute", (cid,))]
+    assert schedule.received("third", cid, MIB, 5.2) == (True, effects)
     schedule.stored(cid)
     assert schedule.received("mute", cid, MIB, 5.3) == (False, [])
     assert schedule.buffered == 0

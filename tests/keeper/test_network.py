@@ -1,0 +1,131 @@
+"""Whole nodes: capacity is sealed, committed, audited and paid."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import pytest
+
+from storage.dag import tree_size
+from storage.sealing import SLOT_BYTES
+from swarm import datasets
+from swarm.keeper import core
+from swarm.ledger.keeping import Verdict
+from swarm.ledger.transactions import KeepPost
+from tests.keeper.network import QuietNode, network
+
+pytestmark = pytest.mark.slow
+
+
+def overwrite(node, size=None) -> None:
+    """Put noise over the first bytes of a node's slots."""
+    left = 2**60 if size is None else size
+    for path in sorted((node.settings.home / "slots").glob("*.slots")):
+        part = min(left, path.stat().st_size)
+        with path.open("r+b") as file:
+            file.write(os.urandom(part))
+        left -= part
+
+
+async def test_lent_space_is_sealed_committed_proven_and_paid(tmp_path) -> None:
+    async with network(tmp_path, 2) as (net, nursery):
+        for name in ("keeper-0", "keeper-1"):
+            await net.start(nursery, name)
+        view = net.nodes["validator"].ledger.view
+
+        def proven():
+            found = [view().keeper(net.key(name)) for name in ("keeper-0", "keeper-1")]
+            return all(one is not None and one.verdict is Verdict.PROVEN for one in found)
+
+        await net.until("both to be proven", proven)
+        node = net.nodes["keeper-0"]
+        await net.until("what was earned to be told", lambda: node.keeping.memory.earned > 0)
+        earned = view().account(net.key("keeper-0")).earned
+        assert earned >= node.keeping.memory.earned > 0
+        assert node.keeping.memory.reason == "proven"
+        assert node.problems() == []
+
+
+class CheapNode(QuietNode):
+    """A node that seals with half the work that the network asks for."""
+
+    def _keeping(self, sealing):
+        return super()._keeping(replace(sealing, passes=sealing.passes // 2))
+
+
+async def test_cheap_seals_and_lost_slots_are_struck_and_a_damaged_slot_is_sealed_again(
+    tmp_path,
+) -> None:
+    async with network(tmp_path, 3, audit_leaves=48, audit_answer_blocks=10) as (net, nursery):
+        cheap, wiped, damaged = (f"keeper-{at}" for at in range(3))
+        await net.start(nursery, cheap, kind=CheapNode)
+        await net.start(nursery, wiped, storage=45_000_000)
+        await net.start(nursery, damaged)
+        view = net.nodes["validator"].ledger.view
+
+        def record(name):
+            return view().keeper(net.key(name))
+
+        def all_commit():
+            slots = {name: record(name) for name in (cheap, wiped, damaged)}
+            return all(one is not None and one.slots >= 10 for one in slots.values()) and (
+                slots[wiped].slots >= 32
+            )
+
+        await net.until("all to commit", all_commit)
+        overwrite(net.nodes[wiped])
+        overwrite(net.nodes[damaged], 3 * SLOT_BYTES)
+        verdicts = {cheap: Verdict.FAILED, wiped: Verdict.NO_ANSWER, damaged: Verdict.PROVEN}
+        audit = view().audit()
+        after = 1 if audit is None else audit.number + 1
+        said: dict[str, tuple[Verdict, str]] = {}
+
+        def all_audited():
+            for name in verdicts:
+                memory = net.nodes[name].keeping.memory
+                if memory.audit == after and record(name).verdict in verdicts.values():
+                    said.setdefault(name, (record(name).verdict, memory.reason))
+            return len(said) == len(verdicts)
+
+        await net.until("the next audit to be known to all", all_audited)
+        assert {name: verdict for name, (verdict, _) in said.items()} == verdicts
+        assert "does not unseal" in said[cheap][1]
+        assert "no answer" in said[wiped][1]
+
+
+async def test_a_deal_is_kept_by_the_drawn_keeper_and_another_takes_over_when_it_stops(
+    tmp_path,
+) -> None:
+    async with network(tmp_path, 2, strike_limit=1) as (net, nursery):
+        owner = net.nodes["validator"]
+        for name in ("keeper-0", "keeper-1"):
+            await net.start(nursery, name)
+        view = owner.ledger.view
+
+        def free():
+            return [one.proven for one in view().keepers() if one.in_order]
+
+        await net.until("both to be proven", lambda: len(free()) == 2)
+        file = tmp_path / "plays"
+        file.write_bytes(os.urandom(700_000))
+        published = await datasets.publish(file, owner.store, owner.network)
+        size = tree_size(published.root, owner.store.get(published.root))
+        await owner.wallet.submit(KeepPost(((published.root, size),), 1, 50, 1_000, b""))
+
+        def seat():
+            return next((one for one in view().duties()), None)
+
+        keeper, duty = await net.until("a seat", seat)
+        first = next(name for name in net.nodes if net.key(name) == keeper)
+        await net.until("the piece to be fetched", lambda: net.nodes[first].keeping.duties.here)
+        assert (published.root, core.label(duty)) in net.nodes[first].store.holds()
+        await net.until("it to be shown", lambda: (now := seat()) is not None and now[1].shown)
+        await net.stop(first)
+        second = next(name for name in ("keeper-0", "keeper-1") if name != first)
+        await net.until(
+            "another to take over",
+            lambda: (now := seat()) is not None and now[0] == net.key(second),
+        )
+        await net.until("it to fetch", lambda: net.nodes[second].keeping.duties.here)
+        assert net.nodes[second].store.has(published.root)
