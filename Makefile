@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.stamp
 
-.PHONY: demo test check bench bench-peers interop clean
+.PHONY: demo test soak mutants check bench bench-peers interop clean
 
 demo: $(STAMP)
 	$(BIN)/swarm demo
@@ -11,11 +11,23 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest
 
+# The ledger against its model and its decoders against changed bytes, fifty times as long.
+soak: $(STAMP)
+	SOAK=50 $(BIN)/python -m pytest tests/ledger/test_model.py tests/ledger/test_fuzz.py
+
+# One rule of consensus or ledger broken at a time; the tests have to notice.
+mutants: $(STAMP)
+	$(BIN)/python -m tests.mutants
+
 check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Every decoder, looked at a hundred times as long as `make test` does.
+fuzz: $(STAMP)
+	FUZZ_EXAMPLES=6000 $(BIN)/python -m pytest tests/fuzz
 
 bench: $(STAMP)
 	set -e; for each in $(filter-out machine,$(notdir $(basename $(wildcard bench/[a-z]*.py)))); do echo "== $$each"; $(BIN)/python -m bench.$$each; done

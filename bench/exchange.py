@@ -4,6 +4,8 @@
     python bench/exchange.py [--mib 512] [--rounds 3] [--peers 1 3] [--folder DIR]
 
 Each round starts one fetcher with an empty store; the bytes are encrypted, verified and durable when the clock stops.
+Then a fetcher kills itself (SIGKILL) with half of the file stored, and another goes on in its folder: what both received
+beyond the file was fetched again, and the second is ready when it knows what is here and asks for the rest.
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import random
 import resource
 import shutil
@@ -29,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import structlog
 import trio
 
+from bench.machine import describe
 from protocols.exchange.service import ExchangeService
 from protocols.handshake import Hello
 from protocols.signing import Signer
@@ -59,10 +61,12 @@ async def give(folder: str, seed: str) -> None:
         await trio.sleep_forever()
 
 
-async def take(folder: str, root: str, addresses: str) -> None:
-    """Fetch once; print what it took."""
+async def take(folder: str, root: str, addresses: str, kill_at: str = "0") -> None:
+    """Fetch once and print what it took; or end by SIGKILL once so many bytes are stored, having printed how many."""
     network = _network(99, tuple(json.loads(addresses)))
+    started = time.perf_counter()
     store = SegmentBlockstore(Path(folder), 2**40)
+    opened = time.perf_counter() - started
     exchange = ExchangeService(network, store)
     peers = [address.rpartition("/")[2] for address in json.loads(addresses)]
     async with trio.open_nursery() as nursery:
@@ -73,10 +77,23 @@ async def take(folder: str, root: str, addresses: str) -> None:
                 await trio.sleep(0.05)
         before = resource.getrusage(resource.RUSAGE_SELF)
         idle_kib = _peak_kib()
-        fetched = await exchange.fetch(cid.parse(root), peers)
+        first: list[tuple[int, float]] = []
+        started = time.perf_counter()
+
+        def tell(done: int, _total: int) -> None:
+            if not first:
+                first.append((done, time.perf_counter() - started))
+            if 0 < int(kill_at) <= done:
+                print(json.dumps({"here": done, "received": exchange.stats().bytes_in}), flush=True)
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        fetched = await exchange.fetch(cid.parse(root), peers, tell)
         after = resource.getrusage(resource.RUSAGE_SELF)
         result = {
             "bytes": fetched.bytes,
+            "here": first[0][0],
+            "ready": opened + first[0][1],
+            "received": exchange.stats().bytes_in,
             "seconds": fetched.seconds,
             "cpu": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
             "idle_mb": idle_kib * 1.024e-3,
@@ -92,26 +109,58 @@ def _spawn(*command: str) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, __file__, *command], stdout=subprocess.PIPE, text=True)
 
 
+def _givers(folder: Path, peers: int) -> list[subprocess.Popen[str]]:
+    return [_spawn("give", str(folder / f"giver{index}"), str(index + 1)) for index in range(peers)]
+
+
+def _taken(folder: Path, root: str, addresses: list[str], kill_at: int = 0) -> dict[str, Any]:
+    done = subprocess.run(
+        [
+            sys.executable,
+            __file__,
+            "take",
+            str(folder / "taker"),
+            root,
+            json.dumps(addresses),
+            str(kill_at),
+        ],
+        check=not kill_at,
+        capture_output=True,
+        text=True,
+    )
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
 def _round(folder: Path, root: str, peers: int) -> dict[str, Any]:
-    givers = [
-        _spawn("give", str(folder / f"giver{index}"), str(index + 1)) for index in range(peers)
-    ]
+    givers = _givers(folder, peers)
     try:
         addresses = [json.loads(giver.stdout.readline())[0] for giver in givers if giver.stdout]
-        taker = folder / "taker"
-        done = subprocess.run(
-            [sys.executable, __file__, "take", str(taker), root, json.dumps(addresses)],
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        shutil.rmtree(taker)
-        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        return found
+        return _taken(folder, root, addresses)
     finally:
-        for giver in givers:
-            giver.send_signal(signal.SIGKILL)
-            giver.wait()
+        _end(folder, givers)
+
+
+def _resume(folder: Path, root: str, size: int) -> None:
+    givers = _givers(folder, 1)
+    try:
+        addresses = [json.loads(giver.stdout.readline())[0] for giver in givers if giver.stdout]
+        killed = _taken(folder, root, addresses, size // 2)
+        resumed = _taken(folder, root, addresses)
+    finally:
+        _end(folder, givers)
+    again = killed["received"] + resumed["received"] - killed["here"] - resumed["bytes"]
+    print(
+        f"killed with {killed['here'] / 1e6:.0f} MB stored: the next one was ready after {resumed['ready']:.2f} s,"
+        f" found {resumed['here'] / 1e6:.0f} MB, and {again / size:.1%} of the file came twice"
+    )
+
+
+def _end(folder: Path, givers: list[subprocess.Popen[str]]) -> None:
+    for giver in givers:
+        giver.send_signal(signal.SIGKILL)
+        giver.wait()
+    shutil.rmtree(folder / "taker", ignore_errors=True)
 
 
 def _peak_kib() -> int:
@@ -122,13 +171,6 @@ def _peak_kib() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def _cpu_model() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser()
@@ -137,7 +179,7 @@ def main() -> None:
     parser.add_argument("--peers", type=int, nargs="+", default=[1, 3])
     parser.add_argument("--folder", type=Path, default=None)
     options = parser.parse_args()
-    print(f"machine: {os.cpu_count()} cores, {_cpu_model()}; {options.mib} MiB")
+    print(f"{describe()}; {options.mib} MiB, load {os.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory(dir=options.folder, prefix="bench-exchange-") as name:
         folder = Path(name)
         source = folder / "source"
@@ -157,6 +199,7 @@ def main() -> None:
         for _ in range(options.rounds):
             for peers in options.peers:
                 rounds[peers].append(_round(folder, root, peers))
+        _resume(folder, root, options.mib * MIB)
         for peers, results in rounds.items():
             rates = [one["bytes"] / one["seconds"] / 1e6 for one in results]
             print(

@@ -21,20 +21,39 @@ INTERRUPTED = 130
 
 COMMANDS: dict[str, str] = {
     "join": "Start a node: find peers, sync, lend disk, train, earn.",
+    "new": "Make a network of your own from a file that describes it.",
+    "key": "Show this data folder's account and public keys.",
     "publish": "Store a file or folder in the swarm; prints its root CID.",
     "get": "Fetch a file or folder by its CID.",
     "fetch": "Fetch the latest agreed checkpoint, or anything else with a name.",
     "dataset": "Versions of a dataset, as with git: commits, branches, merges, forks.",
+    "keep": "Have content kept by others, for a price; list such deals and end them.",
+    "storage": "What this node lends, has sealed, keeps for others, and earned with it.",
+    "pin": "Fetch content and keep it.",
+    "unpin": "Keep content no longer.",
+    "ls": "List what this node keeps, or what stands in a folder.",
+    "gc": "Give back the room of what nothing keeps any more.",
+    "verify": "Read what is held again, say what is bad, and repair it.",
     "car": "Write content to a CAR file, or read one.",
+    "model": "Versions of a model: its log, what changed, and the way back.",
     "sample": "Use a checkpoint: text of a language model, pictures of a GAN.",
     "task": "Post a training task.",
     "tasks": "List the training tasks.",
+    "train": "Watch a task while it is trained.",
     "scoreboard": "Who contributed what to a task, and what it was worth.",
     "status": "How the node on this machine does.",
     "peers": "List the connected peers.",
     "blocks": "List the newest blocks, or show one.",
     "balance": "What an account owns.",
     "send": "Pay an account.",
+    "stake": "Bond tokens to be a validator, or to weigh more.",
+    "unstake": "Take tokens out of the stake.",
+    "withdraw": "Take back what has unbonded.",
+    "unjail": "Be a validator again after a slash, once the time in jail is over.",
+    "validators": "Who decides in an epoch.",
+    "tx": "What became of a transaction.",
+    "verify-name": "Check by a proof alone what a name points to.",
+    "simulate": "Simulate a network in virtual time: latencies, losses, crashes, liars, earnings.",
     "demo": "Run a whole network on this machine: four nodes train a model, a fifth joins late.",
 }
 """Each command and its line of help; the module of the same name in `cli.commands` holds it."""
@@ -53,7 +72,7 @@ class LazyGroup(click.Group):
         del ctx
         if cmd_name not in COMMANDS:
             return None
-        command = importlib.import_module(f"cli.commands.{cmd_name}").command
+        command = importlib.import_module(f"cli.commands.{cmd_name.replace('-', '_')}").command
         assert isinstance(command, click.Command)  # noqa: S101 - for the type
         return command
 

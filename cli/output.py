@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     Json = dict[str, Any]
     Progress = Callable[[str, int, int], None]
 
-BYTE_STAGES = frozenset({"hash", "publish", "fetch", "store", "dataset", "pool", "download", "import"})
+BYTE_STAGES = frozenset(
+    {"hash", "publish", "fetch", "store", "dataset", "pool", "download", "import", "verify"}
+)
 """Stages that count bytes; the others count steps."""
 
 
@@ -69,7 +71,13 @@ def progress_bar() -> Iterator[Progress | None]:
     if not sys.stderr.isatty():
         yield None
         return
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     from swarm.config import format_size
 
@@ -78,6 +86,8 @@ def progress_bar() -> Iterator[Progress | None]:
         BarColumn(),
         TextColumn("{task.fields[amount]}"),
         TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
     )
     with Progress(*columns, console=console(stderr=True), transient=True) as bar:
         tasks: dict[str, Any] = {}

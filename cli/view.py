@@ -30,8 +30,9 @@ def fields(status: Json) -> list[tuple[str, str]]:
         (
             "disk",
             f"{format_size(storage['lent'])} lent, {format_size(storage['used'])} used,"
-            f" {format_size(storage['free'])} free",
+            f" {format_size(storage['free'])} free{_reclaimable(storage)}",
         ),
+        ("sealed", sealed(storage)),
         (
             "tokens",
             f"{format_tokens(status['balance'])} owned, {format_tokens(status['earned'])} earned,"
@@ -51,12 +52,26 @@ def fields(status: Json) -> list[tuple[str, str]]:
     return rows
 
 
+def sealed(storage: Json) -> str:
+    """How far sealing is; empty for a node that lends no slots."""
+    if "sealed" not in storage:
+        return ""
+    done, goal = storage["sealed"], storage["goal"]
+    text = f"{format_size(done)} of {format_size(goal)}"
+    if goal:
+        text += f", {min(100, 100 * done // goal)} %"
+    if done < goal and storage["seconds_left"] is not None:
+        text += f", {duration(storage['seconds_left'])} left"
+    return text
+
+
 def line(status: Json) -> str:
     """The node in one line of a log."""
     parts = [
         f"height {status['height']:,}",
         f"{status['peers']:,} peers",
         f"{format_size(status['storage']['used'])} of {format_size(status['storage']['lent'])} used",
+        *([f"sealed {text}"] if (text := sealed(status["storage"])) else []),
         f"{format_tokens(status['earned'])} tokens earned",
     ]
     if status["task"] is not None:
@@ -112,6 +127,11 @@ def panel(status: Json, *, gpu: bool = False) -> RenderableType:
             continue
         grid.add_row(name, Text(value, style="yellow" if name == "problem" else ""))
     return Panel(grid, title="swarm", subtitle="Ctrl-C stops the node", expand=False)
+
+
+def _reclaimable(storage: Json) -> str:
+    size = storage.get("reclaimable", 0)
+    return f"; `swarm gc` gives up to {format_size(size)} back" if size else ""
 
 
 def _finality(milliseconds: Json) -> str:

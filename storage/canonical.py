@@ -4,12 +4,14 @@ Values are int, bytes, str, bool, None, and lists of these.
 There are no maps, floats or tags, so a value has one order and one spelling.
 `decode` accepts only bytes that encode back to themselves: cbor2 alone also takes non-minimal
 integers, indefinite lengths and trailing bytes.
+Before that it makes sure that the value is no larger than its bytes: tags of CBOR let a few bytes name the same text
+or list again and again, so that a kilobyte would unfold to gigabytes.
 """
 
 from __future__ import annotations
 
 import io
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import cbor2
 
@@ -20,6 +22,31 @@ Value: TypeAlias = Any
 MAX_DEPTH = 16
 MAX_INT = 2**128 - 1
 """Integers stand between `-MAX_INT` and `MAX_INT`."""
+_BUILT_IN_TAGS = (
+    0,
+    1,
+    4,
+    5,
+    25,
+    28,
+    29,
+    30,
+    35,
+    36,
+    37,
+    52,
+    54,
+    100,
+    256,
+    258,
+    260,
+    261,
+    1004,
+    43000,
+    55799,
+)
+"""What cbor2 reads dates, patterns, mails and shared values by; only large integers (2 and 3) are ours."""
+_NO_LIMIT = 2**63
 
 
 def encode(value: Value) -> bytes:
@@ -34,7 +61,7 @@ def encode(value: Value) -> bytes:
     Raises:
         CanonicalError: The value is of another type, too deep, or an integer out of bounds.
     """
-    _check(value, MAX_DEPTH)
+    _check(value, MAX_DEPTH, _NO_LIMIT)
     return cbor2.dumps(value)
 
 
@@ -55,18 +82,27 @@ def decode(data: bytes, *, max_bytes: int) -> Value:
         message = f"{len(data):,} bytes where at most {max_bytes:,} are allowed"
         raise CanonicalError(message)
     try:
-        value = cbor2.CBORDecoder(io.BytesIO(data)).decode()
+        value = cbor2.CBORDecoder(
+            io.BytesIO(data),
+            semantic_decoders=_NO_TAGS,
+            max_depth=MAX_DEPTH + 1,
+            allow_indefinite=False,
+            strict_hashable_types=True,
+        ).decode()
     except (cbor2.CBORError, ValueError, OverflowError, RecursionError, MemoryError) as error:
         message = f"not CBOR: {error}"
         raise CanonicalError(message) from error
-    if encode(value) != data:
+    _check(value, MAX_DEPTH, len(data))
+    if cbor2.dumps(value) != data:
         message = "not the canonical encoding of its value"
         raise CanonicalError(message)
     return value
 
 
-def _check(value: Value, depth: int) -> None:
+def _check(value: Value, depth: int, room: int) -> int:
+    """Whether a value has an encoding, and what is left of `room` bytes at most after it."""
     kind = type(value)
+    room -= 1
     if kind is int:
         if not -MAX_INT <= value <= MAX_INT:
             message = "an integer is out of bounds"
@@ -76,7 +112,21 @@ def _check(value: Value, depth: int) -> None:
             message = f"nested deeper than {MAX_DEPTH}"
             raise CanonicalError(message)
         for item in value:
-            _check(item, depth - 1)
-    elif kind is not bytes and kind is not str and kind is not bool and value is not None:
+            room = _check(item, depth - 1, room)
+    elif kind is bytes or kind is str:
+        room -= len(value)
+    elif kind is not bool and value is not None:
         message = f"a value of type {kind.__name__} has no canonical encoding"
         raise CanonicalError(message)
+    if room < 0:
+        message = "a value that is larger than its bytes"
+        raise CanonicalError(message)
+    return room
+
+
+def _refuse_tag(_decoder: cbor2.CBORDecoder) -> NoReturn:
+    message = "a tag"
+    raise ValueError(message)
+
+
+_NO_TAGS: dict[int, Any] = dict.fromkeys(_BUILT_IN_TAGS, _refuse_tag)

@@ -84,7 +84,10 @@ def parse(text: str) -> Cid:
     if hashed["code"] != 0x12 or hashed["size"] != 32:
         message = f"{text} is not hashed with sha2-256"
         raise CidError(message)
-    return from_bytes(bytes((1, parts["codec"] & 0xFF, 0x12, 0x20)) + hashed["digest"])
+    if parts["codec"] not in CODECS:
+        message = f"{text} is of a codec that this node does not know"
+        raise CidError(message)
+    return from_bytes(bytes((1, parts["codec"], 0x12, 0x20)) + hashed["digest"])
 
 
 def text(cid: Cid) -> str:

@@ -26,7 +26,7 @@ class Incoming:
     def __init__(self, store: StateStore) -> None:
         self._store = store
         found = store.read_meta(_ARRIVING)
-        self.height = -1 if found is None else int.from_bytes(found[:8], "big")
+        self.height = -1 if found is None else int.from_bytes(found[:8], "big", signed=True)
         """Of the state that is arriving; -1 for none."""
         self.root = b"" if found is None else found[8:]
 
@@ -38,10 +38,15 @@ class Incoming:
         def clear(transaction: lmdb.Transaction) -> None:
             for table in (*self._store.spare, self._store.covered):
                 transaction.drop(table, delete=False)
-            self._store.write_meta(transaction, _ARRIVING, height.to_bytes(8, "big") + root)
+            mark = height.to_bytes(8, "big", signed=True) + root
+            self._store.write_meta(transaction, _ARRIVING, mark)
 
         self._store.transact(clear, "the tables for an arriving state could not be emptied")
         self.height, self.root = height, root
+
+    def drop(self) -> None:
+        """Give up what has arrived, and its room on the disk."""
+        self.begin(-1, b"")
 
     def missing(self) -> list[tuple[int, int]]:
         """Which paths have not arrived: from and to (not with it), as numbers, in order."""

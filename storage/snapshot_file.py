@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from storage import canonical
 from storage.errors import CanonicalError, LogError
 from storage.files import Files
-from storage.state_range import MAX_RANGE_BYTES, cut
+from storage.state_range import CUT_BYTES, MAX_RANGE_BYTES, cut
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +28,14 @@ MAX_INDEX_BYTES: Final = 256 * 2**20
 PART: Final = ".part"
 
 
-def write(path: Path, view: Readable, height: int, files: Files | None = None) -> int:
+def write(
+    path: Path,
+    view: Readable,
+    height: int,
+    *,
+    cut_bytes: int = CUT_BYTES,
+    files: Files | None = None,
+) -> int:
     """Cut a committed state and write it; the file is there when it returns, or not at all.
 
     Returns:
@@ -45,7 +52,7 @@ def write(path: Path, view: Readable, height: int, files: Files | None = None) -
     index: list[list[object]] = []
     at = 0
     try:
-        for one in cut(view):
+        for one in cut(view, cut_bytes=cut_bytes):
             data = one.encode()
             files.write_all(descriptor, [data], at)
             index.append([one.first, at, len(data)])
@@ -73,28 +80,27 @@ class SnapshotFile:
         self.path = path
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            size = os.fstat(self._descriptor).st_size
-            start = int.from_bytes(os.pread(self._descriptor, 8, max(0, size - 8)), "big")
-            length = size - 8 - start
-            if not 0 < length <= MAX_INDEX_BYTES:
-                message = f"{path} is not a snapshot"
-                raise LogError(message)
-            tail = os.pread(self._descriptor, length, start)
-            version, self.height, self.root, index = canonical.decode(
-                tail, max_bytes=MAX_INDEX_BYTES
-            )
-            if version != FORMAT:
-                message = f"{path} is a snapshot of format {version}, this software reads {FORMAT}"
-                raise LogError(message)
+            self.height, self.root, index = self._read_index()
             self._firsts: list[bytes] = [one[0] for one in index]
             self._places: list[tuple[int, int]] = [(one[1], one[2]) for one in index]
         except (CanonicalError, ValueError, TypeError, IndexError) as error:
             os.close(self._descriptor)
             message = f"{path} is not a snapshot: {error}"
             raise LogError(message) from error
-        except LogError:
-            os.close(self._descriptor)
-            raise
+
+    def _read_index(self) -> tuple[int, bytes, list[list[Any]]]:
+        size = os.fstat(self._descriptor).st_size
+        start = int.from_bytes(os.pread(self._descriptor, 8, max(0, size - 8)), "big")
+        length = size - 8 - start
+        if not 0 < length <= MAX_INDEX_BYTES:
+            message = "it has no index"
+            raise ValueError(message)
+        tail = os.pread(self._descriptor, length, start)
+        version, height, root, index = canonical.decode(tail, max_bytes=MAX_INDEX_BYTES)
+        if version != FORMAT:
+            message = f"format {version}, and this software reads {FORMAT}"
+            raise ValueError(message)
+        return height, root, index
 
     def __len__(self) -> int:
         return len(self._firsts)
@@ -102,6 +108,10 @@ class SnapshotFile:
     def at(self, path: bytes) -> int:
         """The place of the range that a path (32 bytes) falls into."""
         return max(0, bisect_right(self._firsts, path) - 1)
+
+    def first(self, place: int) -> bytes:
+        """The first path of a range."""
+        return self._firsts[place]
 
     def range(self, place: int) -> bytes:
         """The bytes of a range."""

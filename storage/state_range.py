@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_left
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from storage import canonical, state_tree
@@ -135,9 +136,7 @@ class Range:
         if leaves:
             first, last = leaves[0][1:33], leaves[-1][1:33]
             inside = first >= self.first and int.from_bytes(last, "big") < self.high
-            if not inside or any(
-                a[1:33] >= b[1:33] for a, b in zip(leaves, leaves[1:], strict=False)
-            ):
+            if not inside or any(a[1:33] >= b[1:33] for a, b in pairwise(leaves)):
                 message = "a range's records are out of order or out of the range"
                 raise RangeError(message)
         nodes: dict[bytes, bytes] = {}
@@ -219,7 +218,7 @@ class _Cutter:
             message = f"the state tree lacks a node at depth {depth}"
             raise StorageError(message)
         boundary = ((prefix << 1 | 1) << DEPTH - 1 - depth).to_bytes(32, "big")
-        middle = bisect_left(records, (boundary,), low, high)  # type: ignore[arg-type]
+        middle = bisect_left(records, (boundary,), low, high)
         left, right = node[1:33], node[33:65]
         yield from self._part(
             prefix << 1, depth + 1, records, sizes, low, middle, (*siblings, right)

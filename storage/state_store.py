@@ -384,9 +384,10 @@ class StateStore:
             StorageError: The height is not above the newest, the tree there has another root, or the disk is full.
         """
         with self._lock:
-            values, nodes = self.spare
+            nodes = self.spare[1]
             with self.reading() as transaction:
-                found = state_tree.root_of(lambda key: transaction.get(key, db=nodes))
+                top = transaction.get(state_tree.node_key(0, 0), db=nodes)
+                found = state_tree.root_of(lambda _: None if top is None else bytes(top))
             if found != root or height <= self._height:
                 message = f"the state that arrived for height {height} is not whole, or not newer"
                 raise StorageError(message)

@@ -135,6 +135,42 @@ class Client:
         """Pay an account; `amount` in units of 10^-9 token."""
         return cast("Json", self._run("send", None, to=to, amount=amount, wait=wait))
 
+    def stake(self, amount: int, *, wait: bool = True) -> Json:
+        """Bond units of 10^-9 token: `tx`, `height`, `stake`, `epoch` from which it counts."""
+        return cast("Json", self._run("chain/stake", None, amount=amount, wait=wait))
+
+    def unstake(self, amount: int, *, wait: bool = True) -> Json:
+        """Take units out of the stake: `tx`, `height`, `stake`, `epoch`, `withdrawable`, `stakes_again`."""
+        return cast("Json", self._run("chain/unstake", None, amount=amount, wait=wait))
+
+    def withdraw(self, *, wait: bool = True) -> Json:
+        """Take back what has unbonded: `tx`, `height`, `amount`, `balance`."""
+        return cast("Json", self._run("chain/withdraw", None, wait=wait))
+
+    def unjail(self, *, wait: bool = True) -> Json:
+        """Ask to be a validator again: `tx`, `height`, `stake`, `epoch`."""
+        return cast("Json", self._run("chain/unjail", None, wait=wait))
+
+    def validators(self, epoch: int | None = None) -> Json:
+        """Who decides in an epoch; None is the current one."""
+        return cast("Json", self._ask("validators", epoch=epoch))
+
+    def transaction(self, identifier: str) -> Json:
+        """What became of a transaction: `status` is `waiting`, `done` or `failed`."""
+        return cast("Json", self._ask("transaction", id=identifier))
+
+    def prove(self, name: str, version: int | None = None, progress: Progress | None = None) -> Json:
+        """The proof of a name against the newest block, as `swarm verify-name --proof` reads it."""
+        return cast("Json", self._run("chain/prove", progress, name=name, version=version))
+
+    def headers(self, first: int, count: int) -> list[str]:
+        """Headers of final blocks from a height on, in hex; at most 1,000."""
+        return cast("list[str]", self._ask("chain/headers", first=first, count=count))
+
+    def handoffs(self, first: int, count: int) -> list[str]:
+        """Hand-offs of validators from an epoch on, in hex; at most 256."""
+        return cast("list[str]", self._ask("chain/handoffs", first=first, count=count))
+
     def publish(
         self,
         path: Path,
@@ -142,9 +178,15 @@ class Client:
         progress: Progress | None = None,
         *,
         preserve_mode: bool = False,
+        in_place: bool = False,
     ) -> Json:
-        """Store a file or folder and announce it, with a name for it on the ledger if given."""
+        """Store a file or folder and announce it, with a name for it on the ledger if given.
+
+        In place, nothing is copied: the content stays in the files, which must not change.
+        """
         fields = {"path": _absolute(path), "name": name, "preserve_mode": preserve_mode}
+        if in_place:
+            fields["in_place"] = True
         return cast("Json", self._run("publish", progress, **fields))
 
     def get(
@@ -181,6 +223,29 @@ class Client:
             for name, value in fields.items()
         }
         return cast("Json", self._run(f"dataset/{action}", progress, **given))
+
+    def storage(self) -> Json:
+        """What the node lends, has sealed, keeps and earned; see `swarm.keeper.operations`."""
+        return cast("Json", self._ask("storage"))
+
+    def lend(self, size: int) -> Json:
+        """Lend so many bytes from now on, until the node is started again."""
+        return cast("Json", self._run("storage/lend", None, bytes=size))
+
+    def keep(self, action: str, progress: Progress | None = None, **fields: object) -> Json:
+        """Ask about deals, as `keep("post", content="bafybei…", replicas=3)`.
+
+        The actions and their fields are those of `swarm.keeper.routes`.
+        """
+        return cast("Json", self._run(f"keep/{action}", progress, **fields))
+
+    def model(self, action: str, progress: Progress | None = None, **fields: object) -> Json:
+        """Ask about versions of models, as `model("log", name="tiny-gpt")`; see `swarm.registry.routes`."""
+        return cast("Json", self._run(f"model/{action}", progress, **fields))
+
+    def watch(self, task: str) -> Json:
+        """A task by id or name with its rounds, its submissions, and what this node does for it."""
+        return cast("Json", self._run("train/watch", None, task=task))
 
     def post_task(self, spec: str, folder: Path, progress: Progress | None = None) -> Json:
         """Post a training task from its TOML text; its paths are relative to `folder`."""
@@ -225,6 +290,28 @@ class Client:
     def hold(self, cid: str, progress: Progress | None = None) -> Json:
         """Fetch everything below a root into the node's store."""
         return cast("Json", self._run("hold", progress, cid=cid))
+
+    def pin(self, cid: str, label: str | None = None, progress: Progress | None = None) -> Json:
+        """Fetch what a root names and keep it: `cid`, `label`, `size`, `fetched`."""
+        return cast("Json", self._run("store/pin", progress, cid=cid, label=label))
+
+    def unpin(self, cid: str) -> Json:
+        """Let a root go: `cid`, `label`, `held_for`."""
+        return cast("Json", self._run("store/unpin", None, cid=cid))
+
+    def kept(self) -> Json:
+        """What is kept: `kept` (`cid`, `kind`, `label`, `size` each) and `usage`."""
+        return cast("Json", self._run("store/list", None))
+
+    def collect(self, progress: Progress | None = None, *, thorough: bool = False) -> Json:
+        """Give back the room of what nothing keeps; see `swarm.store.operations`."""
+        return cast("Json", self._run("store/gc", progress, thorough=thorough))
+
+    def verify(
+        self, cid: str | None = None, progress: Progress | None = None, *, repair: bool = False
+    ) -> Json:
+        """Read everything again, or what is below a root; see `swarm.store.operations`."""
+        return cast("Json", self._run("store/verify", progress, cid=cid, repair=repair))
 
     def import_car(self, path: Path, progress: Progress | None = None) -> Json:
         """Read a CAR file into the node's store; pins the roots that are whole."""

@@ -14,7 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from protocols import signing
+from storage import cid
+from storage.errors import CidError
 from swarm.errors import UsageError
+from swarm.ledger.checkpoint import Checkpoint
+from swarm.store.retention import KEEP_ROUNDS, KEEP_VERSIONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,6 +46,8 @@ _MULTIADDR = re.compile(
     r"/(ip4|ip6|dns|dns4|dns6)/([^/\s]+)/tcp/(\d{1,5})(?:/p2p/([1-9A-Za-z]+))?/?"
 )
 _DIGITS = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}")
+_CHECKPOINT = re.compile(r"([0-9][0-9,]{0,24}):([0-9a-fA-F]{64})")
+_CHAIN_ID = re.compile(r"[0-9a-fA-F]{64}")
 _FORM = "/ip4/ADDRESS/tcp/PORT/p2p/PEER"
 
 
@@ -135,12 +141,16 @@ class Settings:
         bootstrap: First addresses, tried together with the last known peers from disk.
         storage: Bytes lent to the swarm.
         gpu: Use an accelerator where there is one.
-        genesis: The genesis file of the network to start or join; None: from disk, from a peer, or
-            a network of this machine's own.
+        network: The genesis file of the network to start or join, or its chain id (32 bytes), of which
+            the genesis is fetched; None: from disk, from a peer, or a network of this machine's own.
         train: Take part in rounds as a worker.
         validate: Vote and score where this node's account is a validator.
         keep: Hold replicas for others and answer storage challenges.
         seal_share: Of one core, for sealing what is lent in the background, 0 to 1; 0 seals nothing.
+        keep_rounds: Rounds after its own for which an update of this node's is kept.
+        keep_versions: Newest versions of each name it trains or validates that are kept; at least 1.
+        checkpoint: The last block of an epoch that the person was given, from which trust begins.
+        archive: Blocks are never removed.
         gateway: The port of 127.0.0.1 on which the HTTP gateway answers; None: nowhere.
         temporary: Started for one command; announces no storage of its own and leaves with it.
         log_level: One of `LOG_LEVELS`.
@@ -151,11 +161,15 @@ class Settings:
     bootstrap: tuple[str, ...] = ()
     storage: int = DEFAULT_STORAGE
     gpu: bool = False
-    genesis: Path | None = None
+    network: Path | bytes | None = None
     train: bool = True
     validate: bool = True
     keep: bool = True
     seal_share: float = 0.25
+    keep_rounds: int = KEEP_ROUNDS
+    keep_versions: int = KEEP_VERSIONS
+    checkpoint: Checkpoint | None = None
+    archive: bool = False
     gateway: int | None = None
     temporary: bool = False
     log_level: str = "info"
@@ -259,11 +273,51 @@ def _share(value: object) -> float:
     return share
 
 
+def _count(value: object) -> int:
+    text = str(value)
+    if isinstance(value, bool) or not (text.isascii() and text.isdigit() and len(text) < 10):
+        message = f"{text[:32]!r} is not a number"
+        raise UsageError(message)
+    return int(text)
+
+
+def _some(value: object) -> int:
+    count = _count(value)
+    if not count:
+        message = "0 is too few: the newest is needed"
+        raise UsageError(message)
+    return count
+
+
 def _path(value: object) -> Path:
     if not isinstance(value, str | Path) or not str(value):
         message = f"{value!r} is not a path"
         raise UsageError(message)
     return Path(value).expanduser().absolute()
+
+
+def _network(value: object) -> Path | bytes:
+    """A chain id in hex or as a CID, or the path of a genesis file."""
+    text = str(value)
+    if _CHAIN_ID.fullmatch(text):
+        return bytes.fromhex(text)
+    try:
+        return cid.digest(cid.parse(text))
+    except CidError:
+        return _path(value)
+
+
+def parse_checkpoint(value: object) -> Checkpoint:
+    """Read `HEIGHT:ID`, the id in 64 hex digits.
+
+    Raises:
+        UsageError: Of another form.
+    """
+    match = _CHECKPOINT.fullmatch(str(value))
+    if match is None:
+        message = f"{str(value)[:120]!r} is not a checkpoint"
+        raise UsageError(message, "write it HEIGHT:ID, as `swarm blocks HEIGHT` shows them")
+    return Checkpoint(int(match[1].replace(",", "")), bytes.fromhex(match[2]))
 
 
 def _log_level(value: object) -> str:
@@ -279,11 +333,15 @@ _READERS = {
     "bootstrap": _addresses,
     "storage": parse_size,
     "gpu": _flag,
-    "genesis": _path,
+    "network": _network,
     "train": _flag,
     "validate": _flag,
     "keep": _flag,
     "seal_share": _share,
+    "keep_rounds": _count,
+    "keep_versions": _some,
+    "checkpoint": parse_checkpoint,
+    "archive": _flag,
     "gateway": _port,
     "temporary": _flag,
     "log_level": _log_level,

@@ -10,6 +10,7 @@ import trio
 
 from protocols.exchange.service import PATIENCE_SECONDS
 from storage import unixfs
+from swarm.versions.branches import PIN
 from swarm.versions.working import RESERVED
 
 if TYPE_CHECKING:
@@ -128,11 +129,16 @@ async def publish(
     )
     with await trio.to_thread.run_sync(store.lease, "publish", limiter=limiter):
         added = await told(counter, progress, adding, limiter)
-        await trio.to_thread.run_sync(
-            store.pin, added.root, path.name if label is None else label, limiter=limiter
-        )
+        if label is None:
+            label = f"./{path.name}" if is_reserved(path.name) else path.name
+        await trio.to_thread.run_sync(store.pin, added.root, label, limiter=limiter)
     await transport.provide(added.root)
     return Published(added.root, added.size, added.chunks, added.new_bytes)
+
+
+def is_reserved(label: str) -> bool:
+    """Whether pins with this label are those of a dataset's branches, which come and go with them."""
+    return label.startswith(PIN)
 
 
 async def get(

@@ -3,6 +3,7 @@
 In order: the genesis in the data folder; a file that the person gives; the first of the given addresses
 that answers (asked again and again: an address that is silent now may answer later); a node of this
 machine that runs; and with none of these, a new network of this machine's own.
+A person who gives a chain id takes the genesis from anyone, since it is the genesis's hash.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
+from protocols.sync.errors import WrongGenesisError
 from protocols.sync.service import fetch_genesis
 from swarm.errors import UsageError
 from swarm.ledger.errors import GenesisError
@@ -63,7 +65,7 @@ async def find(
     signer: Signer,
     machine: Machine,
     *,
-    genesis: Path | None,
+    genesis: Path | bytes | None,
     bootstrap: Sequence[str],
     hello: Callable[[], Hello],
     say: Callable[[str], None],
@@ -74,26 +76,34 @@ async def find(
         folder: The node's data folder.
         signer: The node's key; the validator of a network that it makes.
         machine: Where this machine's nodes find each other.
-        genesis: A file that the person named.
+        genesis: A file that the person named, or a chain id of 32 bytes.
         bootstrap: Addresses that the person named.
         hello: What to say to peers before a network is known.
         say: Tells the person one line.
 
     Raises:
-        UsageError: The file is not a genesis, or not of the network in the folder.
+        UsageError: The file is not a genesis, or not of the network in the folder; or nobody to ask is known.
     """
     path = folder / GENESIS_FILE
     known = _load(path) if path.exists() else None
-    given = _load(genesis) if genesis is not None else None
-    if known is not None and given is not None and known.chain_id != given.chain_id:
-        message = f"{folder} belongs to network {known.chain_id.hex()}, not {given.chain_id.hex()}"
+    given, wanted = None, None
+    if isinstance(genesis, bytes):
+        wanted = genesis
+    elif genesis is not None:
+        given = _load(genesis)
+        wanted = given.chain_id
+    if known is not None and wanted is not None and wanted != known.chain_id:
+        message = f"{folder} belongs to network {known.chain_id.hex()}, not {wanted.hex()}"
         raise UsageError(message, "give another --home for another network")
     found = known or given
     if found is None and bootstrap:
-        found = await _ask_until_told(lambda: bootstrap, signer, hello, say)
-    elif found is None and _local(machine):
+        found = await _ask_until_told(lambda: bootstrap, signer, hello, say, wanted)
+    elif found is None and _local(machine, wanted):
         say("joining the network of this machine's own")
-        found = await _ask_until_told(lambda: _local(machine), signer, hello, say)
+        found = await _ask_until_told(lambda: _local(machine, wanted), signer, hello, say, wanted)
+    if found is None and wanted is not None:
+        message = f"nobody is known who could give the genesis of network {wanted.hex()}"
+        raise UsageError(message, "add --bootstrap ADDRESS, or give the genesis file to --network")
     if found is None:
         say("no address given and no node runs here: starting a network of this machine's own")
         found = _own(signer)
@@ -136,35 +146,44 @@ async def _ask_until_told(
     signer: Signer,
     hello: Callable[[], Hello],
     say: Callable[[str], None],
+    wanted: bytes | None,
 ) -> Genesis | None:
-    """Ask every address in turn for the genesis until one gives it; None once there is none to ask."""
+    """Ask every address in turn for the genesis until one gives it; None once there is none to ask.
+
+    With a chain id, one of another network is not taken.
+    """
     told: set[str] = set()
     while lap := addresses():
         for address in lap:
-            genesis = await _ask(address, signer, hello)
-            if genesis is not None:
+            genesis = await _ask(address, signer, hello, wanted)
+            if isinstance(genesis, Genesis):
                 say(
                     f"genesis from {address}: network {genesis.network!r}, chain id {genesis.chain_id.hex()}"
                 )
                 return genesis
             if address not in told:
                 told.add(address)
-                say(f"no answer from {address} yet; going on trying")
+                say(f"{genesis} from {address} yet; going on trying")
         await trio.sleep(PAUSE_SECONDS)
     return None
 
 
-async def _ask(address: str, signer: Signer, hello: Callable[[], Hello]) -> Genesis | None:
+async def _ask(
+    address: str, signer: Signer, hello: Callable[[], Hello], wanted: bytes | None
+) -> Genesis | str:
+    """The genesis, or what came in its place."""
     network = Network(NetworkSettings(listen=()), signer, b"", hello)
-    genesis: Genesis | None = None
+    answer: Genesis | str = "no answer"
     async with trio.open_nursery() as nursery:
         await nursery.start(network.run)
         with trio.move_on_after(ASK_SECONDS):
             try:
                 peer = await network.connect(address)
-                expected = network.remote_chain_id(peer)
-                genesis = Genesis.decode(await fetch_genesis(network, peer, expected))
+                expected = wanted or network.remote_chain_id(peer)
+                answer = Genesis.decode(await fetch_genesis(network, peer, expected))
             except Exception as error:  # noqa: BLE001 - whatever a first address does, another is tried
+                if wanted is not None and isinstance(error, WrongGenesisError):
+                    answer = f"only network {error.found.hex()}"
                 _log.debug("entry.failed", address=address, error=str(error))
         nursery.cancel_scope.cancel()
-    return genesis
+    return answer

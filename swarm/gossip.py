@@ -18,8 +18,8 @@ import trio
 from protocols.transport import MAX_GOSSIP_BYTES
 from storage import canonical
 from storage.errors import CanonicalError
-from swarm.ledger.errors import LedgerError, TransactionError
-from swarm.ledger.transactions import decode, transaction_id
+from swarm.ledger.errors import MempoolError, TransactionError
+from swarm.ledger.transactions import transaction_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -133,11 +133,12 @@ class TransactionGossip:
                 raise CanonicalError(_MALFORMED)
             if self._ledger.mempool.known(transaction_id(data)) is not None:
                 continue  # sent again, and checked before
-            transaction = decode(data)
             try:
-                self._ledger.submit(transaction)
+                self._ledger.mempool.take(data)
                 self.received += 1
-            except LedgerError:
+            except (
+                MempoolError
+            ):  # perhaps before its signature was looked at: no word on its publisher
                 self.refused += 1
 
 

@@ -24,7 +24,9 @@ from protocols.consensus.service import ConsensusService, ConsensusSettings
 from protocols.consensus.views import Timing
 from protocols.exchange.service import ExchangeService
 from protocols.handshake.messages import ROLE_KEEPER, ROLE_VALIDATOR, ROLE_WORKER, Hello
+from protocols.sync.errors import CheckpointError
 from protocols.sync.service import SyncService
+from protocols.sync.snapshots import Arrival, SnapshotService
 from storage.blockstore import SegmentBlockstore
 from storage.consensus_log import ConsensusLog
 from storage.errors import StorageError
@@ -32,7 +34,7 @@ from storage.slots import SlotStore
 from storage.state_store import StateStore
 from swarm import entry
 from swarm.control.service import serve
-from swarm.errors import SwarmError
+from swarm.errors import SwarmError, UsageError
 from swarm.gateway.service import serve as serve_gateway
 from swarm.gossip import TransactionGossip
 from swarm.heights import Heights
@@ -42,6 +44,8 @@ from swarm.keeper.duties import Duties
 from swarm.keeper.service import Keeping
 from swarm.ledger.application import LedgerApplication
 from swarm.ledger.errors import LedgerError
+from swarm.ledger.landing import Landing
+from swarm.ledger.snapshots import Snapshots
 from swarm.ledger.source import LedgerSource
 from swarm.ledger.transactions import Evidence
 from swarm.ledger.vrf import VrfKey
@@ -51,9 +55,12 @@ from swarm.operations import Operations
 from swarm.participant import membership
 from swarm.participant.announcements import Announcements
 from swarm.participant.core import Me
-from swarm.participant.service import UPDATE_LABEL, Participant
+from swarm.participant.service import Participant
 from swarm.ranges import Ranges
 from swarm.shelf import Shelf
+from swarm.store import retention
+from swarm.store.collector import StoreCollector
+from swarm.store.retention import Checkpoint, Retention
 from swarm.training.errors import WorkerError
 from swarm.training.supervisor import Worker, WorkerSettings
 from swarm.wallet import Wallet
@@ -63,6 +70,7 @@ if TYPE_CHECKING:
 
     from protocols.consensus.messages import Block, Certificate
     from protocols.signing import Signer
+    from storage.cid import Cid
     from swarm.config import Settings
     from swarm.control.api import NodeApi
     from swarm.entry import Entry
@@ -106,7 +114,7 @@ async def run_node(
                 settings.home,
                 signer,
                 machine,
-                genesis=settings.genesis,
+                genesis=settings.network,
                 bootstrap=settings.bootstrap,
                 hello=lambda: Hello(b"", software(), 0, 0),
                 say=say,
@@ -127,7 +135,7 @@ async def _decide(
 ) -> Deciding | None:
     """Wait for the lock, where this node may turn out to be the first of this machine's own network."""
     known = (settings.home / entry.GENESIS_FILE).exists()
-    if known or settings.bootstrap or settings.genesis is not None:
+    if known or settings.bootstrap or settings.network is not None:
         return None
     told = False
     while (deciding := machine.decide()) is None:
@@ -203,11 +211,20 @@ class Node:
         params = found.genesis.params
         self._finalizer = Finalizer(self.ledger)
         self._finalizer.listen(self._finalized)
+        try:
+            landing = Landing(self.ledger, self._state, self._finalizer, settings.checkpoint)
+        except (LedgerError, CheckpointError) as error:
+            raise UsageError(str(error)) from error
+        self.snapshots = Snapshots(
+            home / "snapshots", self.ledger, self._state, archive=settings.archive
+        )
+        SnapshotService(self.network, self.snapshots)
         self.sync = SyncService(
             self.network,
-            self._finalizer,
+            landing,
             LedgerSource(self.ledger),
             on_lie=self.network.note_misbehaviour,
+            arrival=Arrival(self.network, landing, on_lie=self.network.note_misbehaviour),
         )
         self.consensus = ConsensusService(
             self.network,
@@ -228,6 +245,11 @@ class Node:
         self.shelf = Shelf(home / "shelf", self.store, self.exchange, settings.storage // 2)
         self._announcements = Announcements(
             self.network, f"{topic}/updates", signer.public_key, self.ledger.view, self.shelf
+        )
+        self.collector = StoreCollector(
+            self.store,
+            self.ledger.view,
+            Retention(settings.keep_rounds, settings.keep_versions),
         )
         self._vrf_key = VrfKey.of(signer.seed).public_key
         self.participant = Participant(
@@ -301,6 +323,7 @@ class Node:
             for part in (self.exchange.run, self.bitswap.run, self.sync.run, self.worker.run):
                 await nursery.start(part)
             nursery.start_soon(self._vote)
+            nursery.start_soon(_again_and_again, self._keep_snapshots)
             for task in (
                 self._gossip.run,
                 self.wallet.run,
@@ -311,6 +334,7 @@ class Node:
                 self._audit,
                 self._keep_entered,
                 self._provide_again,
+                self._collect,
                 self._describe_worker,
             ):
                 nursery.start_soon(_again_and_again, task)
@@ -329,7 +353,12 @@ class Node:
     def close(self) -> None:
         """Close the stores; nothing of the node may run any more."""
         with ExitStack() as last_first:
-            for close in (self.store.close, self._state.close, self._votes.close):
+            for close in (
+                self.store.close,
+                self._state.close,
+                self._votes.close,
+                self.snapshots.close,
+            ):
                 last_first.callback(close)
             last_first.callback(self._machine.leave)
             if self.keeping is not None:
@@ -338,7 +367,9 @@ class Node:
     def problems(self) -> list[str]:
         """What is wrong now, in sentences."""
         found = [*self.network.problems(), *self.participant.problems.values()]
+        found += [self.sync.problem] if self.sync.problem is not None else []
         found += [self.slots_problem] if self.slots_problem else []
+        found += self.collector.problems
         return [*found, *(self.keeping.worries() if self.keeping is not None else ())]
 
     def best_head(self) -> int:
@@ -373,6 +404,11 @@ class Node:
         await self.sync.caught_up.wait()
         await self.consensus.run()
 
+    async def _keep_snapshots(self) -> None:
+        """Keep for newcomers what they need, and prune; once the state is that of now."""
+        await self.sync.caught_up.wait()
+        await self.snapshots.run()
+
     async def _participate(self) -> None:
         """Take part in rounds once they are those of now: old ones would be begun and given up block by block."""
         await self.sync.caught_up.wait()
@@ -392,9 +428,19 @@ class Node:
 
     async def _provide_again(self) -> None:
         """Announce what an earlier run published."""
-        for root, label in (await trio.to_thread.run_sync(self.store.pins)).items():
-            if label != UPDATE_LABEL:
-                await self.network.provide(root)
+
+        def ours() -> set[Cid]:
+            holds = self.store.holds()
+            made = [one for one, why in holds if isinstance(retention.reason(why), Checkpoint)]
+            return {*self.store.pins(), *(root for root in made if self.store.has(root))}
+
+        for root in await trio.to_thread.run_sync(ours):
+            await self.network.provide(root)
+
+    async def _collect(self) -> None:
+        """Collect once the ledger is that of now: it says what need not be kept any more."""
+        await self.sync.caught_up.wait()
+        await self.collector.run()
 
     async def _describe_worker(self) -> None:
         if self.settings.train or self.settings.validate:
@@ -407,7 +453,10 @@ class Node:
         """Register, and stake what was earned, when the ledger says that it is time.
 
         What peers say about their heads does not count here: one that lies would keep this node out.
+        A node for one command changes no roles: the account's own node comes back.
         """
+        if self.settings.temporary:
+            return
         await self.sync.caught_up.wait()
         height = self.heights.height - MEMBERSHIP_BLOCKS
         while True:

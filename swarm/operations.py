@@ -16,7 +16,9 @@ from protocols import signing
 from storage import cid as cids
 from storage.errors import CidError
 from swarm import cars, datasets, models, reports
-from swarm.errors import NetworkError, NotFoundError, RefusedError, UsageError
+from swarm.chain.operations import Chain
+from swarm.errors import NetworkError, NotFoundError, RefusedError, SwarmError, UsageError
+from swarm.keeper.operations import KeepingOperations
 from swarm.ledger.transactions import (
     DatasetPublish,
     NameRegister,
@@ -26,6 +28,8 @@ from swarm.ledger.transactions import (
     Transfer,
 )
 from swarm.network.addresses import AddressError
+from swarm.registry.operations import Registry
+from swarm.store.operations import StoreOperations
 from swarm.training.errors import SpecError, WorkerError
 from swarm.training.spec import (
     BYTES,
@@ -41,7 +45,7 @@ from swarm.versions.source import Door
 
 if TYPE_CHECKING:
     from swarm.control.api import Json, Progress
-    from swarm.ledger.state import LedgerView, TaskState
+    from swarm.ledger.state import LedgerView
     from swarm.node import Node
     from swarm.ranges import Ranges
     from swarm.shelf import Lease
@@ -61,6 +65,15 @@ class Operations:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self.keeping = KeepingOperations(node)
+        self.chain = Chain(
+            node.signer,
+            node.ledger,
+            node.wallet,
+            node.heights,
+            validates=node.settings.validate,
+            caught_up=self._caught_up,
+        )
         self.versions = Versions(
             Door(
                 node.signer,
@@ -73,6 +86,8 @@ class Operations:
                 time.time,
             )
         )
+        self.housekeeping = StoreOperations(node.store, node.exchange, node.network, node.collector)
+        self.registry = Registry(node, self._caught_up)
 
     # Reports
 
@@ -80,7 +95,6 @@ class Operations:
         node = self._node
         view = node.ledger.view()
         account = view.account(node.signer.public_key)
-        usage = node.store.usage()
         stats = node.consensus.stats()
         sent, received = node.exchange.stats().bytes_out, node.exchange.stats().bytes_in
         epoch = view.validators(view.epoch)
@@ -100,7 +114,7 @@ class Operations:
             "addresses": node.network.addresses(),
             "problems": node.problems(),
             "finality_ms": {"p50": stats.finality_p50_ms, "p99": stats.finality_p99_ms},
-            "storage": {"lent": usage.limit, "used": usage.used, "free": usage.free},
+            "storage": self.keeping.summary(),
             "balance": account.balance,
             "earned": account.earned,
             "stake": account.stake,
@@ -148,13 +162,19 @@ class Operations:
             raise UsageError(message)
         head = self._node.ledger.finalized_height()
         top = head if start is None else min(start, head)
-        return [await self._block(height) for height in range(top, max(-1, top - limit), -1)]
+        first = self._node.ledger.first_block()
+        low = max(first - 1 if first > 1 else -1, top - limit)
+        return [await self._block(height) for height in range(top, low, -1)]
 
     async def block(self, height: int) -> Json:
         head = self._node.ledger.finalized_height()
         if not 0 <= height <= head:
             message = f"there is no block {height:,}: the newest that is final is {head:,}"
             raise NotFoundError(message)
+        first = self._node.ledger.first_block()
+        if 0 < height < first:
+            message = f"block {height:,} is pruned here: blocks are held from {first:,} on"
+            raise NotFoundError(message, "a node with --archive keeps all that it has seen")
         return await self._block(height, with_transactions=True)
 
     async def _block(self, height: int, *, with_transactions: bool = False) -> Json:
@@ -193,7 +213,7 @@ class Operations:
         view = self._node.ledger.view()
 
         def read() -> Json:
-            return reports.scoreboard(view, _task(view, task))
+            return reports.scoreboard(view, reports.find_task(view, task))
 
         return await trio.to_thread.run_sync(read)
 
@@ -209,7 +229,13 @@ class Operations:
     # Content
 
     async def publish(
-        self, path: Path, name: str | None, progress: Progress, *, preserve_mode: bool = False
+        self,
+        path: Path,
+        name: str | None,
+        progress: Progress,
+        *,
+        preserve_mode: bool = False,
+        in_place: bool = False,
     ) -> Json:
         node = self._node
         published = await datasets.publish(
@@ -218,6 +244,7 @@ class Operations:
             node.network,
             progress=_stage(progress, "publish"),
             preserve_mode=preserve_mode,
+            in_place=in_place,
         )
         report: Json = {
             "cid": cids.text(published.root),
@@ -366,11 +393,12 @@ class Operations:
                 try:
                     spec, tokenizer = await self._tokenizer(spec, folder, lease, progress)
                     encoded = write_spec(spec)
-                    ratio = await node.worker.initial(encoded, data, out, tokenizer)
+                    checked = await node.worker.check(encoded, data, held_out, tokenizer)
+                    await node.worker.initial(encoded, data, out, tokenizer)
                     await node.worker.evaluate(encoded, out, held_out, POOL_CHECK)
                 except (SpecError, WorkerError) as error:
-                    raise UsageError(f"the task cannot be started: {error}") from error  # noqa: EM102
-            base = await datasets.publish(out, node.store, node.network)
+                    raise _refusal(error) from error
+            base = await datasets.publish(out, node.store, node.network, label=f"{spec.name}@0")
         progress("base", 1, 1)
         payload = TaskPost(
             spec.name,
@@ -393,7 +421,12 @@ class Operations:
         identifier = await node.wallet.submit(payload)
         await node.wallet.confirm(identifier, SECONDS_PER_TRANSACTION)
         posted = {"task": identifier.hex(), "name": spec.name, "base": cids.text(base.root)}
-        return posted | ({"bytes_per_token": ratio} if tokenizer is not None else {})
+        doubts = list(checked.doubts)
+        if dataset == pool:
+            doubts.insert(0, "the pool is the dataset: scores say nothing of what was learnt")
+        about = {"samples": checked.samples, "parameters": checked.parameters, "doubts": doubts}
+        ratio = {"bytes_per_token": checked.bytes_per_token} if tokenizer is not None else {}
+        return posted | about | ratio
 
     async def _tokenizer(
         self, spec: TaskSpec, folder: Path, lease: Lease, progress: Progress
@@ -406,7 +439,8 @@ class Operations:
         path = await lease.take(root, max_bytes=MAX_TOKENIZER_BYTES)
         vocabulary = await node.worker.vocabulary(path)
         # The same bytes cut otherwise have another CID; checkpoints are checked against ours.
-        published = await datasets.publish(path, node.store, node.network)
+        label = f"{spec.name} tokenizer"
+        published = await datasets.publish(path, node.store, node.network, label=label)
         return with_tokenizer(spec, cids.text(published.root), vocabulary), path
 
     async def _data(self, field: str, value: str, folder: Path, progress: Progress) -> cids.Cid:
@@ -471,6 +505,15 @@ class Operations:
         self._node.stop()
 
 
+def _refusal(error: SpecError | WorkerError) -> SwarmError:
+    """Why a task is not posted; a worker that broke over it is no fault of the task's text."""
+    why = error.why if isinstance(error, WorkerError) else str(error)
+    message = f"the task cannot be started: {why}"
+    if isinstance(error, WorkerError) and error.cause not in ("failed", "memory"):
+        return RefusedError(message, "`swarm status` says how the worker is")
+    return UsageError(message, "docs/guide/tasks.md explains every key")
+
+
 def _check_free(path: Path) -> None:
     if path.exists():
         message = f"{path} is there already"
@@ -497,14 +540,6 @@ def _account(text: str) -> bytes:
         return signing.public_key(text)
     except ValueError as error:
         raise UsageError(str(error), "an account is a peer id: 12D3KooW…") from error
-
-
-def _task(view: LedgerView, text: str) -> TaskState:
-    matching = [one for one in view.tasks() if text in {one.name, one.id.hex()}]
-    if not matching:
-        message = f"no task is called {text[:80]!r} at height {view.height:,}"
-        raise NotFoundError(message, "`swarm tasks` lists them")
-    return max(matching, key=lambda one: (one.open, one.posted))
 
 
 def _spec(data: bytes) -> TaskSpec:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from protocols import signing
 from storage import cid
+from swarm.errors import NotFoundError
 from swarm.ledger import transactions
 from swarm.ledger.errors import LedgerError
 from swarm.ledger.state import SettledRound, history_key, load
@@ -62,12 +63,17 @@ def transaction_report(ledger: LedgerApplication, data: bytes, base_fee: int | N
     return {
         "id": one.id.hex(),
         "from": signing.peer_id(one.sender),
-        "type": _snake(type(one.payload).__name__),
+        "type": type_of(one),
         "fee": None if base_fee is None else one.gas_used * base_fee,
         "gas": one.gas_used,
         "ok": not error,
         "error": error or None,
     }
+
+
+def type_of(one: transactions.Transaction) -> str:
+    """A transaction's type in words."""
+    return _snake(type(one.payload).__name__)
 
 
 def task_summary(view: LedgerView, task: TaskState) -> Json:
@@ -93,6 +99,19 @@ def task_summary(view: LedgerView, task: TaskState) -> Json:
         "pool": root_text(task.pool),
         "base": root_text(task.base),
     }
+
+
+def find_task(view: LedgerView, text: str) -> TaskState:
+    """The task of an id or a name; of several with a name the open one, else the newest.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    matching = [one for one in view.tasks() if text in {one.name, one.id.hex()}]
+    if not matching:
+        message = f"no task is called {text[:80]!r} at height {view.height:,}"
+        raise NotFoundError(message, "`swarm tasks` lists them")
+    return max(matching, key=lambda one: (one.open, one.posted))
 
 
 def newest_loss(view: LedgerView, task: TaskState) -> float | None:

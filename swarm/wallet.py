@@ -2,13 +2,15 @@
 
 Gossip loses messages, so a transaction of ours that is not final after a few blocks is sent again
 until it is, or until it has expired. It is also put back into this node's own mempool, which may have let
-it go for a higher tip: the nonces after it wait for it. What was pending when the node stopped is forgotten;
+it go for a higher tip: the nonces after it wait for it. One that the base fee has outgrown is signed again with the
+same nonce and a higher fee, and stays known by its first id. What was pending when the node stopped is forgotten;
 whoever asked for it asks again, and one of the two with the same nonce is then passed over.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,15 +19,17 @@ import trio
 
 from swarm.errors import NetworkError, RefusedError
 from swarm.ledger.errors import LedgerError
-from swarm.ledger.transactions import decode, sign, transaction_id
+from swarm.ledger.mempool import raised
+from swarm.ledger.transactions import decode, sign
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from protocols.signing import Signer
     from swarm.heights import Heights
+    from swarm.ledger.application import Included as Known
     from swarm.ledger.application import LedgerApplication
-    from swarm.ledger.transactions import Payload
+    from swarm.ledger.transactions import Payload, Transaction
 
 _log = structlog.get_logger("swarm.wallet")
 
@@ -34,7 +38,13 @@ VALID_BLOCKS = 200
 RESEND_BLOCKS = 4
 MAX_PENDING = 1024
 TIP = 1
-"""Units a gas for the leader, where the account can pay anything."""
+"""Units a gas for the leader, where the account can pay that for a while."""
+TIP_GAS = 10_000_000
+"""So much gas an account has to be able to tip for, before it tips at all."""
+MAX_SIGNED = 16
+"""Times that one transaction is signed: each but the first with a fee an eighth higher at least."""
+MAX_KNOWN = 4096
+"""Ids of transactions that were signed again, kept for those who wait for the first one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +82,7 @@ class Wallet:
         self._heights = heights
         self._gossip = gossip
         self._pending: dict[bytes, _Pending] = {}
+        self._signed: OrderedDict[bytes, list[bytes]] = OrderedDict()  # by the first id
 
     async def submit(self, payload: Payload) -> bytes:
         """Sign and send; returns the transaction's id without waiting for a block.
@@ -83,27 +94,17 @@ class Wallet:
             message = f"{MAX_PENDING} transactions of this account wait for a block"
             raise RefusedError(message, "wait until the network makes blocks again")
         view = self._ledger.view()
-        height = view.height
         fee, tip = self._fee(view.base_fee, view.account(self._signer.public_key).balance)
         nonce = self._ledger.next_nonce(self._signer.public_key)
         try:
-            data = sign(
-                self._signer,
-                self._ledger.chain_id,
-                nonce,
-                payload,
-                valid_until=height + VALID_BLOCKS,
-                max_fee=fee,
-                tip=tip,
-            )
-            self._ledger.submit(decode(data))
+            one = self._sign(payload, nonce, view.height + VALID_BLOCKS, fee, tip)
+            self._ledger.submit(one)
         except LedgerError as error:
             message = f"the ledger does not take it: {error}"
             raise RefusedError(message) from error
-        identifier = transaction_id(data)
-        self._pending[identifier] = _Pending(data, nonce, height, height + VALID_BLOCKS)
-        self._gossip(data)
-        return identifier
+        self._pending[one.id] = _Pending(one, view.height)
+        self._gossip(one.data)
+        return one.id
 
     async def confirm(self, identifier: bytes, seconds: float = 60.0) -> Included:
         """Wait until a transaction is final.
@@ -116,7 +117,7 @@ class Wallet:
         with trio.move_on_after(seconds):
             while True:
                 next_nonce = self._nonce()
-                included = self._ledger.included(identifier)
+                included = self._included(identifier)
                 if included is not None:
                     if included.error:
                         message = f"the transaction failed: {included.error}"
@@ -134,17 +135,65 @@ class Wallet:
         height = self._heights.height
         while True:
             height = await self._heights.above(height)
-            next_nonce = self._nonce()
+            next_nonce, base_fee = self._nonce(), self._ledger.view().base_fee
             for identifier, pending in list(self._pending.items()):
-                if pending.nonce < next_nonce or height > pending.expires:
-                    if self._ledger.included(identifier) is None:
-                        _log.info("transaction.lost", id=identifier.hex(), nonce=pending.nonce)
+                one = pending.transaction
+                if one.nonce < next_nonce or height > one.valid_until:
+                    if self._included(identifier) is None:
+                        _log.info("transaction.lost", id=identifier.hex(), nonce=one.nonce)
                     del self._pending[identifier]
+                elif one.max_fee < base_fee:
+                    self._raise_fee(identifier, pending, height)
                 elif height - pending.sent >= RESEND_BLOCKS:
-                    pending.sent = height
-                    with contextlib.suppress(LedgerError):  # it waits there already, as it should
-                        self._ledger.submit(pending.data)
-                    self._gossip(pending.data)
+                    self._send_again(pending, height)
+
+    def _send_again(self, pending: _Pending, height: int) -> None:
+        pending.sent = height
+        with contextlib.suppress(LedgerError):  # it waits there already, as it should
+            self._ledger.submit(pending.transaction)
+        self._gossip(pending.transaction.data)
+
+    def _raise_fee(self, identifier: bytes, pending: _Pending, height: int) -> None:
+        """Sign what no block can take any more with a fee that it can, as often as the account allows."""
+        before, view = pending.transaction, self._ledger.view()
+        known = self._signed.get(identifier, [identifier])
+        if len(known) >= MAX_SIGNED:
+            return
+        fee, tip = self._fee(view.base_fee, view.account(self._signer.public_key).balance)
+        tip = max(tip, raised(before.tip))
+        fee = max(2 * view.base_fee + tip, raised(before.max_fee))
+        try:
+            one = self._sign(before.payload, before.nonce, height + VALID_BLOCKS, fee, tip)
+            self._ledger.submit(one)
+        except LedgerError as error:
+            _log.info("transaction.fee_too_low", id=identifier.hex(), error=str(error))
+            return
+        _log.info("transaction.signed_again", id=identifier.hex(), new=one.id.hex(), fee=fee)
+        self._signed[identifier] = [*known, one.id]
+        while len(self._signed) > MAX_KNOWN:
+            self._signed.popitem(last=False)
+        pending.transaction, pending.sent = one, height
+        self._gossip(one.data)
+
+    def _sign(
+        self, payload: Payload, nonce: int, valid_until: int, fee: int, tip: int
+    ) -> Transaction:
+        return decode(
+            sign(
+                self._signer,
+                self._ledger.chain_id,
+                nonce,
+                payload,
+                valid_until=valid_until,
+                max_fee=fee,
+                tip=tip,
+            )
+        )
+
+    def _included(self, identifier: bytes) -> Known | None:
+        """What became of a transaction, whichever of its signatures a block holds."""
+        found = (self._ledger.included(one) for one in self._signed.get(identifier, (identifier,)))
+        return next((one for one in found if one is not None), None)
 
     def _nonce(self) -> int:
         """The next nonce that a block takes from this account."""
@@ -152,20 +201,18 @@ class Wallet:
 
     def _check_possible(self, identifier: bytes, next_nonce: int) -> None:
         pending = self._pending.get(identifier)
-        if pending is None or pending.nonce < next_nonce:
+        if pending is None or pending.transaction.nonce < next_nonce:
             message = "the transaction was passed over: it expired, or another took its number"
             raise RefusedError(message, "look at the balance and ask again")
 
     @staticmethod
     def _fee(base_fee: int, balance: int) -> tuple[int, int]:
-        """(max fee, tip) a gas: room for the base fee to double; nothing from who has nothing."""
-        tip = TIP if balance else 0
+        """(max fee, tip) a gas: room for the base fee to double; no tip from who has next to nothing."""
+        tip = TIP if balance >= TIP * TIP_GAS else 0
         return (2 * base_fee + tip, tip)
 
 
 @dataclass(slots=True)
 class _Pending:
-    data: bytes
-    nonce: int
+    transaction: Transaction  # as it was signed last
     sent: int
-    expires: int

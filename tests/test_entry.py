@@ -189,3 +189,33 @@ async def test_a_node_of_this_machine_that_goes_before_it_answers_is_not_waited_
     assert told[0] == "joining the network of this machine's own"
     assert told[1] == "no answer from hung yet; going on trying"
     assert "starting a network" in told[2]
+
+
+async def test_with_a_chain_id_the_genesis_is_taken_from_whoever_has_that_network(
+    find, monkeypatch, autojump_clock
+) -> None:
+    right, wrong, told = make_genesis([OTHER]), make_genesis([ME]), []
+    async with answering(monkeypatch, wrong=wrong, right=right):
+        found = await find(
+            genesis=right.chain_id, bootstrap=("silent", "wrong", "right"), told=told
+        )
+    assert found.genesis.chain_id == right.chain_id
+    assert told[0] == "no answer from silent yet; going on trying"
+    assert told[1] == f"only network {wrong.chain_id.hex()} from wrong yet; going on trying"
+
+
+async def test_a_chain_id_without_anybody_to_ask_is_refused_and_nothing_is_made(
+    find, machine, tmp_path
+) -> None:
+    machine.enter(b"y" * 32, ["/ip4/127.0.0.1/tcp/1/p2p/other"])
+    with pytest.raises(UsageError, match="nobody is known") as refused:
+        await find(genesis=b"x" * 32)
+    assert "--bootstrap" in refused.value.hint
+    assert not (tmp_path / "home" / GENESIS_FILE).exists()
+
+
+async def test_a_chain_id_of_another_network_than_the_folders_is_refused(find) -> None:
+    found = await find()
+    assert (await find(genesis=found.genesis.chain_id)).genesis.chain_id == found.genesis.chain_id
+    with pytest.raises(UsageError, match="belongs to network"):
+        await find(genesis=b"x" * 32)

@@ -9,10 +9,11 @@ import trio
 
 from protocols.memory import open_memory_network
 from storage import canonical
-from swarm import gossip
 from swarm.gossip import BATCH_BYTES, TransactionGossip
+from swarm.ledger import transactions
 from swarm.ledger.transactions import Evidence, Transfer, transaction_id
 from tests.ledger.alone import ALICE, BOB, open_alone
+from tests.ledger.world import signer
 
 TOPIC = "/swarm/test/tx"
 
@@ -96,8 +97,8 @@ async def test_after_one_wrong_signature_nothing_more_of_that_peer_is_checked(
     alone, autojump_clock, monkeypatch
 ) -> None:
     checked = []
-    decode = gossip.decode
-    monkeypatch.setattr(gossip, "decode", lambda data: checked.append(data) or decode(data))
+    verify = transactions.verify
+    monkeypatch.setattr(transactions, "verify", lambda one: checked.append(one.data) or verify(one))
     good = alone.signed(ALICE, Transfer(b"t" * 32, 1))
     forged = bytes([good[0] ^ 1]) + good[1:]
     async with open_topic(alone) as (heard, peer, _, lies):
@@ -117,11 +118,28 @@ async def test_what_waits_already_is_not_checked_again_and_is_no_lie(
         await peer.publish(TOPIC, batch(good))
         await trio.sleep(1)
         checked = []
-        monkeypatch.setattr(gossip, "decode", checked.append)
+        monkeypatch.setattr(transactions, "parse", checked.append)
+        monkeypatch.setattr(transactions, "verify", checked.append)
         await peer.publish(TOPIC, batch(good, good))
         await trio.sleep(1)
         assert checked == []
         assert (heard.received, heard.refused, lies) == (1, 0, [])
+
+
+async def test_the_signature_of_what_the_ledger_would_refuse_is_not_looked_at(
+    alone, autojump_clock, monkeypatch
+) -> None:
+    checked = []
+    monkeypatch.setattr(transactions, "verify", checked.append)
+    poor = signer("nobody")
+    async with open_topic(alone) as (heard, peer, _, lies):
+        asked = alone.signed(poor, Transfer(b"t" * 32, 1), max_fee=1)
+        await peer.publish(
+            TOPIC, batch(asked, alone.signed(ALICE, Transfer(b"t" * 32, 1), nonce=99))
+        )
+        await trio.sleep(1)
+        assert checked == []
+        assert (heard.received, heard.refused, lies) == (0, 2, [])
 
 
 async def test_what_the_ledger_refuses_is_no_lie(alone, autojump_clock) -> None:

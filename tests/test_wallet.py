@@ -124,3 +124,74 @@ async def test_an_expired_transaction_is_forgotten_and_told(
         nursery.cancel_scope.cancel()
     assert alone.balance(TO) == 0
     assert alone.balance(BOB.public_key) == 10**15
+
+
+@pytest.fixture
+def priced(tmp_path):
+    """A chain where gas costs something, and a block is full with a few transfers."""
+    with open_alone(tmp_path, base_fee_floor=100, max_block_gas=1_000_000) as made:
+        yield made
+
+
+def crowd(alone, blocks: int) -> None:
+    """Blocks filled by somebody who pays any price."""
+    for _ in range(blocks):
+        while len(alone.ledger.mempool.pending(BOB.public_key)) < 45:
+            alone.ledger.submit(alone.signed(BOB, Transfer(TO, 0), max_fee=10**6, tip=10**3))
+        alone.grow()
+
+
+async def test_what_the_base_fee_outgrew_is_signed_again_and_confirmed_by_its_first_id(
+    priced, gossiped, autojump_clock
+) -> None:
+    wallet = Wallet(ALICE, priced.ledger, priced.heights, gossiped.append)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wallet.run)
+        await trio.sleep(1)
+        first = await wallet.submit(Transfer(TO, 5))
+        second = await wallet.submit(Transfer(TO, 6))
+        fee = priced.ledger.mempool.known(first).max_fee
+        while priced.ledger.view().base_fee <= fee:
+            crowd(priced, 1)
+        assert priced.ledger.mempool.known(first) is not None
+        await trio.sleep(1)
+        assert priced.ledger.mempool.known(first) is None
+        waiting = priced.ledger.mempool.pending(ALICE.public_key)
+        assert [one.nonce for one in waiting] == [0, 1]
+        assert [one.payload.amount for one in waiting] == [5, 6]
+        assert min(one.max_fee for one in waiting) >= 2 * priced.ledger.view().base_fee
+        assert [decode(one).id for one in gossiped[-2:]] == [one.id for one in waiting]
+        priced.grow(3)
+        assert (await wallet.confirm(first)).height == (await wallet.confirm(second)).height
+        assert priced.balance(TO) == 11
+        await trio.sleep(1)
+        assert (await wallet.confirm(first)).error == ""  # also when it is no longer pending
+        nursery.cancel_scope.cancel()
+
+
+async def test_one_transaction_is_signed_so_often_and_no_more(
+    priced, gossiped, autojump_clock, monkeypatch
+) -> None:
+    monkeypatch.setattr("swarm.wallet.MAX_SIGNED", 2)
+    wallet = Wallet(ALICE, priced.ledger, priced.heights, gossiped.append)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wallet.run)
+        await trio.sleep(1)
+        await wallet.submit(Transfer(TO, 5))
+        for _ in range(3):
+            (held,) = priced.ledger.mempool.pending(ALICE.public_key)
+            while priced.ledger.view().base_fee <= held.max_fee:
+                crowd(priced, 1)
+            await trio.sleep(1)
+        assert len({decode(one).id for one in gossiped}) == 2
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_has_next_to_nothing_tips_nothing_where_gas_is_free(alone, gossiped) -> None:
+    poor = signer("poor")
+    alone.run(ALICE, Transfer(poor.public_key, 10))
+    wallet = Wallet(poor, alone.ledger, alone.heights, gossiped.append)
+    sent = await wallet.submit(Transfer(TO, 10))
+    alone.grow()
+    assert (await wallet.confirm(sent)).error == ""
+    assert alone.balance(TO) == 10

@@ -115,7 +115,7 @@ class System:
     Attributes:
         name: What it is.
         python: Its environment.
-        script: What runs in it; a module of ours if it is no path.
+        script: What runs in it.
         note: What to know of its figures.
     """
 
@@ -125,7 +125,19 @@ class System:
     note: str
 
     def start(self, folder: Path) -> Node:
-        """A node of it in a new folder."""
+        """A node of it in a new folder.
+
+        Raises:
+            RuntimeError: It ended; the message is what it said.
+        """
+        try:
+            return self._start(folder)
+        except RuntimeError as error:
+            said = (folder / "log").read_text()
+            message = f"{self.name} did not start: {said}"
+            raise RuntimeError(message) from error
+
+    def _start(self, folder: Path) -> Node:
         if self.script.endswith("kubo_child.py"):
             signer = Signer(os.urandom(32))
             private = b"\x08\x01\x12\x40" + signer.seed + signer.public_key
@@ -136,12 +148,11 @@ class System:
         return Node(Child.start(self._command(folder), folder), folder)
 
     def _command(self, folder: Path, *more: str) -> list[str]:
-        script = [self.script] if self.script.endswith(".py") else ["-m", self.script]
-        return [str(self.python), *script, str(folder / "store"), *more]
+        return [str(self.python), self.script, str(folder / "store"), *more]
 
 
 SYSTEMS = (
-    System("ours", Path(sys.executable), "bench.peers.our_peer", "TCP, Noise, SHA-256, durable"),
+    System("ours", Path(sys.executable), str(HERE / "our_peer.py"), "TCP, Noise, SHA-256, durable"),
     System(
         "Kubo",
         ENVIRONMENTS / "kubo/bin/python",

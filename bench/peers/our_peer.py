@@ -1,4 +1,4 @@
-"""A node of this system: `python -m bench.peers.our_peer FOLDER`."""
+"""A node of this system: `our_peer.py FOLDER`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import structlog
 import trio

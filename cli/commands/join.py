@@ -34,9 +34,17 @@ import click
     help="The data folder, one a network (SWARM_HOME).",
 )
 @click.option(
-    "--genesis",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="The genesis file of the network.",
+    "--network",
+    metavar="FILE|ID",
+    help="The network: its genesis file, or its chain id or CID, and then --bootstrap.",
+)
+@click.option(
+    "--checkpoint",
+    metavar="HEIGHT:ID",
+    help="The last block of an epoch, from somebody you trust: where this node's trust begins.",
+)
+@click.option(
+    "--archive", is_flag=True, default=None, help="Never remove old blocks (SWARM_ARCHIVE)."
 )
 @click.option("--no-train", is_flag=True, help="Do not train.")
 @click.option("--reader", is_flag=True, help="Only fetch: do not train, validate or keep replicas.")
@@ -76,7 +84,9 @@ def command(
     bootstrap: tuple[str, ...],
     listen: tuple[str, ...],
     home: Path | None,
-    genesis: Path | None,
+    network: str | None,
+    checkpoint: str | None,
+    archive: bool | None,
     no_train: bool,
     reader: bool,
     seal_share: float | None,
@@ -103,7 +113,9 @@ def command(
         "bootstrap": bootstrap,
         "listen": listen,
         "home": home,
-        "genesis": genesis,
+        "network": network,
+        "checkpoint": checkpoint,
+        "archive": archive,
         "train": False if no_train or reader else None,
         "validate": False if reader else None,
         "keep": False if reader or temporary else None,

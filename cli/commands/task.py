@@ -39,6 +39,8 @@ def post(*, file: Path, home: Path, as_json: bool) -> None:
         output.print_json(posted)
         return
     click.echo(posted["task"])
+    for doubt in posted.get("doubts", ()):
+        output.say(f"warning: {doubt}")
     output.say(
         f"{posted['name']} starts from {posted['base']}; watch it: swarm scoreboard {posted['name']}"
     )

@@ -101,7 +101,7 @@ class DemoNetwork:
         self._write_genesis()
         starting: list[DemoNode] = []
         for number in range(1, NODES + 1):
-            starting.append(self._spawn(number, ["--genesis", str(self._genesis)], starting[:1]))
+            starting.append(self._spawn(number, ["--network", str(self._genesis)], starting[:1]))
             if number == 1:
                 connection.wait_for_node(starting[0].child, starting[0].home, starting[0].log)
         for node in starting:
@@ -148,7 +148,7 @@ class DemoNetwork:
         home = self._home(number)
         home.mkdir(mode=0o700, exist_ok=True)
         log = self._folder / f"node-{number}.log"
-        flags = [*flags, "--listen", LISTEN, "--storage", STORAGE]
+        flags = [*flags, "--listen", LISTEN, "--storage", STORAGE, "--no-seal"]
         for one in first:
             flags += ["--bootstrap", one.status()["addresses"][0]]
         child = connection.start_node(home, flags, log, self._environment())

@@ -113,6 +113,20 @@ class Finalizer:
                     group = []
             return done
 
+    async def adopt(
+        self, block: Block, certificate: Certificate, change: Callable[[], None]
+    ) -> None:
+        """Go on from a block whose state came otherwise than by execution.
+
+        Args:
+            block: Final, and above the tip.
+            certificate: Of this block.
+            change: Makes the application go on from there.
+        """
+        async with self._lock:
+            await self._run(change)
+            self._moved(block, certificate)
+
     def _check(self, group: list[Block], certificate: Certificate) -> None:
         application = self.application
         before = self.tip

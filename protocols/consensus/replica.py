@@ -93,6 +93,8 @@ class Replica:
                 return self._elsewhen(event, now)
             case Tick() if self.core.done:
                 return self._next_epoch(now)
+            case Advanced(block, _) if block.height > self._reach:
+                return self._jump(block, now)
             case Advanced(block, _) if self.core.done and block.height > self.core.last_height:
                 effects = self._next_epoch(now)
                 return self._end_of_epoch(effects + self.core.handle(event, now), now)
@@ -130,6 +132,22 @@ class Replica:
             if received.message.epoch == self.core.epoch:
                 effects += self.core.handle(received, now)
         return self._end_of_epoch(effects, now)
+
+    @property
+    def _reach(self) -> int:
+        """The last height that this epoch's core can take, or the next one's if it is done."""
+        return self.core.last_height + (self._epoch_length if self.core.done else 0)
+
+    def _jump(self, block: Block, now: Now) -> list[Effect]:
+        """Go on from an epoch's last block, though the epochs up to it were not seen here.
+
+        What this key signed in the epoch that runs is not known, so it votes from the next one on.
+        """
+        self.previous = None
+        epoch = epoch_of(block.height + 1, self._epoch_length)
+        self._first_voting_epoch = max(self._first_voting_epoch, epoch + 1)
+        self.core = self._build(block)
+        return self._end_of_epoch(self.core.handle(Start(self._entries), now), now)
 
     def _elsewhen(self, event: Received, now: Now) -> list[Effect]:
         epoch = event.message.epoch

@@ -1,6 +1,6 @@
 """The schedule of one fetch: which chunk is asked of whom. No I/O, no clock, no randomness.
 
-Each provider has a window of bytes in flight that follows its measured rate.
+Each provider has a window of bytes in flight that follows its measured rate, and of the room that there is a share by it.
 A provider that is silent loses its wants; one that lacks a chunk is not asked for it again until `forget_refusals`;
 one that sent a wrong byte is never asked again.
 When nothing is left to hand out, a fast provider also asks for what a slow one would deliver much later (work stealing, which
@@ -109,9 +109,9 @@ class _Provider:
             return FIRST_WINDOW_BYTES
         return max(MIN_WINDOW_BYTES, min(MAX_WINDOW_BYTES, int(self.rate * WINDOW_SECONDS)))
 
-    def has_room(self, fair: int) -> bool:
-        """Whether it may be asked for more; before it is measured for its fair share of the room at most."""
-        window = self.window if self.rate is not None else min(self.window, fair)
+    def has_room(self, share: float) -> bool:
+        """Whether it may be asked for more, of which its share of the room is `share` bytes."""
+        window = min(self.window, max(1.0, share))
         return self.bytes_in_flight < window and len(self.in_flight) < MAX_PEER_WANTS
 
     def seconds_for(self, size: int) -> float:
@@ -291,13 +291,14 @@ class Schedule:
             if provider.in_flight and now - provider.last_heard > SILENCE_SECONDS:
                 self.leave(provider.peer)
                 effects.append(Drop(provider.peer, f"no byte came for {SILENCE_SECONDS:.0f} s"))
-        fair = max(1, budget // max(1, len(self._providers)))
         able = [p for p in self._providers.values() if not p.lags(now)]
         able.sort(key=lambda p: -p.rate_now(now))
+        total = sum(p.rate_now(now) for p in able)
         soonest: dict[Cid, float] = {}
         for provider in able:
             asked: list[Cid] = []
-            while provider.has_room(fair):
+            share = budget * provider.rate_now(now) / total
+            while provider.has_room(share):
                 is_free = self.buffered < budget or not self.buffered
                 want = self._pick(provider) if is_free else None
                 if want is None and len(self._providers) > 1:
@@ -367,8 +368,8 @@ class Schedule:
         latest = 0.0
         for cid, seconds in soonest.items():
             want = self._wants.get(cid)
-            if want is None or seconds <= latest or not _may_ask(thief, want):
-                continue
+            if want is None or not want.holders or seconds <= latest or not _may_ask(thief, want):
+                continue  # one without holders stands in a line, to be handed out as room comes
             if seconds > STEAL_FACTOR * thief.seconds_for(_likely(cid, want.size)) + STEAL_SECONDS:
                 best, latest = want, seconds
         if best is not None:

@@ -33,7 +33,7 @@ PATIENCE_SECONDS = 20.0
 """Without a chunk for this long a fetch ends with an error."""
 LEAST_RATE = 4_096
 """Bytes a second that let a fetch wait longer for a large chunk on a slow path."""
-BATCH_BYTES = 8 * 2**20
+BATCH_BYTES = 4 * 2**20
 """Checked and written at a time; one chunk more at most."""
 BATCH_MANIFESTS = 256
 """Manifests read back from the store at a time."""

@@ -33,7 +33,7 @@ MAX_STREAMS = 64
 """Peers served at once; each may hold two batches in memory."""
 MAX_FETCHES = 16
 """At once; more wait their turn."""
-BUFFER_BYTES = 32 * 2**20
+BUFFER_BYTES = 24 * 2**20
 """In flight or not written yet, over all fetches."""
 THREADS = 4
 MAX_REMEMBERED = 1_024

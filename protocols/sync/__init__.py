@@ -21,6 +21,6 @@ knows from elsewhere and checks.
 Invariant: a peer can withhold and delay, it cannot make the asker's ledger take a block that is not final. A peer that lies
 is dropped until the node restarts, and reported.
 
-Not here: snapshots, and set hand-offs for a node that was away for longer than the unbonding time (weak subjectivity): a
-node that joins executes from genesis on.
+A node that is far behind does not execute what led to the state: `snapshots` says how it follows one header an epoch
+and takes the state of one of them in ranges, each checked against the header's state root before it is stored.
 """

@@ -22,8 +22,8 @@ class NothingProvenError(Exception):
     """The peer does not have the state that was asked for, or does not answer for it."""
 
 
-class ContradictionError(Exception):
-    """A peer's chain is not the one of the checkpoint that this node was given.
+class CheckpointError(Exception):
+    """The checkpoint that this node was given is too old, or a chain is not the one that it names.
 
-    Either the checkpoint was mistyped, or one of the two is a forged chain: ask somebody you trust for the checkpoint again.
+    It may be mistyped, or one of the two chains is forged: ask somebody you trust for a checkpoint again.
     """

@@ -10,7 +10,12 @@ import trio
 from protocols.framing import FrameReader
 from protocols.sync.asking import ANSWER_SECONDS, FRAME_SECONDS, ask, ask_one, send
 from protocols.sync.core import PeerBook
-from protocols.sync.errors import NothingProvenError, SyncMessageError, WrongGenesisError
+from protocols.sync.errors import (
+    CheckpointError,
+    NothingProvenError,
+    SyncMessageError,
+    WrongGenesisError,
+)
 from protocols.sync.messages import (
     MAX_BLOCKS,
     MAX_FRAME_BYTES,
@@ -86,6 +91,7 @@ class Chain(Protocol):
 
         Raises:
             RemoteProtocolError: They are not what they claim to be.
+            CheckpointError: They are not the chain of the checkpoint that this node was given.
         """
 
 
@@ -100,7 +106,11 @@ class Arriving(Protocol):
         """Why nothing may be taken from peers now, and what to do; None if it may."""
 
     async def land(self, book: PeerBook) -> bool:
-        """Take a snapshot, if somebody has one that brings this node on; whether it did."""
+        """Take a snapshot, if somebody has one that brings this node on; whether it did.
+
+        Raises:
+            CheckpointError: No peer has the chain of the checkpoint that this node was given.
+        """
 
     async def first_block(self, peer: PeerId) -> int:
         """From which height on a peer holds blocks; 0 if it does not tell."""
@@ -139,9 +149,14 @@ class SyncService:
         self._hint = trio.Event()
         self._serving: dict[PeerId, int] = {}
         self.caught_up = trio.Event()
-        self.problem: str | None = None
-        """Why this node does not come along, and what to do."""
+        self._stuck: str | None = None
         transport.handle(PROTOCOL, self._serve, members_only=False)
+
+    @property
+    def problem(self) -> str | None:
+        """Why this node does not come along, and what to do; None if nothing is known to be wrong."""
+        refusal = None if self._arrival is None else self._arrival.refusal()
+        return refusal or self._stuck
 
     def wake(self) -> None:
         """Look at the tips of peers now: somebody seems to be ahead."""
@@ -167,7 +182,7 @@ class SyncService:
                 progressed = await self._move(self._chain)
                 alone = trio.current_time() - began >= ALONE_SECONDS
                 ahead = self._book.best(self._transport.peers(), self._chain.height())
-                if ahead is None and (answered or alone) and self._may_take():
+                if ahead is None and (answered or alone) and self.problem is None:
                     self.caught_up.set()
                 if not progressed:
                     with trio.move_on_after(POLL_SECONDS):
@@ -196,8 +211,7 @@ class SyncService:
 
     def _may_take(self) -> bool:
         """Whether what peers say may be believed at all."""
-        self.problem = None if self._arrival is None else self._arrival.refusal()
-        return self.problem is None
+        return self._arrival is None or self._arrival.refusal() is None
 
     async def _move(self, chain: Chain) -> bool:
         """Come nearer to the peers: by a snapshot if they are far ahead, else by blocks."""
@@ -205,22 +219,25 @@ class SyncService:
         if peer is None or not self._may_take():
             return False
         arrival = self._arrival
-        if arrival is None:
-            return await self._catch_up(chain)
-        may_land = not self.caught_up.is_set()
-        far = self._book.tips[peer] - chain.height() > arrival.behind_for_land
-        if may_land and far and await arrival.land(self._book):
-            return True
-        if await self._catch_up(chain):
-            return True
-        if peer in self._book.lied or await arrival.first_block(peer) <= chain.height() + 1:
-            return False
-        if may_land:
-            return await arrival.land(self._book)
-        self.problem = (
-            f"peers no longer hold the block after {chain.height():,}: "
-            "start this node again, and it takes a snapshot of theirs"
-        )
+        claim = self._book.tips[peer]
+        try:
+            far = arrival is not None and claim - chain.height() > arrival.behind_for_land
+            if arrival is not None and far and await arrival.land(self._book):
+                self._stuck = None
+                return True
+            if await self._catch_up(chain):
+                self._stuck = None
+                return True
+            if arrival is None or peer in self._book.lied:
+                return False
+            if await arrival.first_block(peer) > chain.height() + 1:
+                self._book.told(
+                    peer, claim
+                )  # it gave nothing since it has pruned what was asked for
+                return await arrival.land(self._book)
+        except CheckpointError as error:
+            self._stuck = str(error)
+            self._book.failed(peer, trio.current_time())
         return False
 
     async def _catch_up(self, chain: Chain) -> bool:
@@ -273,6 +290,8 @@ class SyncService:
                         await chain.apply([(block, finalization)])
                     if height > chain.height():
                         self.wake()
+                except CheckpointError as error:
+                    self._stuck = str(error)
                 except RemoteProtocolError as error:
                     self._lied(peer, str(error))
 

@@ -17,7 +17,7 @@ import trio
 from protocols.framing import FrameReader
 from protocols.sync.asking import ANSWER_SECONDS, FRAME_SECONDS, ask, ask_one, send
 from protocols.sync.core import Pieces, choose
-from protocols.sync.errors import ContradictionError, SyncMessageError
+from protocols.sync.errors import CheckpointError, SyncMessageError
 from protocols.sync.service import fetch_pair
 from protocols.sync.snapshot_messages import (
     MAX_HANDOFF_BYTES,
@@ -70,11 +70,13 @@ class SnapshotSource(Protocol):
     def handoffs(self, epoch: int, limit: int) -> Sequence[bytes]:
         """Hand-offs from an epoch on; fewer where fewer are held."""
 
-    def ranges(self, height: int, first: bytes, last: bytes, limit: int) -> Sequence[bytes]:
-        """Ranges of a snapshot from a path to another; none if it is not held."""
+    def ranges(
+        self, height: int, first: bytes, last: bytes, limit: int
+    ) -> tuple[Sequence[bytes], bytes | None]:
+        """Ranges of a snapshot from a path to another, and the path of the next one, if it is within.
 
-    def range_end(self, data: bytes) -> int:
-        """One above the last path of a range."""
+        None at all if the snapshot is not held.
+        """
 
 
 class Newcomer(Protocol):
@@ -104,7 +106,7 @@ class Newcomer(Protocol):
 
         Raises:
             RemoteProtocolError: It is not one.
-            ContradictionError: It is not the checkpoint that this node was given.
+            CheckpointError: It is not the checkpoint that this node was given.
         """
 
     def begin(self, height: int) -> list[tuple[int, int]]:
@@ -125,7 +127,7 @@ class Newcomer(Protocol):
 
         Raises:
             RemoteProtocolError: It is another block.
-            ContradictionError: The hand-off that the state was taken for does not hold.
+            StreamError: A finalization does not hold that could not be checked before; another peer may have it.
         """
 
 
@@ -179,15 +181,14 @@ class SnapshotService:
 
     async def _send_ranges(self, stream: Stream, height: int, first: bytes, last: bytes) -> None:
         for _ in range(MAX_RANGES // RANGE_SLICE):
-            found = await _call(
+            found, following = await _call(
                 self._source.ranges, height, first, last, RANGE_SLICE, thread=self._in_thread
             )
             for one in found:
                 await send(stream, one)
-            end = self._source.range_end(found[-1]) if found else END
-            if end > int.from_bytes(last, "big"):
+            if following is None:
                 return
-            first = end.to_bytes(PATH_BYTES, "big")
+            first = following
 
 
 class Arrival:
@@ -213,7 +214,7 @@ class Arrival:
         self._on_lie = on_lie
         self._in_thread = in_thread
         self._limiter = trio.CapacityLimiter(1)
-        self._contradiction: str | None = None
+        self._contradiction: CheckpointError | None = None
 
     @property
     def behind_for_land(self) -> int:
@@ -239,7 +240,11 @@ class Arrival:
 
         Returns:
             Whether this node stands on a snapshot now that it did not stand on before.
+
+        Raises:
+            CheckpointError: A peer's chain is not the one of the checkpoint, and nobody else's would do.
         """
+        self._contradiction = None
         peers = [peer for peer in self._transport.peers() if peer in book.tips][:HOLDERS]
         tip = max((book.tips[peer] for peer in peers), default=0)
         offers = await self._offers(book, peers)
@@ -250,10 +255,15 @@ class Arrival:
             return False
         holders = [peer for peer, held in offers.items() if height in held]
         if not await self._follow(book, holders, height):
-            return False
+            return self._not_landed()
         pieces = Pieces(await self._do(self._newcomer.begin, height), PIECES, END)
         await self._fetch(book, holders, height, pieces)
         return pieces.done and await self._finish(book, holders, height)
+
+    def _not_landed(self) -> bool:
+        if self._contradiction is not None:
+            raise self._contradiction
+        return False
 
     async def _offers(self, book: PeerBook, peers: list[PeerId]) -> dict[PeerId, tuple[int, ...]]:
         offers: dict[PeerId, tuple[int, ...]] = {}
@@ -354,14 +364,13 @@ class Arrival:
             with _Blame(self, book, peer):
                 block, _ = await fetch_pair(self._transport, peer, height)
                 await self._newcomer.finish(block)
-                self._contradiction = None
                 return True
-        return False
+        return self._not_landed()
 
     async def _do(self, function: Callable[..., T], *arguments: object) -> T:
         return await _call(function, *arguments, thread=self._in_thread, limiter=self._limiter)
 
-    def contradicted(self, why: str) -> None:
+    def contradicted(self, why: CheckpointError) -> None:
         """A peer's chain is not the one of the checkpoint; which of them is wrong is for a person to say."""
         self._contradiction = why
 
@@ -384,8 +393,8 @@ class _Blame:
         pass
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> bool:
-        if isinstance(error, ContradictionError):
-            self._arrival.contradicted(str(error))
+        if isinstance(error, CheckpointError):
+            self._arrival.contradicted(error)
             self._book.failed(self._peer, trio.current_time())
         elif isinstance(error, RemoteProtocolError):
             self._arrival.lied(self._book, self._peer, str(error))

@@ -14,7 +14,11 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from swarm.keeper.operations import KeepingOperations
+    from swarm.chain.operations import Chain
     from swarm.ranges import Ranges
+    from swarm.registry.operations import Registry
+    from swarm.store.operations import StoreOperations
     from swarm.versions.operations import Versions
 
 Json: TypeAlias = dict[str, Any]
@@ -29,13 +33,29 @@ class NodeApi(Protocol):
     def versions(self) -> Versions:
         """Versions of datasets: what `dataset/…` asks."""
 
+    @property
+    def registry(self) -> Registry:
+        """Versions of models, and tasks that make them: what `model/…` and `train/…` ask."""
+
+    @property
+    def housekeeping(self) -> StoreOperations:
+        """What is kept and what is not: what `store/…` asks."""
+
+    @property
+    def keeping(self) -> KeepingOperations:
+        """What is lent, and deals: what `storage…` and `keep/…` ask."""
+
+    @property
+    def chain(self) -> Chain:
+        """Stakes, validators, transactions and proofs: what `chain/…` asks."""
+
     def status(self) -> Json:
         """The node now.
 
         Returns:
             `peer`, `account`, `network`, `chain_id`, `height`, `epoch`, `view`, `peers`, `addresses`,
             `problems` (a list of sentences), `finality_ms` (`p50`, `p99`), `storage` (`lent`, `used`,
-            `free`), `balance`, `earned`, `stake`, `roles`, `device`, `task` (None, or `name`, `round`,
+            `free`, `in_place`, `reclaimable`; of a keeper also `sealed`, `goal`, `seconds_left`), `balance`, `earned`, `stake`, `roles`, `device`, `task` (None, or `name`, `round`,
             `rounds`, `phase`, `blocks_left`, `loss`, `version`, `activity`), `version`, `uptime_s`,
             `temporary`, `pid`, `home`, `bytes_in`, `bytes_out`.
         """
@@ -85,9 +105,17 @@ class NodeApi(Protocol):
         """
 
     async def publish(
-        self, path: Path, name: str | None, progress: Progress, *, preserve_mode: bool = False
+        self,
+        path: Path,
+        name: str | None,
+        progress: Progress,
+        *,
+        preserve_mode: bool = False,
+        in_place: bool = False,
     ) -> Json:
         """Store a file or folder and announce it, with the modes of what is in it if asked.
+
+        In place, the content stays where it is, and only where that is is remembered.
 
         Returns:
             `cid`, `size`, `chunks`, `new_bytes`; with a name also `name` and `version`.
@@ -126,7 +154,8 @@ class NodeApi(Protocol):
             progress: Told while data is published.
 
         Returns:
-            `task`, `name`, `base`.
+            `task`, `name`, `base`, `samples`, `parameters`, `doubts` (sentences), and of a task with a tokenizer
+            `bytes_per_token`.
 
         Raises:
             UsageError: A field is missing or malformed; the message names it.

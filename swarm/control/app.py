@@ -12,11 +12,18 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from swarm.chain.routes import OPERATIONS as CHAIN_OPERATIONS
+from swarm.chain.routes import QUESTIONS as CHAIN_QUESTIONS
 from swarm.control.faults import STATUS
 from swarm.control.fields import MAX_BODY_BYTES, MAX_INT, Fields
 from swarm.control.operation import Operation, told
 from swarm.errors import NotFoundError
 from swarm.gateway import app as gateway
+from swarm.keeper.routes import OPERATIONS as KEEPING_OPERATIONS
+from swarm.keeper.routes import QUESTIONS as KEEPING_QUESTIONS
+from swarm.registry.routes import OPERATIONS as MODEL_OPERATIONS
+from swarm.store.routes import OPERATIONS as STORE_OPERATIONS
+from swarm.store.routes import with_advice
 from swarm.versions.routes import OPERATIONS as DATASET_OPERATIONS
 
 if TYPE_CHECKING:
@@ -44,7 +51,7 @@ def make_app(node: NodeApi) -> Starlette:
         for path, ask in _QUESTIONS.items()
     ]
     routes += [
-        Route(f"/{VERSION}/{path}", _operation(node, work), methods=["POST"])
+        Route(f"/{VERSION}/{path}", _operation(node, with_advice(work)), methods=["POST"])
         for path, work in _OPERATIONS.items()
     ]
     routes += gateway.routes(lambda: node.ranges, check_host=False)
@@ -133,6 +140,7 @@ async def _publish(node: NodeApi, fields: Fields, progress: Progress) -> Any:  #
         fields.optional_text("name"),
         progress,
         preserve_mode=fields.flag("preserve_mode", default=False),
+        in_place=fields.flag("in_place", default=False),
     )
 
 
@@ -198,6 +206,8 @@ _QUESTIONS: dict[str, Question] = {
     "scoreboard": _scoreboard,
     "look": _look,
     "entries": _entries,
+    **CHAIN_QUESTIONS,
+    **KEEPING_QUESTIONS,
 }
 _OPERATIONS: dict[str, Work] = {
     "send": _send,
@@ -210,5 +220,9 @@ _OPERATIONS: dict[str, Work] = {
     "hold": _hold,
     "car": _import_car,
     "stop": _stop,
+    **CHAIN_OPERATIONS,
     **DATASET_OPERATIONS,
+    **MODEL_OPERATIONS,
+    **KEEPING_OPERATIONS,
+    **STORE_OPERATIONS,
 }

@@ -13,6 +13,7 @@ import trio
 
 from protocols import signing
 from protocols.exchange.errors import ExchangeError
+from protocols.exchange.service import PATIENCE_SECONDS
 from storage import cid as cids
 from storage.erasure import MAX_RECIPE_BYTES, Recipe, rebuild_piece
 from storage.errors import StorageError
@@ -82,6 +83,8 @@ class Duties:
         self._turns = trio.CapacityLimiter(MAX_FETCHES)
         self._tasks: dict[str, _Task] = {}
         self._checked = 0
+        self._told: set[str] = set()
+        self.patience = PIECE_PATIENCE
         self.here: set[str] = set()
         """Labels of the duties whose piece is here, as far as the last look told."""
         self.problems: dict[str, str] = {}
@@ -112,6 +115,7 @@ class Duties:
         for label in self._tasks.keys() - standing:
             self._tasks[label].scope.cancel()
         self.here &= standing
+        self._told &= standing
         self.problems = {name: why for name, why in self.problems.items() if name in standing}
         holds = await trio.to_thread.run_sync(self._store.holds, limiter=self._limiter)
         for root, label in core.stale_holds(holds, duties):
@@ -144,7 +148,11 @@ class Duties:
                 recipe = await self._recipe(deal, label) if deal.recipe else None
                 try:
                     await self._exchange.fetch(
-                        duty.root, self._holders(deal, duty.root), label=label, max_bytes=duty.size
+                        duty.root,
+                        self._holders(deal, duty.root),
+                        label=label,
+                        max_bytes=duty.size,
+                        patience=PATIENCE_SECONDS if recipe is None else self.patience,
                     )
                 except ExchangeError:
                     if recipe is None:
@@ -156,8 +164,9 @@ class Duties:
             _log.warning("duty.not_here", root=cids.text(duty.root), error=str(error))
             return False
         self.problems.pop(label, None)
-        if label not in self.here:
-            self.here.add(label)
+        self.here.add(label)
+        if label not in self._told:
+            self._told.add(label)
             _log.info("duty.kept", root=cids.text(duty.root), bytes=duty.size)
         return True
 
@@ -176,7 +185,7 @@ class Duties:
                 deal.recipe,
                 self._everybody(deal),
                 max_bytes=MAX_RECIPE_BYTES,
-                patience=PIECE_PATIENCE,
+                patience=self.patience,
             )
             await self._hold(deal.recipe, label)
             data = await trio.to_thread.run_sync(
@@ -213,7 +222,7 @@ class Duties:
                         root,
                         self._holders(deal, root),
                         max_bytes=most,
-                        patience=PIECE_PATIENCE,
+                        patience=self.patience,
                     )
                     got += 1
                 except EXPECTED as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -28,7 +28,7 @@ from swarm.ledger.state import load
 from swarm.ledger.transactions import CapacityAnswer, CapacityCommit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from protocols.transport import Transport
@@ -150,6 +150,7 @@ class Keeping:
     def lend(self, lent: int) -> None:
         """Lend another number of bytes from now on, until the node is told otherwise or started again."""
         self.lent = lent
+        self.room = replace(self.room, lent=lent)
         self._changed.set()
 
     async def run(self) -> None:
@@ -167,12 +168,7 @@ class Keeping:
     async def _watch(self) -> None:
         while True:
             height = self._heights.height
-            try:
-                await self._look(height)
-                self.problems.pop("keeper", None)
-            except _EXPECTED as error:
-                self.problems["keeper"] = f"lending: {error}"
-                _log.warning("keeper.failed", error=str(error))
+            await self._try("keeper", self._look(height))
             with trio.move_on_after(LOOK_SECONDS):
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._wake, nursery.cancel_scope)
@@ -182,6 +178,18 @@ class Keeping:
     async def _wake(self, scope: trio.CancelScope) -> None:
         await self._changed.wait()
         scope.cancel()
+
+    async def _try(self, name: str, work: Awaitable[None]) -> None:
+        """What fails is told, once, and tried again with the next look; the rest goes on."""
+        try:
+            await work
+        except _EXPECTED as error:
+            why = f"{name}: {error}"
+            if self.problems.get(name) != why:
+                _log.warning("keeper.failed", what=name, error=str(error))
+            self.problems[name] = why
+        else:
+            self.problems.pop(name, None)
 
     async def _look(self, height: int) -> None:
         self._changed = trio.Event()
@@ -193,8 +201,8 @@ class Keeping:
         self._remember(view, keeper, audit)
         self._show(view, keeper, audit)
         if audit is not None and audit.number > self._answered and core.owes_answer(audit, keeper):
-            await self._answer(audit.number)
-        await self._step(height, view, keeper)
+            await self._try("audit", self._answer(audit.number))
+        await self._try("lending", self._step(height, view, keeper))
 
     def _measure(self) -> Room:
         disk, free = DISK.space(self._folder)
@@ -378,6 +386,11 @@ class Keeping:
             *self.problems.values(),
             *list(self.duties.problems.values())[:2],
         ]
+
+    @property
+    def goal_bytes(self) -> int:
+        """Bytes that the slots are to take."""
+        return self.goal * SLOT_COST
 
     @property
     def sealed_bytes(self) -> int:

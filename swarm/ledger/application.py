@@ -20,11 +20,14 @@ from storage.errors import CanonicalError
 from swarm.ledger import beacon, transactions, validators, vrf
 from swarm.ledger.errors import BlockError, LedgerError
 from swarm.ledger.execute import Context, Execution, Receipt, genesis_changes
+from swarm.ledger.handoff import Handoff, handoff_key
 from swarm.ledger.mempool import Mempool
 from swarm.ledger.state import EpochSet, Head, LedgerView
 from swarm.ledger.vrf import VrfKey
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from protocols.signing import Signer
     from storage.state_store import StateStore, View
     from swarm.ledger.genesis import Genesis
@@ -97,6 +100,8 @@ class LedgerApplication:
         self._lock = threading.RLock()
         self._layers: dict[bytes, _Layer] = {}
         self._epochs: dict[int, EpochSet] = {}
+        self.on_boundary: Callable[[int, View], None] = lambda _height, _view: None
+        """Told of the state after an epoch's last block, in the thread that committed it."""
         if store.height < 0:
             layer = store.view().layer(genesis_changes(genesis))
             block = genesis_block(self.chain_id, genesis.timestamp_ms, layer.root)
@@ -215,6 +220,10 @@ class LedgerApplication:
             for receipt in layer.receipts
         }
         signatures = certificate.encode()
+        boundary = block.height % self.epoch_length == 0
+        if boundary and certificate.block_id == block.id:
+            handoff = Handoff.of(block, signatures, layer.view)
+            notes[handoff_key(block.epoch)] = handoff.encode()
         self._store.commit(layer.view, block.encode(), signatures, block.height, notes)
         with self._lock:
             self._final = _Final(block, layer.view, signatures)
@@ -227,6 +236,24 @@ class LedgerApplication:
                 else:
                     del self._layers[identifier]
         self.mempool.remove_included([one.id for one in layer.receipts], self.view())
+        if boundary:
+            self.on_boundary(block.height, layer.view)
+
+    def adopt(self) -> None:
+        """Go on from the state that the store has changed over to.
+
+        Raises:
+            LedgerError: The store does not hold the block of its height.
+        """
+        stored = self._store.block(self._store.height)
+        if stored is None:
+            message = "the ledger on disk lacks its last block"
+            raise LedgerError(message)
+        with self._lock:
+            self._final = _Final(Block.decode(stored[0]), self._store.view(), stored[1])
+            self._layers.clear()
+            self._epochs.clear()
+        self.mempool.remove_included([], self.view())
 
     # What the rest of the node asks
 
@@ -278,6 +305,14 @@ class LedgerApplication:
     def finalized_height(self) -> int:
         """Of the last committed block."""
         return self._final.block.height
+
+    def first_block(self) -> int:
+        """From this height on every block is held; those below were pruned, or never here."""
+        return max(1, self._store.first_block)
+
+    def handoff(self, epoch: int) -> bytes | None:
+        """What hands an epoch's trust on to the next ones, if it is held."""
+        return self._store.note(handoff_key(epoch))
 
     def blocks(self, start: int, limit: int) -> list[tuple[Block, Finalization]]:
         """Committed blocks and their finalizations from a height on, as many as fit.
@@ -382,6 +417,12 @@ class LedgerApplication:
 
     def _decode(self, height: int) -> Block:
         stored = self._store.block(height) if height >= 0 else None
+        if stored is None and 0 < height < self.first_block():
+            message = (
+                f"block {height:,} is pruned here: this node keeps blocks from "
+                f"{self.first_block():,} on, one with --archive all that it has seen"
+            )
+            raise LedgerError(message)
         if stored is None:
             message = f"no block of height {height:,} is held here"
             raise LedgerError(message)

@@ -129,7 +129,10 @@ MEANINGS: dict[str, tuple[str, str]] = {
     "max_block_bytes": ("bytes", "of a block's transactions at most"),
     "blocks_per_day": ("blocks", "that are made in a day, by which a day's emission is divided"),
     "emission_per_day": ("parts in 10,000", "of the pool that are emitted in a day"),
-    "emission_match_percent": ("percent", "of a round's budget that it can get on top; 0: no limit"),
+    "emission_match_percent": (
+        "percent",
+        "of a round's budget that it can get on top; 0: no limit",
+    ),
     "min_task_budget": ("tokens", "that a task needs at least"),
     "slash_part": ("parts in 10,000", "of what is at stake that any proven fault costs"),
     "score_spread": ("tolerances", "from the median beyond which a scorer is not paid"),
@@ -256,7 +259,7 @@ class Genesis:
             if len(params) != len(fields(Params)):
                 message = "another number of parameters"
                 raise GenesisError(message)
-            return cls(
+            genesis = cls(
                 network,
                 time,
                 Params(*params),
@@ -269,6 +272,10 @@ class Genesis:
                 raise
             message = f"not a genesis: {error}"
             raise GenesisError(message) from error
+        if genesis.encode() != data:  # bytes where a list should be, say
+            message = "not a genesis: other bytes stand for the same"
+            raise GenesisError(message)
+        return genesis
 
     def save(self, path: Path) -> None:
         """Write the bytes to a file, whole or not at all."""

@@ -1,7 +1,9 @@
-"""Transactions that wait for a block: bounded in count, bytes, per sender and nonce gap.
+"""Transactions that wait for a block: bounded in count, bytes and time, per sender and nonce gap.
 
-A quarter of the room here, and of each block, is kept for what rounds and slashing need (`PROTOCOL_TYPES`):
-payments cannot crowd them out. Otherwise the higher tip goes first, and of equals the earlier.
+A quarter of the room here, and of each block, is kept for what rounds, audits and slashing need (`PROTOCOL_TYPES`):
+payments cannot crowd them out. Otherwise the higher tip goes first, and of equals the earlier. When the room is full
+the cheapest makes way, and what its sender sent after it goes before it does. One with the same nonce is replaced by
+one that offers an eighth more, in tip and in fee. What costs least is checked first, the signature last.
 """
 
 from __future__ import annotations
@@ -22,13 +24,27 @@ if TYPE_CHECKING:
 MAX_COUNT: Final = 8192
 MAX_BYTES: Final = 16 * 2**20
 MAX_PER_SENDER: Final = 64
+MAX_SENDER_BYTES: Final = 2**19
 MAX_NONCE_GAP: Final = 64
+MAX_WAIT_BLOCKS: Final = 1_000
+"""What no block took in that time is dropped, however long it says that it is valid; its wallet may send it again."""
+REPLACEMENT_PART: Final = 8
+"""A replacement offers one in so many parts more."""
 RESERVED_PART: Final = 4
 """One in so many parts is for protocol transactions alone."""
 _OVERHEAD: Final = 5
 
 _Key: TypeAlias = tuple[int, bool, int, bytes]
 """Lowest first: minus the tip, whether it is ordinary, its place in time, its sender."""
+
+
+_Price: TypeAlias = tuple[bool, int]
+"""Lowest first: whether it is protocol, its tip at the base fee."""
+
+
+def raised(price: int) -> int:
+    """The least that replaces a price: an eighth more, and one unit at least."""
+    return price + max(1, -(-price // REPLACEMENT_PART))
 
 
 class Mempool:
@@ -49,9 +65,12 @@ class Mempool:
         self._lock = threading.RLock()
         self._by_id: dict[bytes, Transaction] = {}
         self._by_sender: dict[bytes, dict[int, Transaction]] = {}
+        self._arrived: dict[bytes, int] = {}  # heights
         self._bytes = 0
         self._ordinary = 0
         self._ordinary_bytes = 0
+        self._prices: list[tuple[_Price, bytes]] = []  # a heap, with those that have left
+        self._prices_at = -1  # the base fee that they were made with
 
     def __len__(self) -> int:
         """How many wait."""
@@ -69,12 +88,24 @@ class Mempool:
             Its id.
 
         Raises:
-            MempoolError: It is malformed, cannot be paid, or does not fit; `reason` says which.
+            MempoolError: It is malformed, forged, cannot be paid, or does not fit; `reason` says which.
         """
         try:
-            transaction = transactions.decode(data)
+            return self.take(data)
         except TransactionError as error:
             raise MempoolError(str(error)) from error
+
+    def take(self, data: bytes) -> bytes:
+        """As `add`, telling a lie from what does not fit here.
+
+        Raises:
+            TransactionError: No honest node passes it on: it is malformed, or not signed by its sender.
+            MempoolError: It is not taken; its signature was perhaps not looked at.
+        """
+        transaction = transactions.parse(data)
+        with self._lock:
+            self._check(transaction, self._view())
+        transactions.verify(transaction)
         return self.add_transaction(transaction)
 
     def add_transaction(self, transaction: Transaction) -> bytes:
@@ -82,21 +113,18 @@ class Mempool:
         view = self._view()
         with self._lock:
             self._check(transaction, view)
-            queue = self._by_sender.get(transaction.sender, {})
-            before = queue.get(transaction.nonce)
+            before = self._by_sender.get(transaction.sender, {}).get(transaction.nonce)
+            arrived = view.height
             if before is not None:
-                if before.tip >= transaction.tip:
-                    self._refuse("one with that nonce waits already, and its tip is no lower")
+                arrived = self._arrived[before.id]
                 self._remove(before)
-            elif len(queue) >= MAX_PER_SENDER:
-                self._refuse(f"{MAX_PER_SENDER} of this account wait already")
             try:
-                self._make_room(transaction)
+                self._make_room(transaction, view.base_fee)
             except MempoolError:
                 if before is not None:
-                    self._insert(before)
+                    self._insert(before, arrived)
                 raise
-            self._insert(transaction)
+            self._insert(transaction, view.height)
         return transaction.id
 
     def known(self, identifier: bytes) -> Transaction | None:
@@ -169,8 +197,10 @@ class Mempool:
                 for one in self.pending(sender):
                     if one.nonce < nonce:
                         self._remove(one)
-            for one in [one for one in self._by_id.values() if one.valid_until <= height]:
-                self._remove(one)
+            since = height - MAX_WAIT_BLOCKS
+            for one in list(self._by_id.values()):
+                if one.valid_until <= height or self._arrived[one.id] < since:
+                    self._remove(one)
 
     def _check(self, transaction: Transaction, view: LedgerView) -> None:
         if transaction.id in self._by_id:
@@ -190,12 +220,36 @@ class Mempool:
             self._refuse(f"nonce {transaction.nonce} is used, {account.nonce} is next")
         if transaction.nonce > account.nonce + MAX_NONCE_GAP:
             self._refuse(f"nonce {transaction.nonce} is too far above {account.nonce}")
-        if transaction.gas_used * transaction.max_fee > account.balance:
-            self._refuse("the balance does not cover the fee")
+        self._check_queue(transaction, account.balance)
 
-    def _make_room(self, transaction: Transaction) -> None:
-        """Evict lower tips until it fits, or refuse."""
+    def _check_queue(self, transaction: Transaction, balance: int) -> None:
+        """What the sender has here already leaves room for one more."""
+        queue = self._by_sender.get(transaction.sender, {})
+        before = queue.get(transaction.nonce)
+        others = [one for one in queue.values() if one is not before]
+        if before is not None:
+            self._check_replacement(before, transaction)
+        elif len(queue) >= MAX_PER_SENDER:
+            self._refuse(f"{MAX_PER_SENDER} of this account wait already")
+        if sum(len(one.data) for one in others) + len(transaction.data) > MAX_SENDER_BYTES:
+            self._refuse(f"{MAX_SENDER_BYTES:,} bytes of this account wait already")
+        fees = sum(one.gas_used * one.max_fee for one in (transaction, *others))
+        if fees > balance:
+            self._refuse("the balance does not cover the fee, with the fees of what waits already")
+
+    def _check_replacement(self, before: Transaction, transaction: Transaction) -> None:
+        for word, old, new in (
+            ("tip", before.tip, transaction.tip),
+            ("fee", before.max_fee, transaction.max_fee),
+        ):
+            least = raised(old)
+            if new < least:
+                self._refuse(f"one with that nonce waits already; a {word} of {least} replaces it")
+
+    def _make_room(self, transaction: Transaction, base_fee: int) -> None:
+        """Evict what is cheaper until it fits, or refuse."""
         protocol = _is_protocol(transaction)
+        offers = transaction.tip_at(base_fee), protocol
         size = len(transaction.data)
         while True:
             count_room = self._max_count
@@ -208,23 +262,40 @@ class Mempool:
                 held = max(self._ordinary_bytes, held - self._max_bytes // RESERVED_PART)
             if count < count_room and held + size <= bytes_room:
                 return
-            victim = self._cheapest()
-            if victim is None or (victim.tip, _is_protocol(victim)) >= (transaction.tip, protocol):
+            cheapest = self._cheapest(base_fee)
+            if cheapest is None or cheapest.sender == transaction.sender:
+                self._refuse("too many transactions wait")
+            if (cheapest.tip_at(base_fee), _is_protocol(cheapest)) >= offers:
                 self._refuse("too many transactions wait; a higher tip would be taken")
-            self._remove(victim)
+            queue = self._by_sender[cheapest.sender]
+            self._remove(queue[max(queue)])  # what comes after the cheapest cannot go before it
 
-    def _cheapest(self) -> Transaction | None:
-        """Of the last ones of their senders the lowest tip, ordinary before protocol."""
-        last = [queue[max(queue)] for queue in self._by_sender.values()]
-        return min(last, key=lambda one: (_is_protocol(one), one.tip), default=None)
+    def _cheapest(self, base_fee: int) -> Transaction | None:
+        """The lowest tip at a base fee, ordinary before protocol."""
+        if base_fee != self._prices_at or len(self._prices) > 2 * len(self._by_id) + 64:
+            self._prices_at = base_fee
+            self._prices = [(self._price(one), key) for key, one in self._by_id.items()]
+            heapq.heapify(self._prices)
+        while self._prices:
+            found = self._by_id.get(self._prices[0][1])
+            if found is not None:
+                return found
+            heapq.heappop(self._prices)
+        return None
 
-    def _insert(self, transaction: Transaction) -> None:
+    def _price(self, transaction: Transaction) -> _Price:
+        return (_is_protocol(transaction), transaction.tip_at(self._prices_at))
+
+    def _insert(self, transaction: Transaction, height: int) -> None:
         self._by_id[transaction.id] = transaction
+        self._arrived[transaction.id] = height
+        heapq.heappush(self._prices, (self._price(transaction), transaction.id))
         self._by_sender.setdefault(transaction.sender, {})[transaction.nonce] = transaction
         self._count(transaction, 1)
 
     def _remove(self, transaction: Transaction) -> None:
         del self._by_id[transaction.id]
+        del self._arrived[transaction.id]
         queue = self._by_sender[transaction.sender]
         del queue[transaction.nonce]
         if not queue:

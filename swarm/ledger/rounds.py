@@ -335,6 +335,7 @@ def _after_score_reveal(
         return
     members = draft.epoch_set(current.score_epoch)
     if _weight(members, current.score_reveals) < members.quorum:
+        scoring.note_silence(draft, current)
         _redraw(draft, task, current, height, beacon)
         return
     scored = scoring.judge(task, current, members)

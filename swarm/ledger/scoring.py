@@ -89,6 +89,13 @@ def note_conduct(draft: Draft, current: RoundState, spread: int) -> dict[bytes, 
     return frozen
 
 
+def note_silence(draft: Draft, current: RoundState) -> None:
+    """Note who committed scores and did not open them in a round that too few opened."""
+    for key in current.score_commits:
+        if key not in current.score_reveals:
+            draft.put_conduct(key, conduct_after(draft.conduct(key), draft.params, far=True))
+
+
 def conduct_after(before: Conduct, params: Params, *, far: bool) -> Conduct:
     """A scorer's record after one more round."""
     if before.frozen:

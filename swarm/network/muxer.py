@@ -41,6 +41,8 @@ RECEIVE_WINDOW = 4 * 2**20
 """Bytes that a peer may be ahead of the reader of a stream."""
 MAX_UNREAD = 32 * 2**20
 """Bytes unread on all streams of a connection; the stream that goes over it is reset."""
+JOIN_BYTES = 4096
+"""Shorter pieces that wait for a reader are joined, so that frames of one byte cost no more memory than their bytes."""
 MAX_INBOUND_STREAMS = 256
 MAX_OUTBOUND_STREAMS = 256
 """Open streams that this side began; the next is refused with an error."""
@@ -227,7 +229,10 @@ class MuxedStream:
         if self._granted < 0:
             message = f"{-self._granted:,} bytes beyond the window of a stream"
             raise RemoteProtocolError(message)
-        self._chunks.append(data)
+        if len(data) < JOIN_BYTES and self._chunks and len(self._chunks[-1]) < JOIN_BYTES:
+            self._chunks[-1] += data
+        else:
+            self._chunks.append(data)
         self._unread += len(data)
         self.session.unread += len(data)
         self._readable.set()

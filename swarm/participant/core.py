@@ -125,7 +125,8 @@ def _as_validator(round_: RoundState, me: bytes, memory: RoundMemory) -> Send | 
     scores = memory.scores
     if phase is Phase.SCORE_COMMIT and me not in round_.score_commits:
         if scores is None:
-            return Score()
+            # The batches are drawn with the block after: before it, anyone could know them.
+            return Score() if round_.score_beacon else None
         return CommitScores(scores.base_loss, scores.values, scores.salt)
     if (
         phase is Phase.SCORE_REVEAL

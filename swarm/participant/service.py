@@ -33,6 +33,7 @@ from swarm.ledger.transactions import (
 )
 from swarm.participant import core
 from swarm.participant.memory import SALT_BYTES, MemoryFile, Merged, RoundMemory, Scores
+from swarm.store.retention import Checkpoint, Data, Update
 from swarm.training.errors import WorkerError
 from swarm.training.spec import max_update_bytes, parse_spec
 from swarm.training.supervisor import MergeJob, ScoreJob, TrainJob
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from swarm.ledger.transactions import Payload
     from swarm.participant.announcements import Announcements
     from swarm.shelf import Lease, Shelf
+    from swarm.store.retention import Reason
     from swarm.training.supervisor import Worker
     from swarm.wallet import Wallet
 
@@ -57,8 +59,6 @@ _EXPECTED = (WorkerError, StorageError, ExchangeError, SwarmError, LedgerError, 
 """What can go wrong with a step; the round goes on without it."""
 RESEND_BLOCKS = 6
 """A transaction that the chain does not show after so many blocks is sent again."""
-UPDATE_LABEL = "/update"
-"""Of the pins of this node's own updates; no file that a person publishes has that name."""
 _KINDS = ("round", "part", "update.safetensors", "optimiser", "merged")
 """What the folder holds of a task."""
 MAX_FAILURES = 3
@@ -303,6 +303,8 @@ class Participant:
     ) -> RoundMemory:
         task = round_.task
         self.activity[task] = "fetching the checkpoint and the data"
+        await self._hold(round_.base, Checkpoint(state.name, round_.version))
+        await self._hold(state.dataset, Data(task))
         base, dataset = await lease.take(round_.base), await lease.take(state.dataset)
         out = self._path(task, "update.safetensors")
 
@@ -326,7 +328,7 @@ class Participant:
             ),
             progress,
         )
-        root = await self._keep(out, UPDATE_LABEL)
+        root = await self._keep(out, Update(task, round_.number))
         _log.info(
             "round.trained",
             round=round_.number,
@@ -357,6 +359,9 @@ class Participant:
     ) -> RoundMemory:
         self.activity[round_.task] = f"scoring {len(round_.submissions)} submissions"
         pairs = [(one.worker, one.root) for one in round_.submissions]
+        await self._hold(round_.base, Checkpoint(state.name, round_.version))
+        for root in (state.dataset, state.pool):
+            await self._hold(root, Data(round_.task))
         result = await self._worker.score(
             ScoreJob(
                 spec=state.spec,
@@ -405,7 +410,7 @@ class Participant:
                 out=out,
             )
         )
-        root = await self._keep(out, "checkpoint")
+        root = await self._keep(out, Checkpoint(state.name, round_.version + 1))
         self._provide(root)
         return replace(memory, merged=Merged(root, result.loss))
 
@@ -444,11 +449,20 @@ class Participant:
         keys = [worker, *(one.public_key for one in view.validators(view.epoch).validators)]
         return [signing.peer_id(key) for key in dict.fromkeys(keys) if key != self._me.account]
 
-    async def _keep(self, path: Path, label: str) -> Cid:
-        """Store and pin what this node made."""
-        added = await trio.to_thread.run_sync(add_path, path, self._store)
-        await trio.to_thread.run_sync(self._store.pin, added.root, label)
-        return added.root
+    async def _keep(self, path: Path, why: Reason) -> Cid:
+        """Store and hold what this node made."""
+
+        def keep() -> Cid:
+            with self._store.lease("round"):
+                root = add_path(path, self._store).root
+                self._store.hold(root, why.label)
+            return root
+
+        return await trio.to_thread.run_sync(keep)
+
+    async def _hold(self, root: Cid, why: Reason) -> None:
+        """Keep what a task works on, before it is fetched, until `store.retention` says otherwise."""
+        await trio.to_thread.run_sync(self._store.hold, root, why.label)
 
 
 def _phase(round_: RoundState) -> tuple[int, int]:

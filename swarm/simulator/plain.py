@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from protocols.consensus.messages import Certificate
     from protocols.signing import Signer
 
+KEPT_BLOCKS = 16
+"""Below the tip: consensus may still ask for a block beside the one that has just become final."""
 CHAIN = hashlib.sha256(b"swarm/simulation").digest()
 
 
@@ -94,7 +96,7 @@ class PlainLedger:
             raise SimulationError(message)
         self._tip = block
         self._executed = {
-            one.id: one for one in self._executed.values() if one.height > block.height
+            one.id: one for one in self._executed.values() if one.height > block.height - KEPT_BLOCKS
         }
 
     def restart(self) -> None:

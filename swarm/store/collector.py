@@ -7,7 +7,7 @@ stops, and loses nothing when it is stopped: the next one begins anew.
 
 from __future__ import annotations
 
-import time
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
+from storage import cid as cids
 from storage.collection import DEAD_SHARE, Collected, Collector, Step
 from storage.errors import CollectionRunningError, StorageError
 from swarm.datasets import Progress as Counter
@@ -23,9 +24,10 @@ from swarm.store import retention
 from swarm.store.retention import Retention
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from storage.blockstore import SegmentBlockstore
+    from storage.cid import Cid
     from storage.quota import Usage
     from swarm.control.api import Progress
     from swarm.ledger.state import LedgerView
@@ -126,6 +128,9 @@ class _Steps(Counter):
 class StoreCollector:
     """Collects in the store of one node, one collection at a time.
 
+    Attributes:
+        problems: What keeps it from collecting, in sentences.
+
     Args:
         store: Where.
         view: The newest finalized state, which says what need not be kept any more.
@@ -144,6 +149,7 @@ class StoreCollector:
         self._view = view
         self._keep = keep or Retention()
         self._settings = settings or CollectorSettings()
+        self.problems: list[str] = []
         self._past = Past(0.0)
         self._turn = trio.Lock()
         self._thread = trio.CapacityLimiter(1)
@@ -197,10 +203,8 @@ class StoreCollector:
         if not self._turn.locked():
             with trio.move_on_after(MEASURE_SECONDS):
                 async with self._turn:
-                    try:
+                    with suppress(CollectionRunningError):
                         await self._run(NOTHING, 0.0, None)
-                    except CollectionRunningError:
-                        pass
         return (await trio.to_thread.run_sync(self._store.usage)).reclaimable
 
     async def _collect_gently(self, dead_share: float) -> None:
@@ -227,6 +231,7 @@ class StoreCollector:
         except BaseException:
             self._past.has_released = True
             raise
+        self.problems = [_unreadable(collected.unreadable)] if collected.unreadable else []
         self._past.collected = trio.current_time()
         self._past.dead_share = dead_share
         return collected
@@ -238,7 +243,7 @@ class StoreCollector:
         def pause() -> None:
             trio.from_thread.check_cancelled()
             if rest:
-                time.sleep(rest)
+                trio.from_thread.run(trio.sleep, rest)
 
         def tell(done: int, total: int) -> None:
             if progress is not None:
@@ -254,3 +259,10 @@ class StoreCollector:
         for root, label in ended:
             self._store.release(root, label)
         return len(ended)
+
+
+def _unreadable(nodes: Sequence[Cid]) -> str:
+    return (
+        f"{len(nodes):,} manifests that are kept cannot be read, {cids.text(nodes[0])} first; what they name is not known,"
+        " so nothing gives its room back: `swarm verify --repair` fetches them again"
+    )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
@@ -12,14 +12,17 @@ from storage import cid as cids
 from storage import dag
 from storage.errors import ChunkNotFoundError, CorruptChunkError, ManifestError, QuotaError
 from storage.pins import MAX_LABEL_CHARACTERS
+from swarm.config import format_size
+from swarm.control.faults import translate
 from swarm.datasets import Progress as Counter
 from swarm.datasets import is_reserved, told
 from swarm.errors import NotFoundError, RefusedError, UsageError
-from swarm.store import repair, retention
-from swarm.store.repair import Lost, Read, Repair
+from swarm.store import repair
+from swarm.store.repair import Repair
+from swarm.store.verification import Verification
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from protocols.exchange.service import ExchangeService
     from protocols.transport import Transport
@@ -27,24 +30,27 @@ if TYPE_CHECKING:
     from storage.cid import Cid
     from swarm.control.api import Json, Progress
     from swarm.store.collector import StoreCollector
+    from swarm.store.repair import Read, Tell
+
+T = TypeVar("T")
 
 ASKED_DEAD_SHARE = 0.1
 """How much of a segment must be dead for a collection that a person asks for."""
 THOROUGH_DEAD_SHARE = 1e-9
 """Any dead byte."""
-MAX_PATHS = 1_000
-"""Of bad paths that are told one by one."""
 
 
-@dataclass(slots=True)
-class _Bad:
-    """What is bad at one path of one root."""
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """How a root is kept.
 
-    root: Cid
+    Attributes:
+        label: Why.
+        is_whole: Whether everything below is to be here.
+    """
+
     label: str
-    path: str
-    lost: list[Lost] = field(default_factory=list)
-    why: str = ""
+    is_whole: bool
 
 
 class StoreOperations:
@@ -189,11 +195,9 @@ class StoreOperations:
     async def advice(self, error: QuotaError) -> RefusedError:
         """A refusal for want of room, as a person is told it: with what a collection would give back."""
         size = await self._collector.reclaimable()
-        if not size:
-            hint = "lend more with `swarm join --storage SIZE`, or unpin something: `swarm ls`"
-        else:
-            hint = f"`swarm gc` gives up to {size:,} bytes back"
-        return RefusedError(str(error), hint)
+        told = translate(error)
+        hint = f"`swarm gc` gives up to {format_size(size)} back" if size else told.hint
+        return RefusedError(told.message, hint)
 
     async def verify(self, root: Cid | None, progress: Progress, *, is_repair: bool) -> Json:
         """Read everything again, say what is bad, and fetch it if asked.
@@ -204,71 +208,87 @@ class StoreOperations:
             is_repair: Fetch what is bad from peers.
 
         Returns:
-            `chunks`, `bytes` (read), `roots` (looked at), `bad`: `root`, `label`, `path`, `chunks`, `file` (of the user's,
-            in which they were; None where they were stored), `repaired`, `why` (it could not be) each, up to 1,000;
-            `more` (bad paths beyond those), `bad_chunks`, `remaining` (of them), `unwanted` (bad, and kept by nothing).
+            `chunks`, `bytes` (read), `roots` (looked at), `bad`: `root`, `label`, `path`, `chunks` (bad ones), `remaining`
+            (of these), `file` (the user's, in which they were; None where they were stored), `why` (they could not be
+            fetched; None where nobody tried) each, up to 1,000; `more` (bad paths beyond those), `remaining` (bad chunks
+            in all), and `unwanted` (bad chunks that nothing keeps).
+
+        Raises:
+            NotFoundError: This node holds nothing of the root.
+            QuotaError: What is fetched does not fit.
         """
-        counter = Counter()
-        found: dict[tuple[Cid, str], _Bad] = {}
-        if root is None:
-            work = partial(repair.read_everything, self._store, _cancellable(counter))
-            read = await told(counter, partial(progress, "verify"), work, self._limiter)
-            roots = await self._thread(self._roots)
-        else:
-            read = Read()
-            label = (await self._thread(self._store.pins)).get(root, "")
-            roots = {root: (label, True)}
-        for at, (one, (label, is_whole)) in enumerate(roots.items()):
-            progress("look", at, len(roots))
-            look = partial(
-                self._look, one, is_whole=is_whole, read=read if root is not None else None
-            )
-            for lost in await self._thread(look):
-                bad = found.setdefault((one, lost.path), _Bad(one, label, lost.path))
-                bad.lost.append(lost)
-        if is_repair:
-            await self._mend(found.values(), roots, progress)
-        return _report(read, len(roots), list(found.values()), self._store)
-
-    async def _mend(
-        self,
-        found: Iterable[_Bad],
-        roots: dict[Cid, tuple[str, bool]],
-        progress: Progress,
-    ) -> None:
-        by_root: dict[Cid, list[_Bad]] = {}
-        for bad in found:
-            by_root.setdefault(bad.root, []).append(bad)
         mending = Repair(self._exchange, self._store, self._transport, self._limiter)
-        for root, all_bad in by_root.items():
-            lost = [one for bad in all_bad for one in bad.lost]
-            failed = await mending.mend(
-                root, lost, partial(progress, "repair"), is_whole=roots[root][1]
+        verification = Verification()
+        kept = await self._thread(self._kept)
+        if root is None:
+            read = await self._read(repair.read_everything, progress)
+        elif root in kept or await self._thread(partial(self._store.has, root)):
+            kept = {root: kept.get(root, Kept("", is_whole=True))}
+            below = partial(repair.read_below, root, is_whole=kept[root].is_whole)
+            read = await self._read(below, progress)
+        else:
+            message = f"{cids.text(root)} is not held here"
+            raise NotFoundError(
+                message, "`swarm ls` lists what is; `swarm pin` fetches and keeps it"
             )
-            for bad in all_bad:
-                bad.why = next((failed[one.cid] for one in bad.lost if one.cid in failed), "")
+        verification.files |= read.files
+        for at, (one, how) in enumerate(kept.items()):
+            progress("look", at, len(kept))
+            lost = await mending.look(one, is_whole=how.is_whole)
+            verification.found(one, lost)
+            if is_repair and lost:
+                tell = partial(progress, "repair")
+                why = await mending.mend(one, lost, tell, is_whole=how.is_whole)
+                verification.repaired(one, await mending.look(one, is_whole=how.is_whole), why)
+        damaged = await self._thread(self._store.damaged)
+        return {
+            "chunks": read.chunks,
+            "bytes": read.size,
+            "roots": len(kept),
+            **verification.report(kept),
+            "unwanted": 0 if root is not None else len(damaged - verification.wanted),
+        }
 
-    def _roots(self) -> dict[Cid, tuple[str, bool]]:
-        """What is kept, each with its label and whether everything below is to be here."""
-        roots = {root: (label, False) for root, label in self._store.holds()}
-        return roots | {root: (label, True) for root, label in self._store.pins().items()}
+    async def _read(
+        self, read: Callable[[SegmentBlockstore, Tell], Read], progress: Progress
+    ) -> Read:
+        """Read in a thread, which ends where its task is cancelled."""
+        counter = Counter()
 
-    def _look(self, root: Cid, *, is_whole: bool, read: Read | None) -> list[Lost]:
-        lost = []
-        for one in repair.lost_below(root, self._store, is_whole=is_whole, read=read):
+        def count(done: int, total: int) -> None:
             trio.from_thread.check_cancelled()
-            lost.append(one)
-        return lost
+            counter(done, total)
 
-    async def _thread[T](self, work: Callable[[], T]) -> T:
+        work = partial(read, self._store, count)
+        return await told(counter, partial(progress, "verify"), work, self._limiter)
+
+    def _kept(self) -> dict[Cid, Kept]:
+        kept = {root: Kept(label, is_whole=False) for root, label in self._store.holds()}
+        pins = self._store.pins().items()
+        return kept | {root: Kept(label, is_whole=True) for root, label in pins}
+
+    async def _thread(self, work: Callable[[], T]) -> T:
         return await trio.to_thread.run_sync(work, limiter=self._limiter)
 
 
-def _cancellable(counter: Counter) -> Callable[[int, int], None]:
-    """Counts in a thread, which ends where its task is cancelled."""
+def _check_label(label: str) -> None:
+    if is_reserved(label):
+        message = f"--label: {label[:80]!r} is how branches of datasets are pinned"
+        raise UsageError(message, "choose another one")
+    if len(label) > MAX_LABEL_CHARACTERS:
+        message = f"--label: {len(label):,} characters where {MAX_LABEL_CHARACTERS:,} are allowed"
+        raise UsageError(message)
 
-    def count(done: int, total: int) -> None:
-        trio.from_thread.check_cancelled()
-        counter(done, total)
 
-    return count
+def _size(root: Cid, store: SegmentBlockstore) -> int | None:
+    """Bytes below a root, as its author says; of a commit those of its own tree; None where nobody says."""
+    try:
+        block = store.get(root)
+        if cids.codec(root) != cids.DAG_CBOR:
+            return dag.tree_size(root, block)
+        trees = [link.cid for link in dag.links(root, block) if cids.codec(link.cid) == cids.DAG_PB]
+        sizes = [_size(tree, store) for tree in trees]
+    except (ChunkNotFoundError, CorruptChunkError, ManifestError):
+        return None
+    known = [size for size in sizes if size is not None]
+    return sum(known) if trees and len(known) == len(sizes) else None

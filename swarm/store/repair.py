@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 import trio
@@ -47,8 +46,8 @@ MAX_ROUNDS = 1_024
 SLOT_CHARACTERS = 2
 """Before each name in a shard of a large folder."""
 
-Files: TypeAlias = dict["Cid", str]
-"""In which of the user's own files a chunk was, that is not there any more."""
+Tell: TypeAlias = "Callable[[int, int], None]"
+"""Told of each chunk: (bytes read, bytes in total); it may end the reading by raising."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +74,14 @@ class Read:
         size: Their bytes.
         bad: How many were not what their names say.
         files: Where those were that lay in the user's own files.
+        tell: Told of each chunk: bytes read so far; it may end the reading by raising.
     """
 
+    tell: Callable[[int], None] = lambda _size: None
     chunks: int = 0
     size: int = 0
     bad: int = 0
-    files: Files = field(default_factory=dict)
+    files: dict[Cid, str] = field(default_factory=dict)
 
     def take(self, store: SegmentBlockstore, cid: Cid) -> None:
         """Read one chunk; one that is bad is no longer held then."""
@@ -93,6 +94,7 @@ class Read:
             pass
         else:
             self.size += len(data)
+            self.tell(self.size)
             if cids.matches(cid, data):
                 return
             place = store.index.find(cid)
@@ -101,32 +103,43 @@ class Read:
         self.bad += 1
 
 
-def read_everything(store: SegmentBlockstore, tell: Callable[[int, int], None]) -> Read:
-    """Read every chunk that the store holds, those in the user's files first.
-
-    Args:
-        store: What to read.
-        tell: Told of each chunk: (bytes read, bytes in total).
-    """
-    read = Read()
+def read_everything(store: SegmentBlockstore, tell: Tell) -> Read:
+    """Read every chunk that the store holds again, those in the user's files first."""
     total = store.index.totals()[1] + store.references.size
+    read = Read(lambda size: tell(size, max(size, total)))
     for page in store.references.rows():
         for _, cid, _ in page:
             if store.index.find(cid) is None:  # a copy is read below
                 read.take(store, cid)
-                tell(read.size, max(read.size, total))
     for checked in store.check():
         if checked.at < 0:
             break  # references, which were read
         read.chunks += 1
         read.size += checked.length
         read.bad += not checked.is_good
-        tell(read.size, max(read.size, total))
+        read.tell(read.size)
+    return read
+
+
+def read_below(root: Cid, store: SegmentBlockstore, tell: Tell, *, is_whole: bool) -> Read:
+    """Read every chunk again that the store holds below a root."""
+    try:
+        total = dag.tree_size(root, store.get(root)) or 0
+    except (ChunkNotFoundError, CorruptChunkError, ManifestError):
+        total = 0
+    read = Read(lambda size: tell(size, max(size, total)))
+    for _ in lost_below(root, store, is_whole=is_whole, read=read):
+        pass
     return read
 
 
 def lost_below(
-    root: Cid, store: SegmentBlockstore, *, is_whole: bool, read: Read | None = None
+    root: Cid,
+    store: SegmentBlockstore,
+    *,
+    is_whole: bool,
+    read: Read | None = None,
+    pause: Callable[[], None] = lambda: None,
 ) -> Iterator[Lost]:
     """Each chunk that is lost below a root, once, as far as the nodes that are held tell.
 
@@ -134,12 +147,14 @@ def lost_below(
         root: Where to begin.
         store: What is held.
         is_whole: Whether everything below is to be here, and not only what was once.
-        read: Read each leaf again, and note there what comes of it.
+        read: Read each chunk again, and note there what comes of it.
+        pause: Called before each chunk; it may end the walk by raising.
     """
     damaged = store.damaged
     seen = {root}
     stack = [(root, "", is_whole)]
     while stack:
+        pause()
         cid, path, is_due = stack.pop()
         if cids.codec(cid) == cids.RAW:
             if read is not None and store.has(cid):
@@ -237,16 +252,26 @@ class Repair:
         def tell(more: int) -> None:
             progress(came + more, came + len(wanted))
 
-        with await trio.to_thread.run_sync(self._store.lease, "repair", root, limiter=self._limiter):
+        with await trio.to_thread.run_sync(
+            self._store.lease, "repair", root, limiter=self._limiter
+        ):
             for _ in range(MAX_ROUNDS):
                 wanted = [one.cid for one in lost if one.is_understood and one.cid not in failed]
                 if not wanted:
                     break
                 failed |= await self._bring(wanted, providers, tell)
                 came += sum(cid not in failed for cid in wanted)
-                look = partial(_all_lost, root, self._store, is_whole=is_whole)
-                lost = await trio.to_thread.run_sync(look, limiter=self._limiter)
+                lost = await self.look(root, is_whole=is_whole)
         return failed
+
+    async def look(self, root: Cid, *, is_whole: bool) -> list[Lost]:
+        """What is lost below a root, as `lost_below` finds it."""
+
+        def all_lost() -> list[Lost]:
+            pause = trio.from_thread.check_cancelled
+            return list(lost_below(root, self._store, is_whole=is_whole, pause=pause))
+
+        return await trio.to_thread.run_sync(all_lost, limiter=self._limiter)
 
     async def _bring(
         self, wanted: Collection[Cid], providers: Sequence[PeerId], tell: Callable[[int], None]
@@ -287,7 +312,3 @@ class Repair:
         if refused:
             raise refused[0]
         return failed
-
-
-def _all_lost(root: Cid, store: SegmentBlockstore, *, is_whole: bool) -> list[Lost]:
-    return list(lost_below(root, store, is_whole=is_whole))

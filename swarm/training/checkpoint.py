@@ -1,7 +1,9 @@
 """A checkpoint folder: `model.safetensors`, `config.json`, `README.md`; of a gan `evaluator.safetensors`.
 
-Of a GPT over the tokens of a published tokenizer there is `tokenizer.json` too, with the bytes that were
-published: `config.json` names their CID.
+Of a language model it is a folder that `transformers` loads: `config.json` and the tensors are that library's, and
+`tokenizer.json` and `tokenizer_config.json` stand beside them. Over the tokens of a published tokenizer,
+`tokenizer.json` has the bytes that were published, and `config.json` names their CID.
+What we ask of a folder stands in `config.json` under `swarm`; all else there is a function of it and is held against it.
 
 Everything in the folder is a function of the task, the base and the merged updates, so that its CID is the
 same on every machine: no time, no machine, no measured loss.
@@ -20,16 +22,15 @@ import numpy as np
 from storage import cid as cids
 from storage.errors import CidError
 from storage.unixfs import hash_path
-from swarm.training import tensors
+from swarm.training import hf, tensors
 from swarm.training.errors import CheckpointError, SpecError, TensorFileError
+from swarm.training.sizes import GanModel, LmModel
 from swarm.training.spec import (
     BYTES,
     MAX_PARAMETERS,
     MAX_TOKENIZER_BYTES,
     NONE,
-    GanModel,
     Kind,
-    LmModel,
     TaskSpec,
     check_model,
     format_amount,
@@ -41,12 +42,15 @@ if TYPE_CHECKING:
 
     from swarm.training.tensors import Array
 
-FORMAT: Final = "swarm-checkpoint-1"
+FORMAT: Final = "swarm-checkpoint-2"
 MODEL: Final = "model.safetensors"
 CONFIG: Final = "config.json"
 CARD: Final = "README.md"
 EVALUATOR: Final = "evaluator.safetensors"
 TOKENIZER: Final = "tokenizer.json"
+TOKENIZER_CONFIG: Final = "tokenizer_config.json"
+OURS: Final = "swarm"
+"""Our part of `config.json`."""
 MAX_CONFIG_BYTES: Final = 16 * 2**10
 MAX_MODEL_BYTES: Final = 4 * MAX_PARAMETERS + tensors.MAX_HEADER_BYTES + 8
 
@@ -139,7 +143,12 @@ def load_config(folder: Path) -> Config:
     except (ValueError, RecursionError) as error:
         message = f"{CONFIG} is not JSON: {error}"
         raise CheckpointError(message) from error
-    return _config(value)
+    ours = value.get(OURS) if isinstance(value, dict) else None
+    config = _config(ours)
+    if value != _as_json(config):
+        message = f"{CONFIG} says something else than its part {OURS!r}"
+        raise CheckpointError(message)
+    return config
 
 
 def _config(value: Any) -> Config:  # noqa: ANN401 - JSON gives anything
@@ -179,7 +188,11 @@ def _is_tokenizer(value: Any) -> bool:  # noqa: ANN401 - JSON gives anything
 
 def write_config(folder: Path, config: Config) -> None:
     """Write `config.json` in its one spelling."""
-    value = {
+    (folder / CONFIG).write_bytes(hf.text(_as_json(config)))
+
+
+def _as_json(config: Config) -> dict[str, Any]:
+    ours = {
         "format": FORMAT,
         "kind": config.kind,
         "model": asdict(config.model),
@@ -187,8 +200,8 @@ def write_config(folder: Path, config: Config) -> None:
         "tokenizer": config.tokenizer,
         "version": config.version,
     }
-    text = json.dumps(value, sort_keys=True, indent=2, ensure_ascii=True) + "\n"
-    (folder / CONFIG).write_bytes(text.encode())
+    theirs = hf.config(config.model) if isinstance(config.model, LmModel) else {}
+    return {**theirs, OURS: ours}
 
 
 def write(
@@ -208,16 +221,17 @@ def write(
         values: float32 tensors by name.
         card: The README's text.
         evaluator: The file to carry along (gan), or None.
-        tokenizer: The content of the file to carry along, or None.
+        tokenizer: The content of the file to carry along, or None where bytes are the tokens.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors.write(folder / MODEL, values, {"format": FORMAT})
+    tensors.write(folder / MODEL, values, hf.TENSOR_METADATA)
     write_config(folder, config)
     (folder / CARD).write_bytes(card.encode())
     if evaluator is not None and evaluator != folder / EVALUATOR:
         shutil.copyfile(evaluator, folder / EVALUATOR)
-    if tokenizer is not None:
-        (folder / TOKENIZER).write_bytes(tokenizer)
+    if isinstance(config.model, LmModel):
+        (folder / TOKENIZER).write_bytes(tokenizer or hf.byte_tokenizer())
+        (folder / TOKENIZER_CONFIG).write_bytes(hf.text(hf.tokenizer_config(config.model)))
 
 
 def card(
@@ -243,18 +257,18 @@ def card(
     lines = [
         "---",
         f"license: {json.dumps(spec.data.license)}",
-        "library_name: swarm",
+        f"library_name: {'transformers' if lm else 'swarm'}",
         f"pipeline_tag: {'text-generation' if lm else 'unconditional-image-generation'}",
         "datasets:",
         f"- {json.dumps(spec.data.dataset)}",
         *([f"base_model: {base}"] if base else []),
         "tags:",
         "- swarm",
-        f"- {'gpt' if lm else 'dcgan'}",
+        f"- {spec.lm.shape if lm else 'dcgan'}",
         "---",
         f"# {spec.name}, version {version}",
         "",
-        f"{'A GPT' if lm else 'A pair of DCGAN networks'} with {parameters:,} parameters, trained by a swarm of peers.",
+        f"{_KINDS[spec.lm.shape if lm else 'gan']} with {parameters:,} parameters, trained by a swarm of peers.",
         "",
         f"- Dataset: `{spec.data.dataset}`",
         f"- Held-out pool: `{spec.data.pool}`",
@@ -267,7 +281,22 @@ def card(
         lines.append(f"- Version before: `{base}`")
         lines.append(f"- Made in round {round_} from the work of {len(peers)} peers:")
         lines += [f"  - `{peer}`" for peer in peers]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + (_LOADED if lm else "")
+
+
+_KINDS: Final = {
+    "gpt": "A GPT",
+    "llama": "A Llama",
+    "gan": "A pair of DCGAN networks",
+}
+_LOADED: Final = """
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("this folder")
+tokenizer = AutoTokenizer.from_pretrained("this folder")
+```
+"""
 
 
 def _tokenizer_line(spec: TaskSpec) -> str:

@@ -5,26 +5,22 @@ A folder's files are taken in order of their paths; hidden files and README.md (
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import os
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from swarm.training import images
 from swarm.training.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from swarm.training.tensors import Array
 
 MAX_FILES: Final = 10**6
-MAX_IMAGE_BYTES: Final = 2**30
-"""Images are held in memory; more than this many bytes of pixels are refused."""
-MAX_SIDE: Final = 64
 _README: Final = "README.md"
 
 
@@ -36,16 +32,26 @@ class TextData:
         context: Tokens that a model reads; each sample has one more, the last one to be predicted.
         encode: Gives the token ids of files; None: their bytes are the tokens, and only those of the samples
             asked for are read.
+        texts: Gives files of text in place of those that hold it; see `text`.
+
+    Raises:
+        DataError: Fewer tokens than one sample has.
     """
 
     def __init__(
-        self, folder: Path, context: int, encode: Callable[[Sequence[Path]], Array] | None = None
+        self,
+        folder: Path,
+        context: int,
+        encode: Callable[[Sequence[Path]], Array] | None = None,
+        texts: Callable[[Sequence[Path]], Sequence[Path]] = lambda paths: paths,
     ) -> None:
-        paths = _files(folder)
+        paths = texts(files(folder))
+        self.paths = paths
+        """The files of text, in order."""
         self._tokens = _Bytes(paths) if encode is None else encode(paths)
         self._context = context
         count = len(self._tokens)
-        self.total = (count - 1) // context
+        self.total = max(0, count - 1) // context
         """How many samples there are."""
         if self.total < 1:
             kind = "bytes" if encode is None else "tokens"
@@ -92,21 +98,43 @@ class _Bytes:
 
 
 class ImageData:
-    """Small images from a folder of IDX files (also gzipped), `.npy` arrays or PNG files.
-
-    Images whose side divides the size asked for are enlarged by repeating pixels, other smaller ones stand
-    in the middle of black.
+    """Small images from a folder, all in memory; see `images` for the kinds of files.
 
     Args:
         folder: The dataset.
         size: Pixels a side that the model needs.
         channels: 1 or 3.
+        resize: How images of another size are made to fit.
+        alive: Called every so often, so that the job can be given up.
+
+    Raises:
+        DataError: No image, too many, or a file that is malformed or does not fit; it is named.
     """
 
-    def __init__(self, folder: Path, size: int, channels: int) -> None:
-        parts = [_fit(part, size, channels) for part in _images(folder)]
-        if not parts:
-            message = f"{folder.name} holds no images (IDX, .npy of uint8, or PNG)"
+    def __init__(
+        self,
+        folder: Path,
+        size: int,
+        channels: int,
+        resize: str = "pad",
+        alive: Callable[[], None] = lambda: None,
+    ) -> None:
+        frame = images.Frame(size, channels, resize)
+        parts, total = [], 0
+        for path in files(folder):
+            for part in images.images_of(path, frame):
+                total += part.nbytes
+                if total > images.MAX_IMAGE_BYTES:
+                    message = (
+                        f"{folder.name} holds more than {images.MAX_IMAGE_BYTES:,} bytes of pixels"
+                    )
+                    raise DataError(message)
+                parts.append(part)
+                alive()
+        if not total:
+            message = (
+                f"{folder.name} holds no images (IDX, .npy of uint8, PNG, JPEG, or .tar of these)"
+            )
             raise DataError(message)
         self.pixels = np.concatenate(parts)
         """Shape (N, channels, size, size), uint8."""
@@ -127,7 +155,12 @@ def digest(ids: Sequence[int], samples: Array) -> bytes:
     return state.digest()
 
 
-def _files(folder: Path) -> list[Path]:
+def files(folder: Path) -> list[Path]:
+    """The files of a dataset in order of their paths; hidden ones, links and the card are left out.
+
+    Raises:
+        DataError: There are none, or too many.
+    """
     if folder.is_file():
         return [folder]
     found = []
@@ -142,89 +175,3 @@ def _files(folder: Path) -> list[Path]:
         message = f"{folder.name} holds no files"
         raise DataError(message)
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix().encode())
-
-
-def _images(folder: Path) -> Iterable[Array]:
-    total = 0
-    for path in _files(folder):
-        name = path.name.lower()
-        if "idx3" in name or "idx4" in name:
-            images = _idx(path)
-        elif name.endswith(".npy"):
-            images = _npy(path)
-        elif name.endswith(".png"):
-            images = _png(path)
-        else:
-            continue  # labels, and files about the data
-        total += images.nbytes
-        if total > MAX_IMAGE_BYTES:
-            message = f"{folder.name} holds more than {MAX_IMAGE_BYTES:,} bytes of pixels"
-            raise DataError(message)
-        yield images
-
-
-def _idx(path: Path) -> Array:
-    """An IDX file of unsigned bytes: (N, H, W) or (N, H, W, C). Source: LeCun, "The MNIST database"."""
-    try:
-        with path.open("rb") as raw, gzip.open(raw) if path.suffix == ".gz" else raw as file:
-            data = file.read(MAX_IMAGE_BYTES + 64)
-    except (OSError, EOFError, zlib.error) as error:
-        message = f"{path.name} cannot be read: {error}"
-        raise DataError(message) from error
-    if len(data) < 16 or data[:3] != b"\x00\x00\x08" or data[3] not in (3, 4):
-        message = f"{path.name} is no IDX file of images"
-        raise DataError(message)
-    dimensions = data[3]
-    shape = tuple(
-        int.from_bytes(data[at : at + 4], "big") for at in range(4, 4 + 4 * dimensions, 4)
-    )
-    start = 4 + 4 * dimensions
-    expected = 1
-    for size in shape:
-        expected *= size
-    if len(data) - start != expected:
-        message = f"{path.name} says {expected:,} pixels and holds {len(data) - start:,}"
-        raise DataError(message)
-    images = np.frombuffer(data, np.uint8, offset=start).reshape(shape)
-    return images[:, None] if dimensions == 3 else images.transpose(0, 3, 1, 2)
-
-
-def _npy(path: Path) -> Array:
-    try:
-        images: Array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        message = f"{path.name} cannot be read: {error}"
-        raise DataError(message) from error
-    if images.dtype != np.uint8 or images.ndim not in (3, 4):
-        message = f"{path.name} is no array of uint8 with 3 or 4 dimensions"
-        raise DataError(message)
-    return images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
-
-
-def _png(path: Path) -> Array:
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path, formats=["PNG"]) as image:
-            if max(image.size) > MAX_SIDE:
-                message = f"{path.name} is larger than {MAX_SIDE} pixels a side"
-                raise DataError(message)
-            pixels = np.asarray(image.convert("L" if image.mode in ("1", "L", "I;16") else "RGB"))
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
-        message = f"{path.name} cannot be read: {error}"
-        raise DataError(message) from error
-    return pixels[None, None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)[None]
-
-
-def _fit(images: Array, size: int, channels: int) -> Array:
-    count, found, height, width = images.shape
-    if found != channels or not 0 < height <= size or not 0 < width <= size:
-        message = f"images of {found} x {height} x {width} do not fit a model of {channels} x {size} x {size}"
-        raise DataError(message)
-    if height == width and size % height == 0:
-        times = size // height
-        return np.ascontiguousarray(images).repeat(times, axis=2).repeat(times, axis=3)
-    fitted = np.zeros((count, channels, size, size), np.uint8)
-    top, left = (size - height) // 2, (size - width) // 2
-    fitted[:, :, top : top + height, left : left + width] = images
-    return fitted

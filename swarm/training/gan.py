@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from swarm.training.checkpoint import Checkpoint
-    from swarm.training.spec import GanModel, TaskSpec
+    from swarm.training.sizes import GanModel
+    from swarm.training.spec import TaskSpec
     from swarm.training.tensors import Array
 
 FEATURES: Final = 32
@@ -77,7 +78,7 @@ def train(
     place: Place,
     base: Checkpoint,
     evaluator: Path,
-    dataset: Path,
+    images: data.ImageData,
     out: Path,
     device: torch.device,
     report: Callable[[int, int, float], None],
@@ -89,14 +90,13 @@ def train(
         place: Task, round, peer, beacon and roots.
         base: The agreed checkpoint.
         evaluator: The checkpoint's evaluator file.
-        dataset: Folder of the training images.
+        images: To train on.
         out: The update file to write.
         device: Where to compute.
         report: Called after each step with (step, steps, the discriminator's loss).
     """
     started = time.monotonic()
     sizes, settings = spec.gan, spec.train
-    images = data.ImageData(dataset, sizes.size, sizes.channels)
     ids = assignment.sample_ids(
         place.task,
         place.dataset_root,

@@ -11,20 +11,25 @@ import numpy as np
 import torch
 
 from swarm.training import (
+    admission,
     assignment,
     checkpoint,
     codec,
     data,
+    difference,
     gan,
     local,
     merge,
     models,
     sample,
     score,
+    sizes,
+    text,
     tokens,
 )
 from swarm.training.errors import REFUSED, CheckpointError, SpecError, TrainingError, UpdateError
-from swarm.training.spec import BYTES, GanModel, LmModel, TaskSpec, parse_spec
+from swarm.training.sizes import GanModel, LmModel
+from swarm.training.spec import BYTES, TaskSpec, parse_spec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +49,7 @@ class Bench:
     report: Callable[[int, int, float], None]
     alive: Callable[[], None] = lambda: None  # called where a job has nothing to report for a while
     cache: tokens.Cache = field(default_factory=tokens.Cache)  # kept from job to job
+    texts: text.Texts = field(default_factory=text.Texts)
 
 
 def run(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
@@ -59,6 +65,7 @@ def run(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
     Raises:
         TrainingError: The job's task, data, checkpoint or update is not as it must be.
     """
+    bench.texts.trim()
     return _JOBS[job["job"]](job, bench)
 
 
@@ -73,22 +80,58 @@ def _describe(_job: dict[str, Any], bench: Bench) -> dict[str, Any]:
     }
 
 
+def _check(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
+    """All that can be known of a task before it is paid for."""
+    spec = parse_spec(job["spec"])
+    doubts = admission.check_sizes(spec)
+    ratio = None
+    if spec.kind == "gan":
+        with admission.named("data.dataset"):
+            shown = _images(spec, job["dataset"], bench)
+        with admission.named("data.pool"):
+            pictures = _images(spec, job["pool"], bench)
+        totals = shown.total, pictures.total
+        doubts += admission.image_overlap(shown.pixels, pictures.pixels)
+    else:
+        content = _published(spec, job)
+        with admission.named("data.dataset"):
+            seen = _text(spec, content, job["dataset"], bench)
+        with admission.named("data.pool"):
+            held = _text(spec, content, job["pool"], bench)
+        totals, ratio = (seen.total, held.total), seen.bytes_per_token
+        doubts += admission.text_overlap(seen.paths, held.paths, bench.alive)
+    doubts += admission.check_counts(spec, *totals)
+    return {
+        "samples": totals[0],
+        "pool_samples": totals[1],
+        "parameters": sizes.parameters(spec.model),
+        "memory_bytes": admission.training_bytes(spec),
+        "bytes_per_token": ratio,
+        "doubts": doubts,
+    }
+
+
+def _published(spec: TaskSpec, job: dict[str, Any]) -> bytes | None:
+    """The content of a task's tokenizer; None where bytes are the tokens."""
+    if spec.data.tokenizer == BYTES:
+        return None
+    return checkpoint.read_tokenizer(Path(job["tokenizer"]), spec.data.tokenizer)
+
+
 def _initial(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
     spec, out = parse_spec(job["spec"]), Path(job["out"])
     content, result = None, {}
     if spec.kind == "lm":  # data that cannot be trained on is refused before anybody pays for it
-        if spec.data.tokenizer != BYTES:
-            content = checkpoint.read_tokenizer(Path(job["tokenizer"]), spec.data.tokenizer)
-        text = _text(spec, content, job["dataset"], bench)
-        result = {"bytes_per_token": text.bytes_per_token}
+        content = _published(spec, job)
+        seen = _text(spec, content, job["dataset"], bench)
+        result = {"bytes_per_token": seen.bytes_per_token}
     values = models.initial(models.build(spec.model), spec.train.seed)
     out.mkdir(parents=True, exist_ok=True)
     evaluator = None
     if spec.kind == "gan":
-        sizes = spec.gan
-        images = data.ImageData(Path(job["dataset"]), sizes.size, sizes.channels)
+        images = _images(spec, job["dataset"], bench)
         evaluator = out / checkpoint.EVALUATOR
-        trained = gan.Evaluator.train(sizes, spec.train.seed, images, bench.device, bench.report)
+        trained = gan.Evaluator.train(spec.gan, spec.train.seed, images, bench.device, bench.report)
         trained.save(evaluator)
     _write(spec, 0, values, out, evaluator, content, base=None, round_=None, peers=[])
     return result
@@ -101,6 +144,8 @@ def _vocabulary(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
 
 def _train(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
     spec = parse_spec(job["spec"])
+    if bench.device.type == "cpu":
+        admission.check_round(spec)
     base = _base(spec, job)
     place = local.Place(
         task=job["task"],
@@ -112,12 +157,13 @@ def _train(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
     )
     out = Path(job["out"])
     if spec.kind == "gan":
-        evaluator, dataset = Path(job["base"]) / checkpoint.EVALUATOR, Path(job["dataset"])
-        outcome = gan.train(spec, place, base, evaluator, dataset, out, bench.device, bench.report)
+        evaluator = Path(job["base"]) / checkpoint.EVALUATOR
+        images = _images(spec, job["dataset"], bench)
+        outcome = gan.train(spec, place, base, evaluator, images, out, bench.device, bench.report)
     else:
-        text = _text(spec, base.tokenizer, job["dataset"], bench)
+        seen = _text(spec, base.tokenizer, job["dataset"], bench)
         outcome = local.train(
-            spec, place, base, text, Path(job["state"]), out, bench.device, bench.report
+            spec, place, base, seen, Path(job["state"]), out, bench.device, bench.report
         )
     return asdict(outcome)
 
@@ -241,16 +287,16 @@ def _evaluate(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
 
 def _sample(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
     base = checkpoint.load(Path(job["checkpoint"]))
-    sizes = base.config.model
-    if isinstance(sizes, GanModel):
+    model = base.config.model
+    if isinstance(model, GanModel):
         if job["out"] is None:
             message = "a sample of images needs a file to write"
             raise TrainingError(message)
         sample.grid(base, Path(job["out"]), bench.device, seed=job["seed"])
         return {"out": job["out"]}
-    text = sample.text(
+    found = sample.text(
         base,
-        _tokenizer(base.tokenizer, sizes, bench),
+        _tokenizer(base.tokenizer, model, bench),
         job["prompt"][-sample.MAX_PROMPT :],
         bench.device,
         bench.report,
@@ -258,7 +304,12 @@ def _sample(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
         temperature=job["temperature"],
         seed=job["seed"],
     )
-    return {"text": text}
+    return {"text": found}
+
+
+def _diff(job: dict[str, Any], _bench: Bench) -> dict[str, Any]:
+    old, new = (checkpoint.load(Path(job[name])) for name in ("old", "new"))
+    return difference.difference(old.tensors, new.tensors)
 
 
 def _judge(
@@ -266,8 +317,12 @@ def _judge(
 ) -> tuple[gan.Evaluator, gan.Moments]:
     sizes = spec.gan
     judge = gan.Evaluator.load(Path(folder) / checkpoint.EVALUATOR, sizes, bench.device)
-    images = data.ImageData(Path(pool), sizes.size, sizes.channels)
-    return judge, judge.moments(images.pixels)
+    return judge, judge.moments(_images(spec, pool, bench).pixels)
+
+
+def _images(spec: TaskSpec, folder: str, bench: Bench) -> data.ImageData:
+    sizes = spec.gan
+    return data.ImageData(Path(folder), sizes.size, sizes.channels, spec.data.resize, bench.alive)
 
 
 def _text(spec: TaskSpec, content: bytes | None, folder: str, bench: Bench) -> data.TextData:
@@ -276,7 +331,8 @@ def _text(spec: TaskSpec, content: bytes | None, folder: str, bench: Bench) -> d
     encode = None
     if tokenizer is not None:
         encode = partial(bench.cache.ids, tokenizer, alive=bench.alive)
-    return data.TextData(Path(folder), spec.lm.context, encode)
+    plain = partial(bench.texts.plain, column=spec.data.column, alive=bench.alive)
+    return data.TextData(Path(folder), spec.lm.context, encode, plain)
 
 
 def _tokenizer(content: bytes | None, sizes: LmModel, bench: Bench) -> tokens.Tokenizer | None:
@@ -339,10 +395,12 @@ def _write(
 _JOBS: dict[str, Callable[[dict[str, Any], Bench], dict[str, Any]]] = {
     "describe": _describe,
     "vocabulary": _vocabulary,
+    "check": _check,
     "initial": _initial,
     "train": _train,
     "score": _score,
     "merge": _merge,
     "evaluate": _evaluate,
     "sample": _sample,
+    "diff": _diff,
 }

@@ -24,6 +24,7 @@ import torch
 from torch.nn import functional
 
 from swarm.training import assignment, codec, data, models, tensors
+from swarm.training.decoders import is_block_matrix
 from swarm.training.errors import TensorFileError
 from swarm.training.optimizers import AdamW, Muon
 
@@ -97,13 +98,12 @@ class Optimizers:
     def __init__(self, model: nn.Module, settings: Train) -> None:
         named = dict(model.named_parameters())
         muon = settings.optimizer == "muon"
-        matrices = {
-            k: v for k, v in named.items() if muon and k.startswith("blocks.") and v.ndim == 2
-        }
+        matrices = {k: v for k, v in named.items() if muon and is_block_matrix(k, v)}
         rest = {k: v for k, v in named.items() if k not in matrices}
         self._settings = settings
         self._parameters = list(named.values())
-        self._muon = Muon(matrices, weight_decay=settings.weight_decay)
+        transposed = bool(getattr(model, "transposed", False))
+        self._muon = Muon(matrices, weight_decay=settings.weight_decay, transposed=transposed)
         self._adamw = AdamW(rest, weight_decay=settings.weight_decay)
 
     def step(self, share: float) -> None:

@@ -1,6 +1,6 @@
 """The registry of architectures: a task names one and its sizes, never code.
 
-`GPT` follows nanoGPT (Karpathy, 2022): tied embeddings, learned positions, pre-norm blocks, no biases.
+Language models are in `decoders`.
 `Generator` and `Discriminator` follow DCGAN (Radford et al., 2015), with group norms in place of batch norms so
 that an image does not depend on the others in its batch.
 """
@@ -16,67 +16,14 @@ from torch.nn import functional
 
 from swarm.training import philox
 from swarm.training.assignment import torch_seed
+from swarm.training.decoders import RESIDUAL, Decoder, decoder
 from swarm.training.errors import CheckpointError
-from swarm.training.spec import GanModel, LmModel
+from swarm.training.sizes import GanModel, LmModel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from swarm.training.tensors import Array
-
-
-class Attention(nn.Module):
-    """Causal self-attention with q, k and v in one matrix."""
-
-    def __init__(self, sizes: LmModel) -> None:
-        super().__init__()
-        self.heads = sizes.heads
-        self.qkv = nn.Linear(sizes.width, 3 * sizes.width, bias=False)
-        self.out = nn.Linear(sizes.width, sizes.width, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        batch, time, width = x.shape
-        parts = self.qkv(x).view(batch, time, 3, self.heads, width // self.heads)
-        q, k, v = parts.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, T, D)
-        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-        result: Tensor = self.out(mixed.transpose(1, 2).reshape(batch, time, width))
-        return result
-
-
-class Block(nn.Module):
-    """Attention, then a perceptron four times as wide."""
-
-    def __init__(self, sizes: LmModel) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(sizes.width, bias=False)
-        self.attention = Attention(sizes)
-        self.norm2 = nn.LayerNorm(sizes.width, bias=False)
-        self.up = nn.Linear(sizes.width, 4 * sizes.width, bias=False)
-        self.down = nn.Linear(4 * sizes.width, sizes.width, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attention(self.norm1(x))
-        result: Tensor = x + self.down(functional.gelu(self.up(self.norm2(x))))
-        return result
-
-
-class GPT(nn.Module):
-    """A decoder over tokens."""
-
-    def __init__(self, sizes: LmModel) -> None:
-        super().__init__()
-        self.context = sizes.context
-        self.tokens = nn.Embedding(sizes.vocabulary, sizes.width)
-        self.positions = nn.Embedding(sizes.context, sizes.width)
-        self.blocks = nn.ModuleList(Block(sizes) for _ in range(sizes.layers))
-        self.norm = nn.LayerNorm(sizes.width, bias=False)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(B, T) token ids to (B, T, vocabulary) logits."""
-        x = self.tokens(tokens) + self.positions.weight[: tokens.shape[1]]  # (B, T, W)
-        for block in self.blocks:
-            x = block(x)
-        return functional.linear(self.norm(x), self.tokens.weight)
 
 
 class Generator(nn.Module):
@@ -166,7 +113,7 @@ class Autoencoder(nn.Module):
 def build(sizes: LmModel | GanModel) -> nn.Module:
     """The model of those sizes without storage; `fill` gives it its weights."""
     with torch.device("meta"):
-        return GPT(sizes) if isinstance(sizes, LmModel) else Pair(sizes)
+        return decoder(sizes) if isinstance(sizes, LmModel) else Pair(sizes)
 
 
 def fill(module: nn.Module, values: Mapping[str, Array], device: torch.device) -> nn.Module:
@@ -202,10 +149,9 @@ def initial(module: nn.Module, seed: int) -> dict[str, Array]:
         seed: The task's.
 
     Returns:
-        Norms are one, biases zero; embeddings and a GPT's matrices have deviation 0.02 (those that write
+        Norms are one, biases zero; embeddings and a decoder's matrices have deviation 0.02 (those that write
         into the residual stream less, by the root of twice the layers); the rest 1 / sqrt(fan in).
     """
-    layers = len(module.blocks) if isinstance(module, GPT) else 0
     result: dict[str, Array] = {}
     for name, item in module.state_dict().items():
         shape = tuple(item.shape)
@@ -214,9 +160,9 @@ def initial(module: nn.Module, seed: int) -> dict[str, Array]:
             result[name] = fresh(shape, np.float32)
             continue
         deviation = 0.02
-        if isinstance(module, GPT):
-            if name.endswith(("attention.out.weight", "down.weight")):
-                deviation /= (2 * layers) ** 0.5
+        if isinstance(module, Decoder):
+            if name.endswith(RESIDUAL):
+                deviation /= (2 * module.layers) ** 0.5
         else:
             # A transposed convolution (fan in, fan out, 4, 4) of stride 2 sums a quarter of its 16 taps.
             transposed = "ups." in name or "decoder.3" in name or "decoder.5" in name

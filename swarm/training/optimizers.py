@@ -81,17 +81,24 @@ class Muon:
     """Momentum, made orthogonal by five steps of Newton-Schulz; matrices of one shape go together.
 
     Args:
-        parameters: Matrices by name; those whose name ends in `qkv.weight` count as three.
+        parameters: Matrices by name; those whose name ends in `c_attn.weight` count as three.
         momentum: Decay of the momentum, applied as Nesterov's.
         weight_decay: Decoupled.
+        transposed: The matrices are (in, out), as GPT-2 has them.
     """
 
     def __init__(
-        self, parameters: Mapping[str, Tensor], *, momentum: float = 0.95, weight_decay: float = 0.0
+        self,
+        parameters: Mapping[str, Tensor],
+        *,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+        transposed: bool = False,
     ) -> None:
         self._parameters = dict(parameters)
         self._momentum = momentum
         self._decay = weight_decay
+        self._transposed = transposed
         self._buffers = {name: torch.zeros_like(item) for name, item in self._parameters.items()}
 
     @torch.no_grad()
@@ -105,7 +112,9 @@ class Muon:
             ahead = item.grad.lerp(buffer, self._momentum)
             if self._decay:
                 item.mul_(1 - rate * self._decay)
-            parts = 3 if name.endswith("qkv.weight") else 1
+            parts = 3 if name.endswith("c_attn.weight") else 1
+            if self._transposed:
+                item, ahead = item.T, ahead.T
             for weight, move in zip(item.chunk(parts), ahead.chunk(parts), strict=True):
                 families.setdefault((weight.shape[0], weight.shape[1]), []).append((weight, move))
         for (rows, columns), family in families.items():

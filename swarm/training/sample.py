@@ -1,4 +1,4 @@
-"""Inference: text from a GPT, a grid of images from a generator."""
+"""Inference: text from a language model, a grid of images from a generator."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from swarm.training import gan, models, philox
+from swarm.training.sizes import LmModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,14 +55,15 @@ def text(
         Only what was generated.
     """
     model = models.fill(models.build(base.config.model), base.tensors, device)
-    assert isinstance(model, models.GPT)  # noqa: S101 - narrows the type; the caller checked the kind
+    sizes = base.config.model
+    assert isinstance(sizes, LmModel)  # noqa: S101 - narrows the type; the caller checked the kind
     tokens = _encode(prompt, tokenizer)
     length = min(length, MAX_LENGTH)
     draws = philox.unit(seed, length)
     start = len(tokens)
     with torch.inference_mode():
         for at in range(length):
-            window = torch.tensor([tokens[-model.context :]], device=device)
+            window = torch.tensor([tokens[-sizes.context :]], device=device)
             logits = model(window)[0, -1].double().cpu().numpy()
             tokens.append(_pick(logits, temperature, float(draws[at])))
             report(at + 1, length, 0.0)

@@ -13,7 +13,9 @@ import tomllib
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from swarm.training import sizes
 from swarm.training.errors import SpecError
+from swarm.training.sizes import BYTE_VALUES, GanModel, LmModel
 
 MAX_SPEC_BYTES = 16 * 2**10
 MAX_PARAMETERS = 2 * 10**9
@@ -26,7 +28,9 @@ MAX_TOKENIZER_BYTES = 16 * 2**20
 MAX_VOCABULARY = 2**17
 BYTES, NONE = "bytes", "none"
 """The tokenizers that are no published file: of kind lm, and of kind gan."""
-BYTE_VALUES = 256
+SHAPES = ("gpt", "llama")
+RESIZES = ("pad", "crop", "stretch")
+"""How an image of another size is made to fit; see `images`."""
 
 Kind: TypeAlias = Literal["lm", "gan"]
 
@@ -42,27 +46,8 @@ class Data:
     pool: str  # held-out data, likewise
     tokenizer: str = BYTES  # or a tokenizer.json: CID, or a local path until the task is posted
     license: str = "other"  # goes into the model card
-
-
-@dataclass(frozen=True, slots=True)
-class LmModel:
-    """Sizes of a GPT."""
-
-    layers: int = 4
-    heads: int = 4
-    width: int = 64
-    context: int = 64
-    vocabulary: int = BYTE_VALUES  # 0 until the task is posted: as many as the tokenizer has
-
-
-@dataclass(frozen=True, slots=True)
-class GanModel:
-    """Sizes of a DCGAN pair."""
-
-    size: int = 16  # pixels a side: 16 or 32
-    channels: int = 1
-    latent: int = 32
-    base: int = 16  # channels of the widest images; doubled each time the side is halved
+    column: str = "text"  # lm: of Parquet files, the column that is trained on
+    resize: str = "pad"  # gan: how images of another size are made to fit
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,12 +228,8 @@ def with_tokenizer(spec: TaskSpec, root: str, vocabulary: int) -> TaskSpec:
 
 
 def parameters(spec: TaskSpec) -> int:
-    """How many parameters a task's model has (of a pair: both); exact for lm, an upper bound for gan."""
-    return (
-        lm_parameters(spec.model)
-        if isinstance(spec.model, LmModel)
-        else _gan_parameters(spec.model)
-    )
+    """How many parameters a task's model has; see `sizes.parameters`."""
+    return sizes.parameters(spec.model)
 
 
 def check_model(kind: Kind, entries: Any, tokenizer: str) -> LmModel | GanModel:  # noqa: ANN401 - JSON or TOML gives anything
@@ -258,7 +239,7 @@ def check_model(kind: Kind, entries: Any, tokenizer: str) -> LmModel | GanModel:
         SpecError: It names the entry.
     """
     model = _lm({"model": entries}, tokenizer) if kind == "lm" else _gan({"model": entries})
-    count = lm_parameters(model) if isinstance(model, LmModel) else _gan_parameters(model)
+    count = sizes.parameters(model)
     if count > MAX_PARAMETERS:
         raise SpecError(
             field="model", why=f"has {count:,} parameters, at most {MAX_PARAMETERS:,} are allowed"
@@ -269,18 +250,6 @@ def check_model(kind: Kind, entries: Any, tokenizer: str) -> LmModel | GanModel:
 def max_update_bytes(spec: TaskSpec) -> int:
     """The largest update file that can be honest: every parameter in full and room for its header."""
     return UPDATE_HEADER_BYTES + BYTES_PER_PARAMETER * parameters(spec)
-
-
-def lm_parameters(model: LmModel) -> int:
-    """How many parameters a GPT has: embeddings (tied), positions, blocks and norms."""
-    block = 12 * model.width**2 + 2 * model.width
-    return (model.vocabulary + model.context) * model.width + model.layers * block + model.width
-
-
-def _gan_parameters(model: GanModel) -> int:
-    widest = model.base * model.size // 8
-    each = 16 * widest * (model.latent + 1) + 64 * widest * widest + 32 * widest * model.channels
-    return 2 * each
 
 
 def format_amount(units: int) -> str:
@@ -312,6 +281,8 @@ def _data(tables: dict[str, Any], kind: str) -> Data:
         if kind == "lm"
         else table.choice("tokenizer", (NONE,), NONE),
         license=table.text("license", maximum=64, default="other"),
+        column=table.text("column", maximum=256, default="text"),
+        resize=table.choice("resize", RESIZES, "pad"),
     )
     table.done()
     return data
@@ -320,17 +291,35 @@ def _data(tables: dict[str, Any], kind: str) -> Data:
 def _lm(tables: dict[str, Any], tokenizer: str) -> LmModel:
     low, high = (BYTE_VALUES, BYTE_VALUES) if tokenizer == BYTES else (0, MAX_VOCABULARY)
     table = _Table("model", tables.get("model", {}))
+    shape = table.choice("shape", SHAPES, SHAPES[0])
+    heads = table.integer("heads", 1, 256, 4)
+    width = table.integer("width", 8, 2**14, 64)
+    # Of Llama, three matrices of two thirds hold as much as two of one.
+    hidden = 4 * width if shape == "gpt" else -(-8 * width // 24) * 8
     model = LmModel(
         layers=table.integer("layers", 1, 200, 4),
-        heads=table.integer("heads", 1, 256, 4),
-        width=table.integer("width", 8, 2**14, 64),
+        heads=heads,
+        width=width,
         context=table.integer("context", 8, 2**15, 64),
         vocabulary=table.integer("vocabulary", low, high, low),
+        shape=shape,
+        kv_heads=table.integer("kv_heads", 1, 256, heads),
+        hidden=table.integer("hidden", 8, 2**16, hidden),
     )
     table.done()
+    _check_heads(model)
+    return model
+
+
+def _check_heads(model: LmModel) -> None:
     if model.width % model.heads:
         raise SpecError(field="model.width", why=f"is no multiple of model.heads ({model.heads})")
-    return model
+    if model.heads % model.kv_heads or (model.shape == "gpt" and model.kv_heads != model.heads):
+        raise SpecError(
+            field="model.kv_heads", why=f"divides model.heads ({model.heads}); of a gpt it is that"
+        )
+    if model.shape == "llama" and model.width // model.heads % 2:
+        raise SpecError(field="model.width", why="is no even multiple of model.heads")
 
 
 def _gan(tables: dict[str, Any]) -> GanModel:

@@ -35,6 +35,8 @@ CANCEL_SECONDS: Final = 2
 """How long a job that was given up may run on before the process is killed."""
 STOP_SECONDS: Final = 1
 """How long the process may take to end by itself when the node stops."""
+MAX_SPEEDS: Final = 64
+"""Tasks of which the speed is remembered."""
 STDERR_BYTES: Final = 4096
 """The last words of the process that an error quotes."""
 
@@ -59,6 +61,18 @@ class WorkerInfo:
     device: str
     torch: str
     threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What is known of a task before it is posted."""
+
+    samples: int  # of the dataset
+    pool_samples: int
+    parameters: int
+    memory_bytes: int  # about, of one peer's round
+    bytes_per_token: float | None  # of the dataset; None of a gan
+    doubts: list[str]  # sentences for whoever posts it
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +176,8 @@ class Worker:
         self._send, self._receive = trio.open_memory_channel[_Job](math.inf)
         self._child: _Child | None = None
         self._next = 0
+        self.speeds: dict[bytes, float] = {}
+        """Samples a second of the last round of each task."""
 
     @property
     def pid(self) -> int | None:
@@ -196,6 +212,22 @@ class Worker:
         found: int = (await self._call("vocabulary", {"tokenizer": str(tokenizer)}))["vocabulary"]
         return found
 
+    async def check(
+        self, spec: bytes, dataset: Path, pool: Path, tokenizer: Path | None = None
+    ) -> Checked:
+        """Look for what would keep a task from being trained.
+
+        Raises:
+            WorkerError: With cause `failed`, it names the field and the reason.
+        """
+        fields = {
+            "spec": spec,
+            "dataset": str(dataset),
+            "pool": str(pool),
+            "tokenizer": None if tokenizer is None else str(tokenizer),
+        }
+        return Checked(**await self._call("check", fields))
+
     async def initial(
         self, spec: bytes, dataset: Path, out: Path, tokenizer: Path | None = None
     ) -> float | None:
@@ -218,7 +250,15 @@ class Worker:
 
     async def train(self, job: TrainJob, on_progress: Progress | None = None) -> TrainResult:
         """Train one round and write the update file; `on_progress` gets (step, steps, loss)."""
-        return TrainResult(**await self._call("train", _fields(job), on_progress))
+        result = TrainResult(**await self._call("train", _fields(job), on_progress))
+        self.speeds[job.task] = result.samples / max(result.seconds, 1e-9)
+        while len(self.speeds) > MAX_SPEEDS:
+            del self.speeds[next(iter(self.speeds))]
+        return result
+
+    async def difference(self, old: Path, new: Path) -> dict[str, Any]:
+        """What changed from one checkpoint to another; see `difference.difference`."""
+        return await self._call("diff", {"old": str(old), "new": str(new)})
 
     async def score(self, job: ScoreJob) -> ScoreResult:
         """Score the updates of a round."""

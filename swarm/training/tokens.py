@@ -12,18 +12,19 @@ import contextlib
 import hashlib
 import itertools
 import json
-import os
 from collections import OrderedDict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from swarm.training.errors import DataError, SpecError
+from swarm.training.memory import bounded_memory
 from swarm.training.spec import MAX_TOKENIZER_BYTES, MAX_VOCABULARY
+from swarm.training.text import identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     import tokenizers
 
@@ -44,8 +45,6 @@ CACHE_BYTES: Final = 2 * MAX_ID_BYTES
 KEPT_TOKENIZERS: Final = 4
 KEPT_BEGUN: Final = 2
 """Datasets of which a part is encoded."""
-GROWTH_BYTES: Final = 2**30
-"""Memory that the library may take beyond what the process has: a normalizer can write a page for each letter."""
 
 
 class Tokenizer:
@@ -149,7 +148,7 @@ class Cache:
             SpecError: As `Tokenizer.encode`.
             DataError: More than `MAX_ID_BYTES` of ids.
         """
-        key = _key(tokenizer, paths)
+        key = tokenizer.digest + identity(paths).encode()
         if key not in self._ids:
             self._ids[key] = self._encode(key, tokenizer, paths, alive)
         self._ids.move_to_end(key)
@@ -221,14 +220,6 @@ def _cut(block: bytes) -> int:
     return len(block)
 
 
-def _key(tokenizer: Tokenizer, paths: Sequence[Path]) -> bytes:
-    state = hashlib.sha256(tokenizer.digest)
-    for path in paths:
-        about = path.stat()
-        state.update(f"{path}\0{about.st_size}\0{about.st_mtime_ns}\0{about.st_ino}\0".encode())
-    return state.digest()
-
-
 def _checked(content: bytes) -> str:
     """The file as JSON with its tables within their bounds, written anew: what is checked is what is loaded."""
     if len(content) > MAX_TOKENIZER_BYTES:
@@ -260,33 +251,12 @@ def _checked(content: bytes) -> str:
 def _contained(what: str) -> Iterator[None]:
     """Make an error of the library one that names the tokenizer, and bound the memory that it takes."""
     try:
-        with _bounded_memory():
+        with bounded_memory():
             yield
     except (MemoryError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as error:  # a panic of the library is no Exception
         raise _refused(why=f"{what}: {str(error)[:300]}") from error
-
-
-@contextlib.contextmanager
-def _bounded_memory() -> Iterator[None]:
-    """Let the process grow by `GROWTH_BYTES` at most; past that the library aborts it, and not the machine."""
-    try:
-        import resource
-
-        pages = int(Path("/proc/self/statm").read_text().split()[5])
-    except (ImportError, OSError):  # not on Linux: the system's own limits must do
-        yield
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = pages * os.sysconf("SC_PAGE_SIZE") + GROWTH_BYTES
-    if soft != resource.RLIM_INFINITY:
-        limit = min(limit, soft)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 def _refused(why: str) -> SpecError:

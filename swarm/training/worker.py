@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-from swarm.training import messages, tokens
+from swarm.training import messages, text, tokens
 from swarm.training.errors import TrainingError
 
 
@@ -66,10 +66,10 @@ def main(arguments: list[str]) -> None:
     link = _Link(socket.socket(fileno=int(fd)))
     threading.Thread(target=link.read_all, daemon=True).start()
     chosen = _prepare(device, int(threads))
-    cache = tokens.Cache()
+    kept = tokens.Cache(), text.Texts()
     link.send({"ready": {"pid": os.getpid()}})
     while True:
-        _serve(link, link.jobs.get(), chosen, cache)
+        _serve(link, link.jobs.get(), chosen, *kept)
 
 
 def _prepare(device: str, threads: int) -> torch.device:
@@ -89,7 +89,13 @@ def _prepare(device: str, threads: int) -> torch.device:
     return torch.device("cpu")
 
 
-def _serve(link: _Link, job: dict[str, Any], device: torch.device, cache: tokens.Cache) -> None:
+def _serve(
+    link: _Link,
+    job: dict[str, Any],
+    device: torch.device,
+    cache: tokens.Cache,
+    texts: text.Texts,
+) -> None:
     import torch
 
     from swarm.training import jobs
@@ -106,7 +112,8 @@ def _serve(link: _Link, job: dict[str, Any], device: torch.device, cache: tokens
         say([])
 
     try:
-        answer: dict[str, Any] = {"result": jobs.run(job, jobs.Bench(device, report, alive, cache))}
+        bench = jobs.Bench(device, report, alive, cache, texts)
+        answer: dict[str, Any] = {"result": jobs.run(job, bench)}
     except _CancelledError:
         answer = {"error": "given up", "cause": "cancelled"}
     except (MemoryError, torch.OutOfMemoryError) as error:

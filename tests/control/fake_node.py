@@ -8,7 +8,7 @@ import trio
 import trio.lowlevel
 
 from storage.errors import QuotaError
-from swarm.errors import NotFoundError, UsageError
+from swarm.errors import NotFoundError, RefusedError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,7 +17,14 @@ CID = "bafkreiaxnnnb7qz2focittuqq3ya25q7rcv3bqynnczfzako47346wosmu"
 PEER = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN"
 
 
+class FakeHousekeeping:
+    async def advice(self, error):
+        return RefusedError(str(error), "`swarm gc` gives up to 3.0 MB back")
+
+
 class FakeNode:
+    housekeeping = FakeHousekeeping()
+
     def __init__(self, home: Path) -> None:
         self.home = home
         self.stopped = trio.Event()
@@ -98,7 +105,7 @@ class FakeNode:
         self.sent.append((to, amount, wait))
         return {"tx": "ef" * 32, "height": 43 if wait else None}
 
-    async def publish(self, path, name, progress, *, preserve_mode=False):
+    async def publish(self, path, name, progress, *, preserve_mode=False, in_place=False):
         if path.name == "too-large":
             raise QuotaError(needed=10**12, free=10**6)
         if path.name == "slow":

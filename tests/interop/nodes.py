@@ -105,7 +105,7 @@ class SwarmNode:
     def start(cls, home: Path) -> SwarmNode:
         home.mkdir(mode=0o700, parents=True)
         command = [sys.executable, "-m", "cli", "join", "--home", str(home)]
-        command += ["--listen", "127.0.0.1:0", "--storage", "4GB"]
+        command += ["--listen", "127.0.0.1:0", "--storage", "4GB", "--no-seal"]
         with (home / "log").open("wb") as log:
             node = cls(
                 subprocess.Popen(

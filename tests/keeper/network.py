@@ -19,13 +19,15 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
+    from swarm.control.api import NodeApi
+
 PARAMS = Params(
-    block_interval_ms=100,
+    block_interval_ms=50,
     delta_ms=500,
     epoch_length=200,
     min_bond=100 * UNIT,
-    blocks_per_day=864_000,
-    audit_blocks=40,
+    blocks_per_day=1_728_000,
+    audit_blocks=36,
     audit_answer_blocks=6,
     audit_report_blocks=14,
     audit_leaves=8,
@@ -47,26 +49,29 @@ class QuietNode(Node):
 
 
 class LoopbackNetwork:
-    """One validator that lends nothing, and keepers."""
+    """A validator that lends nothing, and keepers, which may validate too."""
 
-    def __init__(self, folder: Path, keepers: int, **params: Any) -> None:
+    def __init__(
+        self, folder: Path, keepers: int, *, all_validate: bool = False, **params: Any
+    ) -> None:
         self._folder = folder
         self._names = ["validator", *(f"keeper-{at}" for at in range(keepers))]
         self.signers = {name: Identity.load_or_create(folder / name).signer for name in self._names}
-        validator = self.signers["validator"]
+        self._validators = self._names if all_validate else ["validator"]
+        deciding = [self.signers[name] for name in self._validators]
         fields = {name: getattr(PARAMS, name) for name in Params.__dataclass_fields__}
         self.genesis = Genesis.create(
             "keeper-test",
             0,
             [
-                GenesisValidator(
-                    validator.public_key, VrfKey.of(validator.seed).public_key, 1_000 * UNIT
-                )
+                GenesisValidator(one.public_key, VrfKey.of(one.seed).public_key, 1_000 * UNIT)
+                for one in deciding
             ],
             allocations=[(one.public_key, 10_000 * UNIT) for one in self.signers.values()],
             params=Params(**{**fields, **params}),
         )
         self.nodes: dict[str, Node] = {}
+        self.apis: dict[str, NodeApi] = {}
         self._scopes: dict[str, trio.CancelScope] = {}
         self._ended: dict[str, trio.Event] = {}
 
@@ -75,15 +80,14 @@ class LoopbackNetwork:
     ) -> Node:
         """Build a node and run it until it is stopped."""
         known = tuple(self.nodes["validator"].network.addresses()) if self.nodes else ()
-        is_validator = name == "validator"
         chosen = Settings(
             home=self._folder / name,
             listen=("/ip4/127.0.0.1/tcp/0",),
             **{
                 "storage": LENT,
                 "train": False,
-                "validate": is_validator,
-                "keep": not is_validator,
+                "validate": name in self._validators,
+                "keep": name != "validator",
                 "seal_share": 1.0,
                 **settings,
             },
@@ -94,10 +98,14 @@ class LoopbackNetwork:
         ready, self._ended[name] = trio.Event(), trio.Event()
         scope = self._scopes[name] = trio.CancelScope()
 
+        def on_ready(api: NodeApi) -> None:
+            self.apis[name] = api
+            ready.set()
+
         async def run() -> None:
             try:
                 with scope:
-                    await node.run(lambda _api: ready.set())
+                    await node.run(on_ready)
             finally:
                 with trio.CancelScope(shield=True):
                     await trio.to_thread.run_sync(node.close)
@@ -132,10 +140,10 @@ class LoopbackNetwork:
 
 @asynccontextmanager
 async def network(
-    folder: Path, keepers: int, **params: Any
+    folder: Path, keepers: int, *, all_validate: bool = False, **params: Any
 ) -> AsyncIterator[tuple[LoopbackNetwork, trio.Nursery]]:
     """A network whose validator runs; everything is stopped with the block."""
-    made = LoopbackNetwork(folder, keepers, **params)
+    made = LoopbackNetwork(folder, keepers, all_validate=all_validate, **params)
     async with trio.open_nursery() as nursery:
         await made.start(nursery, "validator")
         yield made, nursery

@@ -28,8 +28,8 @@ def overwrite(node, size=None) -> None:
         left -= part
 
 
-async def test_lent_space_is_sealed_committed_proven_and_paid(tmp_path) -> None:
-    async with network(tmp_path, 2) as (net, nursery):
+async def test_lent_space_is_sealed_committed_proven_by_three_validators_and_paid(tmp_path) -> None:
+    async with network(tmp_path, 2, all_validate=True, auditors=9) as (net, nursery):
         for name in ("keeper-0", "keeper-1"):
             await net.start(nursery, name)
         view = net.nodes["validator"].ledger.view

@@ -1,15 +1,23 @@
 from __future__ import annotations
 
-import pytest
+import contextlib
+from dataclasses import astuple, replace
 
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from storage import canonical
 from swarm.ledger import mempool as rooms
-from swarm.ledger.errors import MempoolError
+from swarm.ledger.errors import MempoolError, TransactionError
 from swarm.ledger.mempool import Mempool
+from swarm.ledger.state import HEAD_KEY
 from swarm.ledger.transactions import CheckpointCommit, Transfer
 from tests.ledger.world import World, signer
 
 COMMIT = CheckpointCommit(b"t" * 32, 1, b"h" * 32)
 PAY = Transfer(b"b" * 32, 1)
+CROWDED = World(people=[f"person {at}" for at in range(6)])
 
 
 @pytest.fixture
@@ -53,17 +61,29 @@ def test_a_gap_in_the_nonces_waits_until_it_is_filled(world, pool):
     assert len(chosen(world, pool)) == 2
 
 
-def test_the_same_nonce_is_replaced_by_a_higher_tip_alone(world, pool):
+def test_the_same_nonce_is_replaced_by_an_eighth_more_of_tip_and_fee_alone(world, pool):
     alice = world.people["alice"]
-    send(world, pool, alice, nonce=0, tip=5)
-    with pytest.raises(MempoolError, match="tip is no lower"):
-        send(world, pool, alice, nonce=0, tip=5, max_fee=99)
-    with pytest.raises(MempoolError, match="waits already"):
-        send(world, pool, alice, nonce=0, tip=5)
-    kept = send(world, pool, alice, nonce=0, tip=6)
+    send(world, pool, alice, nonce=0, tip=16, max_fee=100)
+    for tip, fee, word in (
+        (16, 100, "waits already"),
+        (17, 200, "tip of 18"),
+        (30, 112, "fee of 113"),
+    ):
+        with pytest.raises(MempoolError, match=word):
+            send(world, pool, alice, nonce=0, tip=tip, max_fee=fee)
+    kept = send(world, pool, alice, nonce=0, tip=18, max_fee=113)
     assert len(pool) == 1
-    assert pool.known(kept).tip == 6
+    assert pool.known(kept).tip == 18
     assert pool.size == len(pool.known(kept).data)
+
+
+def test_what_costs_nothing_is_replaced_by_one_unit_of_each(world, pool):
+    alice = world.people["alice"]
+    send(world, pool, alice, nonce=0, tip=0, max_fee=0)
+    with pytest.raises(MempoolError, match="tip of 1"):
+        send(world, pool, alice, nonce=0, tip=0, max_fee=0, valid_until=9)
+    send(world, pool, alice, nonce=0, tip=1, max_fee=1)
+    assert [one.tip for one in pool.pending(alice.public_key)] == [1]
 
 
 @pytest.mark.parametrize(
@@ -165,3 +185,109 @@ def test_included_and_expired_transactions_are_forgotten(world, pool):
     pool.remove_included([], world.view)
     assert [one.nonce for one in pool.pending(bob.public_key)] == [1]
     assert chosen(world, pool) == []
+
+
+def test_the_fees_of_all_that_waits_have_to_be_covered_together(world, pool):
+    poor = signer("poor")
+    world.run(world.people["alice"], Transfer(poor.public_key, 45_000))
+    send(world, pool, poor, nonce=0, max_fee=1)
+    with pytest.raises(MempoolError, match="of what waits already"):
+        send(world, pool, poor, nonce=1, max_fee=1)
+    send(world, pool, poor, nonce=1, max_fee=0, tip=0)
+
+
+def test_one_account_cannot_fill_the_room_with_few_large_ones(world, pool, monkeypatch):
+    monkeypatch.setattr(rooms, "MAX_SENDER_BYTES", 1000)
+    alice = world.people["alice"]
+    size = len(world.tx(alice, PAY, nonce=0, max_fee=100, tip=1).data)
+    for nonce in range(1000 // size):
+        send(world, pool, alice, nonce=nonce)
+    with pytest.raises(MempoolError, match="bytes of this account"):
+        send(world, pool, alice, nonce=1000 // size)
+
+
+def test_what_no_block_took_in_time_is_dropped_however_long_it_is_valid(world, pool, monkeypatch):
+    monkeypatch.setattr(rooms, "MAX_WAIT_BLOCKS", 2)
+    alice = world.people["alice"]
+    world.block()
+    send(world, pool, alice, nonce=1, valid_until=10**9)
+    for left in (1, 1, 0):
+        world.block()
+        pool.remove_included([], world.view)
+        assert len(pool) == left
+
+
+def test_a_signature_is_looked_at_last_and_a_wrong_one_is_a_lie(world, pool, monkeypatch):
+    alice = world.people["alice"]
+    good = world.tx(alice, PAY, max_fee=1).data
+    forged = bytes([good[0] ^ 1]) + good[1:]
+    with pytest.raises(TransactionError, match="signature"):
+        pool.take(forged)
+    with pytest.raises(MempoolError, match="signature"):
+        pool.add(forged)
+    assert len(pool) == 0
+    late = world.tx(alice, PAY, nonce=70).data
+    monkeypatch.setattr("swarm.ledger.transactions.verify", None)  # nobody may ask
+    with pytest.raises(MempoolError, match="too far"):
+        pool.take(late)
+
+
+def test_the_last_of_the_cheapest_account_makes_way_and_never_ones_own_predecessor(world):
+    pool = Mempool(world.genesis.chain_id, lambda: world.view, max_count=8)
+    alice, bob, carol = (world.people[name] for name in ("alice", "bob", "carol"))
+    for tip in (2, 90, 90):
+        send(world, pool, alice, tip=tip)
+    for _ in range(3):
+        send(world, pool, bob, tip=5)
+    send(world, pool, carol, tip=6)
+    assert [one.nonce for one in pool.pending(alice.public_key)] == [0, 1]
+    for _ in range(2):
+        send(world, pool, carol, tip=6)
+    assert pool.pending(alice.public_key) == []
+    assert len(pool.pending(bob.public_key)) == 3
+    with pytest.raises(MempoolError):
+        send(world, pool, bob, tip=80)
+
+
+def test_what_the_base_fee_has_outgrown_is_the_cheapest_whatever_it_tips(world):
+    rising = World(base_fee_floor=1, people=("alice", "bob", "carol"))
+    pool = Mempool(rising.genesis.chain_id, lambda: rising.view, max_count=4)
+    alice, bob, carol = (rising.people[name] for name in ("alice", "bob", "carol"))
+    stuck = send(rising, pool, alice, max_fee=50, tip=50)
+    for _ in range(2):
+        send(rising, pool, bob, max_fee=10**4, tip=3)
+    head = astuple(replace(rising.view.head, base_fee=1000))
+    rising.memory.apply({HEAD_KEY: canonical.encode(list(head))})
+    send(rising, pool, carol, max_fee=10**4, tip=1)
+    assert pool.known(stuck) is None
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 5),
+            st.integers(0, 5),
+            st.integers(0, 9),
+            st.integers(0, 9),
+            st.booleans(),
+        ),
+        max_size=60,
+    )
+)
+def test_whatever_arrives_the_room_keeps_its_bounds_and_its_count(arriving):
+    pool = Mempool(CROWDED.genesis.chain_id, lambda: CROWDED.view, max_count=12, max_bytes=3000)
+    people = list(CROWDED.people.values())
+    for who, nonce, tip, more, protocol in arriving:
+        payload = COMMIT if protocol else PAY
+        with contextlib.suppress(MempoolError):
+            send(CROWDED, pool, people[who], payload, nonce=nonce, tip=tip, max_fee=tip + more)
+        held = [one for person in people for one in pool.pending(person.public_key)]
+        assert len(held) == len(pool) <= 12
+        assert sum(len(one.data) for one in held) == pool.size <= 3000
+        payments = [one for one in held if one.payload == PAY]
+        assert len(payments) <= 9
+        picked = chosen(CROWDED, pool)
+        for person in people:
+            nonces = [nonce for key, nonce in picked if key == person.public_key]
+            assert nonces == list(range(len(nonces)))

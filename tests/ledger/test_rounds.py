@@ -260,12 +260,17 @@ def test_only_registered_workers_commit_and_only_once(world):
     assert "round is 1" in world.run(world.w[1], CheckpointCommit(task, 2, b"h" * 32))
 
 
-def test_a_quorum_that_does_not_reveal_scores_fails_the_round_and_nobody_is_paid(world):
+def test_batches_are_drawn_again_so_often_and_then_the_round_ends_and_nobody_is_paid(world):
     task = to_scoring(world)
     held = [world.account(one).earned for one in world.validators[1:]]
-    world.ok(*[(one, ScoreCommit(task, 1, b"h" * 32)) for one in world.validators])
-    assert world.round(task).phase is Phase.SCORE_REVEAL
-    world.blocks(3)
+    beacons = set()
+    for redraws in range(3):
+        assert (world.round(task).redraws, world.round(task).attempt) == (redraws, redraws + 1)
+        world.ok(*[(one, ScoreCommit(task, 1, b"h" * 32)) for one in world.validators])
+        beacons.add(world.round(task).score_beacon)
+        assert world.round(task).phase is Phase.SCORE_REVEAL
+        world.blocks(3)
+    assert len(beacons) == 3
     (settled,) = world.view.history(task)
     assert (settled.outcome, settled.base_loss, settled.merged) == (Outcome.NO_SCORES, None, BASE)
     assert {one.reason for one in settled.submissions} == {"too few validators scored"}
@@ -274,12 +279,31 @@ def test_a_quorum_that_does_not_reveal_scores_fails_the_round_and_nobody_is_paid
     assert world.round(task).number == 2
 
 
-def test_under_a_quorum_of_score_commits_the_round_fails_at_their_deadline(world):
+def test_under_a_quorum_of_score_commits_their_deadline_draws_again_or_ends_the_round(world):
     task = to_scoring(world)
-    for one in world.validators[:2]:
-        world.ok((one, ScoreCommit(task, 1, b"h" * 32)))
-    world.block()
+    for redraws in (1, 2, 0):
+        for one in world.validators[:2]:
+            world.ok((one, ScoreCommit(task, 1, b"h" * 32)))
+        world.block()
+        assert world.round(task).redraws == redraws
     assert world.view.history(task)[0].outcome is Outcome.NO_SCORES
+    assert world.round(task).number == 2
+
+
+def test_a_round_is_scored_on_other_batches_after_those_that_too_few_scored(world):
+    task = to_scoring(world)
+    world.block()
+    before = world.round(task)
+    world.ok(*[(one, ScoreCommit(task, 1, b"h" * 32)) for one in world.validators])
+    world.blocks(3)
+    again = world.round(task)
+    assert (again.phase, again.score_commits, again.score_beacon) == (Phase.SCORE_COMMIT, {}, b"")
+    assert again.submissions == before.submissions
+    all_score(world, task, SCORES)
+    assert world.round(task).score_beacon not in (b"", before.score_beacon)
+    world.attest(task, dict.fromkeys(world.validators[:3], MERGED))
+    (settled,) = world.view.history(task)
+    assert (settled.outcome, settled.attempt) == (Outcome.MERGED, 2)
 
 
 def test_the_rest_scores_at_the_deadline_when_one_validator_of_four_is_away(world):

@@ -35,6 +35,7 @@ from swarm.ledger.transactions import (
     Stake,
     TaskPost,
     Transfer,
+    Unjail,
     Unstake,
     Withdraw,
 )
@@ -68,6 +69,7 @@ PAYLOADS = [
     AuditReport(7, ((b"a" * 32, 1), (b"b" * 32, 4)), ((b"a" * 32, TASK, 0), (b"a" * 32, TASK, 31))),
     KeepPost(((BASE, 1), (MERGED, 2**60)), 3, 24, 10**9, root("recipe")),
     KeepEnd(b"d" * 32),
+    Unjail(),
 ]
 
 
@@ -209,7 +211,7 @@ values = st.recursive(
 
 
 @settings(max_examples=80, deadline=None)
-@given(st.integers(1, 21), st.lists(values, max_size=10), st.integers(0, 9), values)
+@given(st.integers(1, 22), st.lists(values, max_size=10), st.integers(0, 9), values)
 def test_any_signed_body_is_a_transaction_or_a_transaction_error(kind, payload, at, odd):
     fields = [1, CHAIN, ALICE.public_key, 0, 9, 4, 1, 10**9, kind, payload]
     for body in (fields, [*fields[:at], odd, *fields[at + 1 :]]):

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nacl import bindings
 
 from swarm.ledger import beacon, validators, vrf
 from swarm.ledger.errors import VrfError
@@ -51,6 +54,20 @@ def test_the_vectors_of_the_rfc_hold(secret, public, alpha, proof, output):
     assert verified.hex() == output
 
 
+# H of the same examples: the point that try and increment finds.
+POINTS = [
+    "91bbed02a99461df1ad4c6564a5f5d829d0b90cfc7903e7a5797bd658abf3318",
+    "5b659fc3d4e9263fd9a4ed1d022d75eaacc20df5e09f9ea937502396598dc551",
+    "bf4339376f5542811de615e3313d2b36f6f53c0acfebb482159711201192576a",
+]
+
+
+@pytest.mark.parametrize(("vector", "point"), list(zip(VECTORS, POINTS, strict=True)))
+def test_the_points_of_the_rfc_are_found(vector, point):
+    _, public, alpha, _, _ = vector
+    assert vrf._to_curve(bytes.fromhex(public), bytes.fromhex(alpha)).hex() == point
+
+
 def test_a_changed_proof_input_or_key_is_refused():
     key, other = VrfKey.of(b"a" * 32), VrfKey.of(b"b" * 32)
     proof = key.prove(b"alpha")
@@ -87,6 +104,32 @@ def test_points_of_small_order_and_malformed_ones_are_refused(point):
         vrf.verify(point, b"alpha", proof)
     with pytest.raises(VrfError):
         vrf.verify(key.public_key, b"alpha", point + proof[32:])
+
+
+@pytest.mark.parametrize("torsion", [SMALL[0], SMALL[2], SMALL[3]], ids=[4, 2, 8])
+def test_a_point_of_prime_order_with_one_of_small_order_added_is_refused(torsion):
+    """RFC 9381 clears the cofactor and would take it; here an output has one key and one Gamma alone."""
+    key = VrfKey.of(b"a" * 32)
+    proof = key.prove(b"alpha")
+    mixed = bindings.crypto_core_ed25519_add(key.public_key, torsion)
+    assert not vrf.is_key(mixed)
+    with pytest.raises(VrfError):
+        vrf.verify(mixed, b"alpha", proof)
+    gamma = bindings.crypto_core_ed25519_add(proof[:32], torsion)
+    assert vrf.output(gamma + proof[32:]) == vrf.output(proof)
+    with pytest.raises(VrfError):
+        vrf.verify(key.public_key, b"alpha", gamma + proof[32:])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.binary(max_size=100), st.binary(max_size=40), st.binary(max_size=100))
+def test_whatever_is_no_proof_is_a_vrf_error(public, alpha, proof):
+    key = VrfKey.of(b"a" * 32)
+    honest = key.prove(alpha)
+    for one, two in ((public, honest), (key.public_key, proof), (key.public_key, honest + proof)):
+        if (one, two) != (key.public_key, honest):
+            with pytest.raises(VrfError):
+                vrf.verify(one, alpha, two)
 
 
 @pytest.mark.parametrize(

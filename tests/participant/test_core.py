@@ -62,7 +62,12 @@ BOTH_REVEALED = (Submission(OTHER, THEIRS), Submission(ME, UPDATE))
             replace(TRAINED, fetched=frozenset({UPDATE})),
             core.Prefetch((THEIRS,)),
         ),
-        (round_in(Phase.SCORE_COMMIT, submissions=BOTH_REVEALED), TRAINED, core.Score()),
+        (round_in(Phase.SCORE_COMMIT, submissions=BOTH_REVEALED), TRAINED, None),
+        (
+            round_in(Phase.SCORE_COMMIT, submissions=BOTH_REVEALED, score_beacon=b"d" * 32),
+            TRAINED,
+            core.Score(),
+        ),
         (round_in(Phase.SCORE_COMMIT), SCORED, core.CommitScores(5, (7,), SALT)),
         (round_in(Phase.SCORE_COMMIT, score_commits={ME: b"h"}), SCORED, None),
         (
@@ -96,7 +101,8 @@ def test_who_only_trains_never_scores_and_who_only_validates_never_trains() -> N
     assert core.decide(round_in(Phase.SCORE_COMMIT), worker, TRAINED) is None
     assert core.decide(round_in(Phase.ATTEST), worker, TRAINED) is None
     assert core.decide(round_in(Phase.TRAIN), validator, MEMORY) is None
-    assert core.decide(round_in(Phase.SCORE_COMMIT), validator, MEMORY) == core.Score()
+    drawn = round_in(Phase.SCORE_COMMIT, score_beacon=b"d" * 32)
+    assert core.decide(drawn, validator, MEMORY) == core.Score()
 
 
 def test_a_commitment_without_its_update_is_not_opened() -> None:

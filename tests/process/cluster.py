@@ -105,7 +105,8 @@ class Cluster:
         genesis.save(folder / "genesis.cbor")
         for home in homes:
             arguments = [
-                "--genesis",
+                "--no-seal",
+                "--network",
                 str(folder / "genesis.cbor"),
                 "--storage",
                 "200MB",

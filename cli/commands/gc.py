@@ -1,0 +1,44 @@
+"""`swarm gc`: give back the room of what nothing keeps any more."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from cli import connection, output
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@click.command("gc")
+@click.option(
+    "--thorough",
+    is_flag=True,
+    help="Also take what lies between chunks that are kept, which copies those.",
+)
+@connection.options
+def command(*, thorough: bool, home: Path, as_json: bool) -> None:
+    """Give back the room of what no pin and no task keeps any more.
+
+    The node does so by itself in time. Ctrl-C stops it, and what was given back until then stays so.
+
+    \b
+    swarm unpin bafybei… && swarm gc
+    """  # noqa: D301 - \b is click's
+    with connection.connect(home) as client, output.progress_bar() as progress:
+        done = client.collect(progress, thorough=thorough)
+    if as_json:
+        output.print_json(done)
+        return
+    from swarm.config import format_size
+
+    click.echo(f"{format_size(max(0, done['freed']))} freed, {done['dropped']:,} chunks dropped")
+    if done["disk_full"]:
+        output.say("it ended early: the disk has no room to copy what is kept")
+    if done["reclaimable"]:
+        size = format_size(done["reclaimable"])
+        output.say(f"{size} lie between chunks that are kept; `swarm gc --thorough` takes them too")
+    if done["damaged"]:
+        output.say(f"{len(done['damaged']):,} chunks are damaged: `swarm verify --repair`")

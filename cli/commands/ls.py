@@ -1,0 +1,75 @@
+"""`swarm ls [CID]`: what this node keeps, or what stands in a folder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli import connection, output
+from cli.roots import parse_place
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from swarm.client import Client
+
+
+@click.command("ls")
+@click.argument("cid", metavar="[CID[/PATH]]", required=False)
+@connection.options
+def command(*, cid: str | None, home: Path, as_json: bool) -> None:
+    """List what this node keeps, with sizes; or what stands in a folder of the swarm.
+
+    A pin is yours and stays until `swarm unpin`; a hold is the node's, for a task.
+
+    \b
+    swarm ls
+    swarm ls bafybei…/plays
+    """  # noqa: D301 - \b is click's
+    with connection.connect(home) as client:
+        if cid is None:
+            _kept(client.kept(), as_json=as_json)
+        else:
+            _entries(client, cid, as_json=as_json)
+
+
+def _kept(found: dict[str, Any], *, as_json: bool) -> None:
+    from swarm.config import format_size
+
+    if as_json:
+        output.print_json(found["kept"])
+        return
+    rows = [
+        (one["cid"], _size(one["size"]), one["kind"], output.printable(one["label"]))
+        for one in found["kept"]
+    ]
+    output.print_table(("cid", "size", "kept as", "label"), rows)
+    usage = found["usage"]
+    told = f"{format_size(usage['used'])} of {format_size(usage['lent'])} used"
+    if usage["in_place"]:
+        told += f"; {format_size(usage['in_place'])} more lie in your own files"
+    if usage["reclaimable"]:
+        told += f"; `swarm gc` gives up to {format_size(usage['reclaimable'])} back"
+    output.say(told)
+
+
+def _entries(client: Client, place: str, *, as_json: bool) -> None:
+    root, path = parse_place(place)
+    found = client.look(root, path)
+    name = path.rpartition("/")[2]
+    entries = client.entries(root, path) if found["kind"] == "folder" else [{"name": name, **found}]
+    if as_json:
+        output.print_json(entries)
+        return
+    rows = [
+        (one["cid"], _size(one["size"]), one["kind"], output.printable(one["name"]))
+        for one in entries
+    ]
+    output.print_table(("cid", "size", "kind", "name"), rows)
+
+
+def _size(size: int | None) -> str:
+    from swarm.config import format_size
+
+    return "-" if size is None else format_size(size)

@@ -1,0 +1,1 @@
+"""What a person does with the chain: make a network, stake, look a transaction up, check a name by its proof alone."""

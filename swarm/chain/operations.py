@@ -1,0 +1,341 @@
+"""What a person asks of a node about the chain: its stake, the validators, a transaction, the proof of a name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from protocols import signing
+from swarm import reports
+from swarm.chain.light import NameProof
+from swarm.chain.staking import check_stake, check_unstake, check_withdraw, counts_from
+from swarm.errors import NetworkError, NotFoundError, UsageError
+from swarm.ledger.errors import LedgerError, UnknownEpochError
+from swarm.ledger.state import name_key
+from swarm.ledger.transactions import Register, Stake, Unjail, Unstake, Withdraw
+from swarm.ledger.validators import EPOCHS_AHEAD
+from swarm.ledger.vrf import VrfKey
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from protocols.signing import Signer
+    from swarm.control.api import Json, Progress
+    from swarm.heights import Heights
+    from swarm.ledger.application import LedgerApplication
+    from swarm.ledger.state import LedgerView
+    from swarm.ledger.transactions import Payload
+    from swarm.wallet import Wallet
+
+SECONDS_PER_TRANSACTION = 60.0
+PROOF_SECONDS = 20.0
+MAX_HEADERS = 1_000
+MAX_HANDOFFS = 256
+MAX_EPOCHS_BACK = 1_000
+"""How far back it is looked since when a validator is one."""
+ID_BYTES = 32
+_VALIDATOR = "validator"
+
+
+class Chain:
+    """A person's door to the ledger of one node.
+
+    Args:
+        signer: The account's key.
+        ledger: The application.
+        wallet: Sends what is asked.
+        heights: Tells of finalized blocks.
+        validates: This node registers and stakes by itself.
+        caught_up: Waits, within bounds, until the node holds what its peers hold.
+    """
+
+    def __init__(
+        self,
+        signer: Signer,
+        ledger: LedgerApplication,
+        wallet: Wallet,
+        heights: Heights,
+        *,
+        validates: bool,
+        caught_up: Callable[[Progress], Awaitable[None]],
+    ) -> None:
+        self._signer = signer
+        self._ledger = ledger
+        self._wallet = wallet
+        self._heights = heights
+        self._validates = validates
+        self._caught_up = caught_up
+
+    # Stake
+
+    async def stake(self, amount: int, progress: Progress, *, wait: bool = True) -> Json:
+        """Bond units; registers the VRF key first, without which a stake does not count.
+
+        Returns:
+            `tx`, `height` (None without `wait`), `stake`, and `epoch`, from which it counts.
+
+        Raises:
+            RefusedError: The rules do not allow it.
+        """
+        await self._caught_up(progress)
+        view = self._ledger.view()
+        account = view.account(self._signer.public_key)
+        check_stake(account, amount, view.params)
+        vrf_key = VrfKey.of(self._signer.seed).public_key
+        if account.vrf_key != vrf_key:
+            roles = tuple(sorted({*account.roles, _VALIDATOR}))
+            await self._wallet.submit(Register(vrf_key, account.hardware, roles))
+        sent = await self._send(Stake(amount), wait=wait)
+        return sent | self._standing(sent["height"])
+
+    async def unstake(self, amount: int, progress: Progress, *, wait: bool = True) -> Json:
+        """Take units out of the stake.
+
+        Returns:
+            `tx`, `height`, `stake`, `epoch`, and `withdrawable`: the height from which it can be withdrawn, None
+            without `wait`; `stakes_again`: this node stakes by itself what the account owns.
+
+        Raises:
+            RefusedError: The rules do not allow it.
+        """
+        await self._caught_up(progress)
+        view = self._ledger.view()
+        check_unstake(view.account(self._signer.public_key), amount, view.params)
+        sent = await self._send(Unstake(amount), wait=wait)
+        account = self._ledger.view().account(self._signer.public_key)
+        due = max((one.height for one in account.unbonding), default=None) if wait else None
+        again = {"withdrawable": due, "stakes_again": self._validates}
+        return sent | self._standing(sent["height"]) | again
+
+    async def withdraw(self, progress: Progress, *, wait: bool = True) -> Json:
+        """Take back what has unbonded.
+
+        Returns:
+            `tx`, `height`, `amount`, `balance`.
+
+        Raises:
+            RefusedError: Nothing has.
+        """
+        await self._caught_up(progress)
+        view = self._ledger.view()
+        amount = check_withdraw(view.account(self._signer.public_key), view.height + 1)
+        sent = await self._send(Withdraw(), wait=wait)
+        balance = self._ledger.view().account(self._signer.public_key).balance
+        return sent | {"amount": amount, "balance": balance}
+
+    async def unjail(self, progress: Progress, *, wait: bool = True) -> Json:
+        """Ask to be a validator again.
+
+        Returns:
+            `tx`, `height`, `stake`, `epoch`.
+
+        Raises:
+            RefusedError: The account is not jailed, or still has to wait.
+        """
+        await self._caught_up(progress)
+        sent = await self._send(Unjail(), wait=wait)
+        return sent | self._standing(sent["height"])
+
+    async def _send(self, payload: Payload, *, wait: bool) -> Json:
+        identifier = await self._wallet.submit(payload)
+        if not wait:
+            return {"tx": identifier.hex(), "height": None}
+        included = await self._wallet.confirm(identifier, SECONDS_PER_TRANSACTION)
+        return {"tx": identifier.hex(), "height": included.height}
+
+    def _standing(self, height: int | None) -> Json:
+        view = self._ledger.view()
+        length = view.params.epoch_length
+        at = view.height + 1 if height is None else height
+        return {
+            "stake": view.account(self._signer.public_key).stake,
+            "epoch": counts_from(at, length, EPOCHS_AHEAD),
+        }
+
+    # Questions
+
+    async def validators(self, epoch: int | None) -> Json:
+        """Who decides in an epoch; None is the current one.
+
+        Returns:
+            `epoch`, `first` and `last` (heights), `weight`, `quorum`, and `validators`: `account`, `weight`,
+            `stake` (now), `since` (epoch), `jailed_until` (None, or a height), `me` each.
+
+        Raises:
+            NotFoundError: It is not fixed yet, or no longer kept.
+        """
+        view = self._ledger.view()
+
+        def read() -> Json:
+            wanted = view.epoch if epoch is None else epoch
+            try:
+                found = view.validators(wanted)
+            except UnknownEpochError as error:
+                message = (
+                    f"the validators of epoch {wanted:,} are not known at height {view.height:,}"
+                )
+                hint = f"those of epochs up to {view.epoch + EPOCHS_AHEAD - 1:,} are fixed"
+                raise NotFoundError(message, hint) from error
+            length = view.params.epoch_length
+            since = _since(view, wanted, {one.public_key for one in found.validators})
+            return {
+                "epoch": wanted,
+                "first": wanted * length + 1,
+                "last": (wanted + 1) * length,
+                "weight": found.weight,
+                "quorum": found.quorum,
+                "validators": [
+                    {
+                        "account": signing.peer_id(one.public_key),
+                        "weight": one.weight,
+                        "stake": view.account(one.public_key).stake,
+                        "since": since[one.public_key],
+                        "jailed_until": view.jailed_until(one.public_key),
+                        "me": one.public_key == self._signer.public_key,
+                    }
+                    for one in found.validators
+                ],
+            }
+
+        return await trio.to_thread.run_sync(read)
+
+    async def transaction(self, text: str) -> Json:
+        """What became of a transaction.
+
+        Returns:
+            `tx`, `status` (`waiting`, `done` or `failed`), `height`, `error`, and where it is known `from`, `type`,
+            `nonce` and `valid_until`.
+
+        Raises:
+            UsageError: Not an id.
+            NotFoundError: It waits nowhere, and no block that is held has it.
+        """
+        identifier = _identifier(text)
+
+        def read() -> Json:
+            waiting = self._ledger.mempool.known(identifier)
+            included = self._ledger.included(identifier)
+            if included is not None:
+                status = "failed" if included.error else "done"
+                return {
+                    "tx": identifier.hex(),
+                    "status": status,
+                    "height": included.height,
+                    "error": included.error or None,
+                } | self._inside(included.height, identifier)
+            if waiting is None:
+                height = self._ledger.finalized_height()
+                message = f"no transaction {identifier.hex()} waits here or is in a block up to {height:,}"
+                raise NotFoundError(
+                    message, "it has expired, was never sent, or has not reached this node"
+                )
+            return {
+                "tx": identifier.hex(),
+                "status": "waiting",
+                "height": None,
+                "error": None,
+                "from": signing.peer_id(waiting.sender),
+                "type": reports.type_of(waiting),
+                "nonce": waiting.nonce,
+                "valid_until": waiting.valid_until,
+            }
+
+        return await trio.to_thread.run_sync(read)
+
+    def _inside(self, height: int, identifier: bytes) -> Json:
+        """What the block says of a transaction; nothing once the block is no longer held."""
+        try:
+            data = self._ledger.transactions_of(self._ledger.block(height))
+        except LedgerError:
+            return {}
+        told = (reports.transaction_report(self._ledger, one) for one in data)
+        found = next((one for one in told if one["id"] == identifier.hex()), {})
+        return {name: found[name] for name in ("from", "type", "gas") if name in found}
+
+    # Proofs
+
+    async def prove(self, name: str, version: int | None, progress: Progress) -> Json:
+        """The proof of a name without hand-offs, as `light.NameProof` reads it.
+
+        Raises:
+            NotFoundError: No such name or version.
+            NetworkError: No block that proves it comes.
+        """
+        await self._caught_up(progress)
+        with trio.move_on_after(PROOF_SECONDS):
+            while True:
+                height = self._heights.height
+                found = await trio.to_thread.run_sync(self._prove, name, version)
+                if found is not None:
+                    return found.to_json()
+                await self._heights.above(height)
+        message = f"no block that proves {name} came within {PROOF_SECONDS:.0f} s"
+        raise NetworkError(message, "see `swarm status`: is any peer connected?")
+
+    def _prove(self, name: str, version: int | None) -> NameProof | None:
+        """The proof; None while the newest block is final only through a descendant."""
+        latest, height = self._ledger.view().name(name), self._ledger.finalized_height()
+        if latest is None:
+            message = f"nothing is called {name!r} on this network at height {height:,}"
+            raise NotFoundError(message, "is this the right network?")
+        if version is not None and not 0 <= version <= latest.version:
+            message = f"{name} has versions 0 to {latest.version}, not {version}"
+            raise NotFoundError(message)
+        block, finalization, value, proof = self._ledger.prove(name_key(name, version))
+        if finalization.block_id != block.id or value is None:
+            return None
+        signatures = finalization.encode()
+        return NameProof(name, version, value, proof, block.header_bytes, signatures)
+
+    async def headers(self, first: int, count: int) -> list[str]:
+        """Headers of final blocks from a height on, in hex; fewer where fewer are held."""
+
+        def read() -> list[str]:
+            last = min(first + min(count, MAX_HEADERS) - 1, self._ledger.finalized_height())
+            return [
+                self._ledger.block(height).header_bytes.hex() for height in range(first, last + 1)
+            ]
+
+        return await trio.to_thread.run_sync(read)
+
+    async def handoffs(self, first: int, count: int) -> list[str]:
+        """Hand-offs of consecutive epochs, in hex; fewer where fewer are held."""
+
+        def read() -> list[str]:
+            found: list[str] = []
+            for epoch in range(first, first + min(count, MAX_HANDOFFS)):
+                data = self._ledger.handoff(epoch)
+                if data is None:
+                    break
+                found.append(data.hex())
+            return found
+
+        return await trio.to_thread.run_sync(read)
+
+
+def _since(view: LedgerView, epoch: int, keys: set[bytes]) -> dict[bytes, int]:
+    """Since which epoch each has been a validator without a gap, as far back as is looked."""
+    since = dict.fromkeys(keys, epoch)
+    left = set(keys)
+    for before in range(epoch - 1, max(-1, epoch - 1 - MAX_EPOCHS_BACK), -1):
+        try:
+            members = {one.public_key for one in view.validators(before).validators}
+        except UnknownEpochError:
+            break
+        left &= members
+        if not left:
+            break
+        since |= dict.fromkeys(left, before)
+    return since
+
+
+def _identifier(text: str) -> bytes:
+    try:
+        identifier = bytes.fromhex(text)
+    except ValueError:
+        identifier = b""
+    if len(identifier) != ID_BYTES:
+        message = f"ID: {text[:80]!r} is not the id of a transaction"
+        raise UsageError(message, "64 hex digits, as `swarm send` prints them")
+    return identifier

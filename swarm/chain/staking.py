@@ -1,0 +1,64 @@
+"""What the ledger would refuse of a stake, said before it is asked, in tokens; pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from swarm.chain.network_file import tokens
+from swarm.errors import RefusedError
+
+if TYPE_CHECKING:
+    from swarm.ledger.genesis import Params
+    from swarm.ledger.state import Account
+
+
+def check_stake(account: Account, amount: int, params: Params) -> None:
+    """Whether an account can stake an amount, in units.
+
+    Raises:
+        RefusedError: It cannot.
+    """
+    if account.balance < amount:
+        message = f"the account owns {tokens(account.balance)} tokens, not {tokens(amount)}"
+        raise RefusedError(message, "`swarm balance` shows what is owned, and what is staked")
+    if account.stake + amount < params.min_bond:
+        message = f"a validator's stake is at least {tokens(params.min_bond)} tokens"
+        raise RefusedError(message, f"stake {tokens(params.min_bond - account.stake)} or more")
+
+
+def check_unstake(account: Account, amount: int, params: Params) -> None:
+    """Whether an account can take an amount, in units, out of its stake.
+
+    Raises:
+        RefusedError: It cannot.
+    """
+    left = account.stake - amount
+    if left < 0:
+        message = f"the account has staked {tokens(account.stake)} tokens, not {tokens(amount)}"
+        raise RefusedError(message)
+    if 0 < left < params.min_bond:
+        message = f"{tokens(left)} tokens would stay, where {tokens(params.min_bond)} are the least"
+        hint = f"unstake at most {tokens(max(0, account.stake - params.min_bond))}, or all of it: {tokens(account.stake)}"
+        raise RefusedError(message, hint)
+
+
+def check_withdraw(account: Account, height: int) -> int:
+    """What of an account has unbonded by a height, in units.
+
+    Raises:
+        RefusedError: Nothing has.
+    """
+    due = sum(one.amount for one in account.unbonding if one.height <= height)
+    if due:
+        return due
+    if not account.unbonding:
+        message = "nothing is unbonding"
+        raise RefusedError(message, "`swarm unstake AMOUNT` comes first")
+    following = min(account.unbonding, key=lambda one: one.height)
+    message = f"nothing has unbonded yet; {tokens(following.amount)} tokens will have at block {following.height:,}"
+    raise RefusedError(message, f"that is in {following.height - height:,} blocks")
+
+
+def counts_from(height: int, epoch_length: int, ahead: int) -> int:
+    """The epoch from which a stake of a block's height counts."""
+    return max(0, height - 1) // epoch_length + ahead

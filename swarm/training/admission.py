@@ -1,0 +1,170 @@
+"""What is found out about a task before anybody pays for it: the faults that its training would meet, and doubts.
+
+A fault names the field of the task file. A doubt is a sentence: the task can be trained, but perhaps not as meant.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from typing import TYPE_CHECKING, Final
+
+from swarm.training import memory, sizes
+from swarm.training.errors import DataError, SpecError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from swarm.training.spec import TaskSpec
+    from swarm.training.tensors import Array
+
+MAX_TRAINING_BYTES: Final = 2**40
+"""Of memory for one peer's round: more than any machine that is meant to join."""
+MAKING_BYTES: Final = 16
+"""Of memory for each parameter while the first weights are made."""
+MIN_IMAGES: Final = 2
+"""A spread needs so many."""
+LINE_BYTES: Final = 32
+"""Shorter lines are alike in many texts and say nothing."""
+MAX_LINE_BYTES: Final = 2**16
+MAX_POOL_LINES: Final = 4_096
+MAX_READ_BYTES: Final = 2**28
+"""Of a dataset that is searched for lines of the pool."""
+OVERLAP: Final = 0.25
+"""A pool of which so much stands in the dataset is a doubt: Python's own files share some of their lines."""
+ALIVE_LINES: Final = 10_000
+
+
+@contextlib.contextmanager
+def named(field: str) -> Iterator[None]:
+    """Let a fault of the data name the field of the task that points to them."""
+    try:
+        yield
+    except DataError as error:
+        raise SpecError(field, str(error)) from error
+
+
+def check_sizes(spec: TaskSpec) -> list[str]:
+    """Doubts about the memory that a task takes.
+
+    Raises:
+        SpecError: This machine cannot make its first weights, or no machine can train it.
+    """
+    here = memory.machine_bytes()
+    count = sizes.parameters(spec.model)
+    making = MAKING_BYTES * count
+    if making > here:
+        raise SpecError(
+            field="model",
+            why=f"has {count:,} parameters; to make them takes {_size(making)} of memory, and this machine has {_size(here)}",
+        )
+    training = training_bytes(spec)
+    if training > MAX_TRAINING_BYTES:
+        raise SpecError(
+            field="train.batch",
+            why=f"with train.steps and model.context it takes about {_size(training)} of memory a peer,"
+            f" at most {_size(MAX_TRAINING_BYTES)} is allowed",
+        )
+    if training > here:
+        return [
+            f"a round takes about {_size(training)} of memory a peer; this machine has {_size(here)}"
+        ]
+    return []
+
+
+def check_round(spec: TaskSpec) -> None:
+    """Refuse a round that this machine's memory cannot hold, before the machine comes to a stop over it.
+
+    Raises:
+        SpecError: It names what to make smaller.
+    """
+    needed, here = training_bytes(spec), memory.machine_bytes()
+    if needed > here:
+        raise SpecError(
+            field="train.batch",
+            why=f"a round takes about {_size(needed)} of memory, and this machine has {_size(here)}",
+        )
+
+
+def training_bytes(spec: TaskSpec) -> int:
+    """About how much memory a round of a task takes."""
+    return sizes.training_bytes(spec.model, batch=spec.train.batch, steps=spec.train.steps)
+
+
+def check_counts(spec: TaskSpec, total: int, pool_total: int) -> list[str]:
+    """Doubts about how many samples there are.
+
+    Raises:
+        SpecError: So few images that they have no spread.
+    """
+    if spec.kind == "gan":
+        for field, count in (("data.dataset", total), ("data.pool", pool_total)):
+            if count < MIN_IMAGES:
+                raise SpecError(field, f"holds {count} image, at least {MIN_IMAGES} are needed")
+        return []
+    drawn = spec.score.sequences - spec.score.sequences // 2
+    if pool_total < drawn:
+        return [f"the pool has {pool_total:,} samples, fewer than the {drawn:,} that a score draws"]
+    return []
+
+
+def text_overlap(
+    dataset: Sequence[Path], pool: Sequence[Path], alive: Callable[[], None]
+) -> list[str]:
+    """A doubt where much of the pool stands in the dataset; whole lines are looked for."""
+    wanted = set()
+    for line in _lines(pool, alive):
+        wanted.add(line)
+        if len(wanted) == MAX_POOL_LINES:
+            break
+    missing = set(wanted)
+    for line in _lines(dataset, alive):
+        missing.discard(line)
+        if not missing:
+            break
+    return _doubt(len(wanted) - len(missing), len(wanted), "lines")
+
+
+def image_overlap(dataset: Array, pool: Array) -> list[str]:
+    """A doubt where many images of the pool stand in the dataset, (N, C, H, W) both."""
+    held = {_hash(image) for image in pool}
+    return _doubt(len(held & {_hash(image) for image in dataset}), len(held), "images")
+
+
+def _doubt(found: int, total: int, what: str) -> list[str]:
+    if not total or found < OVERLAP * total:
+        return []
+    share = 100 * found // total
+    return [
+        f"{share} % of the pool's {what} stand in the dataset too: a low loss may say no more"
+        " than that they were learnt by heart"
+    ]
+
+
+def _lines(paths: Sequence[Path], alive: Callable[[], None]) -> Iterator[bytes]:
+    left = MAX_READ_BYTES
+    count = 0
+    for path in paths:
+        with path.open("rb") as file:
+            while left > 0 and (line := file.readline(MAX_LINE_BYTES)):
+                left -= len(line)
+                count += 1
+                if count % ALIVE_LINES == 0:
+                    alive()
+                line = line.strip()
+                if len(line) >= LINE_BYTES:
+                    yield line
+
+
+def _hash(image: Array) -> bytes:
+    return hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+
+
+def _size(count: int) -> str:
+    value, unit = float(count), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB", "PiB"):
+        if value < 1024:
+            break
+        value, unit = value / 1024, larger
+    return f"{value:.1f} {unit}"

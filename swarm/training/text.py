@@ -1,0 +1,220 @@
+"""Text out of files that hold more than text: Parquet tables, and tar archives as WebDataset makes them.
+
+`EXTRACTORS` says which endings these are; the bytes of every other file are text as they stand.
+What is extracted goes to a nameless file beside the dataset, since a dataset may be larger than the memory, and is
+kept from job to job.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import tarfile
+import tempfile
+from collections import OrderedDict
+from contextlib import closing, contextmanager
+from pathlib import Path, PurePosixPath
+from typing import IO, TYPE_CHECKING, Any, Final
+
+from swarm.training.errors import DataError
+from swarm.training.memory import bounded_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator, Sequence
+
+MAX_TEXT_BYTES: Final = 2**34
+"""Of the text that a dataset may hold: Parquet can say a row a billion times in a few bytes."""
+MAX_MEMBERS: Final = 10**7
+"""Files in an archive."""
+MAX_MEMBER_BYTES: Final = 2**26
+"""Of one file in an archive."""
+MAX_COLUMNS: Final = 2**16
+"""Entries of any list in a Parquet file's header."""
+BATCH_ROWS: Final = 256
+BUFFER_BYTES: Final = 2**20
+KEPT_FILES: Final = 64
+"""Extracted files that are kept for the next job."""
+KEPT_BYTES: Final = 2 * MAX_TEXT_BYTES
+ALIVE_BYTES: Final = 2**20
+"""Of extracted text between two signs of life."""
+LINE_END: Final = b"\n"
+"""Stands after each row and each file of an archive."""
+
+
+class Texts:
+    """Extracted text, kept between jobs; the files that were not used for longest go first."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, tuple[IO[bytes], int]] = OrderedDict()
+
+    def plain(self, paths: Sequence[Path], column: str, alive: Callable[[], None]) -> list[Path]:
+        """Files of text in place of files that hold it, in the same order.
+
+        Args:
+            paths: A dataset's files.
+            column: Of a Parquet file, the one to take.
+            alive: Called every so often, so that the job can be given up.
+
+        Raises:
+            DataError: A file is malformed, too large, or has no such column; it is named.
+        """
+        found = []
+        left = MAX_TEXT_BYTES
+        for path in paths:
+            if path.suffix.lower() not in EXTRACTORS:
+                found.append(path)
+                continue
+            key = f"{identity([path])}{column}"
+            if key not in self._kept:
+                self._kept[key] = _extracted(path, column, left, alive)
+            self._kept.move_to_end(key)
+            file, size = self._kept[key]
+            left -= size
+            found.append(_path_of(file))
+        return found
+
+    def trim(self) -> None:
+        """Give up what is too much; called between jobs, since paths that were given out end with it."""
+        while (
+            len(self._kept) > KEPT_FILES
+            or sum(size for _, size in self._kept.values()) > KEPT_BYTES
+        ):
+            self._kept.popitem(last=False)[1][0].close()
+
+
+def identity(paths: Sequence[Path]) -> str:
+    """A text that changes when one of the files does."""
+    state = hashlib.sha256()
+    for path in paths:
+        about = path.stat()
+        state.update(f"{path}\0{about.st_size}\0{about.st_mtime_ns}\0{about.st_ino}\0".encode())
+    return state.hexdigest()
+
+
+def members(path: Path) -> Iterator[tuple[str, bytes]]:
+    """The files of a tar archive in its order: (name without folders, content).
+
+    Links, folders and hidden files are left out.
+
+    Raises:
+        DataError: It is malformed, too large, or has holes.
+    """
+    try:
+        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r|") as archive:
+            for count, one in enumerate(archive):
+                archive.members = []  # type: ignore[attr-defined]  # it would keep them all
+                name = PurePosixPath(one.name).name
+                if count >= MAX_MEMBERS:
+                    raise DataError(f"{path.name} holds more than {MAX_MEMBERS:,} files")  # noqa: EM102
+                if not one.isreg() or name.startswith("."):
+                    continue
+                if one.size > MAX_MEMBER_BYTES or one.issparse():
+                    raise DataError(f"{path.name}: {name[:80]} has {one.size:,} bytes, or holes")  # noqa: EM102
+                content = archive.extractfile(one)
+                yield name, b"" if content is None else content.read()
+    except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError) as error:
+        message = f"{path.name} is no tar archive that can be read: {str(error)[:200]}"
+        raise DataError(message) from error
+
+
+def _extracted(
+    path: Path, column: str, most: int, alive: Callable[[], None]
+) -> tuple[IO[bytes], int]:
+    file = _nameless(path.parent)
+    try:
+        with closing(EXTRACTORS[path.suffix.lower()](path, column)) as pieces:
+            size = _write(file, pieces, most, alive)
+    except BaseException:
+        file.close()
+        raise
+    if size > most:
+        file.close()
+        message = f"{path.name}: the dataset holds more than {MAX_TEXT_BYTES:,} bytes of text"
+        raise DataError(message)
+    return file, size
+
+
+def _write(file: IO[bytes], pieces: Iterator[bytes], most: int, alive: Callable[[], None]) -> int:
+    """Write pieces, each on a line of its own, until there are more than `most` bytes; how many."""
+    size = told = 0
+    for piece in pieces:
+        size += file.write(piece) + file.write(LINE_END)
+        if size > most:
+            break
+        if size - told > ALIVE_BYTES:
+            told = size
+            alive()
+    file.flush()
+    return size
+
+
+def _nameless(folder: Path) -> IO[bytes]:
+    """A file that is gone with the process, however that ends; off Linux one with a name, gone when it is closed."""
+    if sys.platform == "linux":
+        return tempfile.TemporaryFile(dir=folder)
+    return tempfile.NamedTemporaryFile(prefix="swarm-text-")
+
+
+def _path_of(file: IO[bytes]) -> Path:
+    return Path(
+        f"/proc/self/fd/{file.fileno()}" if sys.platform == "linux" else os.fsdecode(file.name)
+    )
+
+
+def _rows(path: Path, column: str) -> Generator[bytes, None, None]:
+    """The rows of a column of text; rows without a value are left out."""
+    try:
+        import pyarrow  # type: ignore[import-untyped]
+        from pyarrow import parquet
+    except ImportError as error:
+        message = f"{path.name} is a Parquet file, and pyarrow, which reads it, is not installed"
+        raise DataError(message) from error
+    with _contained(path, (pyarrow.ArrowException, OSError, ValueError)), bounded_memory():
+        options: dict[str, Any] = {
+            "read_dictionary": [column],  # a value that stands in every row is held once
+            "thrift_string_size_limit": MAX_MEMBER_BYTES,
+            "thrift_container_size_limit": MAX_COLUMNS,
+            "buffer_size": BUFFER_BYTES,  # else a whole column of a row group
+        }
+        with parquet.ParquetFile(path, **options) as file:
+            schema = file.schema_arrow
+            if schema.names.count(column) != 1:
+                names = ", ".join(schema.names)[:200]
+                message = f"{path.name} has no column {column!r} (data.column): it has {names}"
+                raise DataError(message)
+            kind = schema.field(column).type
+            inner = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
+            if not (pyarrow.types.is_string(inner) or pyarrow.types.is_large_string(inner)):
+                message = f"{path.name}: column {column!r} holds {kind} and no text"
+                raise DataError(message)
+            batches = file.iter_batches(BATCH_ROWS, columns=[column], use_threads=False)
+            for batch in batches:
+                for value in batch.column(0):
+                    if (row := value.as_py()) is not None:
+                        yield row.encode()
+
+
+def _texts_of(path: Path, _column: str) -> Generator[bytes, None, None]:
+    for name, content in members(path):
+        if name.lower().endswith(".txt"):
+            yield content
+
+
+@contextmanager
+def _contained(path: Path, kinds: tuple[type[Exception], ...]) -> Iterator[None]:
+    try:
+        yield
+    except MemoryError as error:
+        message = f"{path.name} takes too much memory to be read"
+        raise DataError(message) from error
+    except kinds as error:
+        message = f"{path.name} cannot be read: {str(error)[:200]}"
+        raise DataError(message) from error
+
+
+EXTRACTORS: Final[dict[str, Callable[[Path, str], Generator[bytes, None, None]]]] = {
+    ".parquet": _rows,
+    ".tar": _texts_of,
+}
+"""By ending, what gives the pieces of text of a file."""

@@ -1,0 +1,128 @@
+"""Stakes, validators and transactions as a node tells them."""
+
+from __future__ import annotations
+
+import pytest
+
+from swarm.chain.staking import check_stake, check_unstake, check_withdraw
+from swarm.errors import NotFoundError, RefusedError, UsageError
+from swarm.ledger.genesis import UNIT, Params
+from swarm.ledger.holdings import Account, Unbonding
+from swarm.ledger.transactions import Transfer
+from tests.chain.world import ALICE, EPOCH, VALIDATOR, door, open_chain, silent
+
+PARAMS = Params(min_bond=100 * UNIT)
+
+
+@pytest.fixture
+def alone(tmp_path):
+    with open_chain(tmp_path, min_bond=1000, unbonding=2) as made:
+        yield made
+
+
+async def test_who_stakes_is_a_validator_two_epochs_later_and_not_before(alone):
+    chain = door(alone)
+    sent = await chain.stake(5000, silent)
+    assert (sent["stake"], sent["epoch"]) == (5000, 2)
+    for epoch in (0, 1):
+        assert len((await chain.validators(epoch))["validators"]) == 1
+    alone.grow(EPOCH - alone.ledger.finalized_height())
+    later = await chain.validators(2)
+    me = next(one for one in later["validators"] if one["me"])
+    assert (me["account"], me["weight"], me["since"]) == (ALICE.peer_id, 5000, 2)
+    other = next(one for one in later["validators"] if not one["me"])
+    assert (other["account"], other["since"], other["jailed_until"]) == (VALIDATOR.peer_id, 0, None)
+    assert (later["first"], later["last"], later["weight"]) == (9, 12, 6000)
+    with pytest.raises(NotFoundError, match="epoch 3 are not known"):
+        await chain.validators(3)
+
+
+async def test_what_is_unstaked_comes_back_once_it_has_unbonded(alone):
+    assert alone.run(ALICE, Transfer(VALIDATOR.public_key, 10_000)) == ""
+    chain = door(alone, VALIDATOR, validates=True)
+    await chain.stake(4000, silent)
+    sent = await chain.unstake(4000, silent)
+    assert (sent["stake"], sent["stakes_again"]) == (1000, True)
+    with pytest.raises(RefusedError, match=f"at block {sent['withdrawable']}"):
+        await chain.withdraw(silent)
+    alone.grow(sent["withdrawable"] - 1 - alone.ledger.finalized_height())
+    back = await chain.withdraw(silent)
+    assert (back["amount"], back["height"]) == (4000, sent["withdrawable"])
+    assert alone.ledger.view().account(VALIDATOR.public_key).unbonding == ()
+
+
+async def test_a_stake_registers_the_vrf_key_that_it_counts_by(alone):
+    assert alone.ledger.view().account(ALICE.public_key).vrf_key == b""
+    await door(alone).stake(5000, silent)
+    account = alone.ledger.view().account(ALICE.public_key)
+    assert len(account.vrf_key) == 32
+    assert account.roles == ("validator",)
+
+
+def test_a_stake_that_the_ledger_would_refuse_is_refused_in_tokens():
+    account = Account(b"k" * 32, balance=250 * UNIT, stake=50 * UNIT)
+    check_stake(account, 50 * UNIT, PARAMS)
+    with pytest.raises(RefusedError, match="at least 100 tokens") as refused:
+        check_stake(account, 10 * UNIT, PARAMS)
+    assert refused.value.hint == "stake 50 or more"
+    with pytest.raises(RefusedError, match=r"owns 250 tokens, not 250\.000000001"):
+        check_stake(account, 250 * UNIT + 1, PARAMS)
+
+
+def test_what_stays_staked_is_nothing_or_a_bond():
+    account = Account(b"k" * 32, stake=150 * UNIT)
+    check_unstake(account, 50 * UNIT, PARAMS)
+    check_unstake(account, 150 * UNIT, PARAMS)
+    with pytest.raises(RefusedError, match="90 tokens would stay") as refused:
+        check_unstake(account, 60 * UNIT, PARAMS)
+    assert refused.value.hint == "unstake at most 50, or all of it: 150"
+    with pytest.raises(RefusedError, match="has staked 150 tokens"):
+        check_unstake(account, 151 * UNIT, PARAMS)
+
+
+def test_only_what_has_unbonded_is_withdrawn():
+    account = Account(b"k" * 32, unbonding=(Unbonding(7, 10), Unbonding(5, 8)))
+    assert check_withdraw(account, 8) == 5
+    assert check_withdraw(account, 10) == 12
+    with pytest.raises(RefusedError, match="at block 8") as refused:
+        check_withdraw(account, 6)
+    assert refused.value.hint == "that is in 2 blocks"
+    with pytest.raises(RefusedError, match="nothing is unbonding"):
+        check_withdraw(Account(b"k" * 32), 5)
+
+
+async def test_a_transaction_waits_then_is_done_or_has_failed_with_its_reason(alone):
+    chain = door(alone)
+    waiting = alone.ledger.submit(alone.signed(ALICE, Transfer(VALIDATOR.public_key, 1)))
+    told = await chain.transaction(waiting.hex())
+    assert (told["status"], told["type"], told["from"]) == ("waiting", "transfer", ALICE.peer_id)
+    assert told["valid_until"] == 10
+    alone.grow()
+    told = await chain.transaction(waiting.hex())
+    assert (told["status"], told["height"], told["error"]) == ("done", 1, None)
+    assert told["from"] == ALICE.peer_id
+    failing = alone.ledger.submit(alone.signed(ALICE, Transfer(VALIDATOR.public_key, 10**17)))
+    alone.grow()
+    told = await chain.transaction(failing.hex())
+    assert told["status"] == "failed"
+    assert told["error"]
+
+
+async def test_a_transaction_that_nobody_knows_is_not_found_and_no_id_is_named(alone):
+    chain = door(alone)
+    with pytest.raises(NotFoundError, match="waits here or is in a block up to 0"):
+        await chain.transaction("ab" * 32)
+    for text in ("", "ab", "zz" * 32, "ab" * 33):
+        with pytest.raises(UsageError, match="is not the id of a transaction"):
+            await chain.transaction(text)
+
+
+async def test_an_expired_transaction_is_not_found_any_more(alone):
+    chain = door(alone)
+    sent = alone.ledger.submit(
+        alone.signed(ALICE, Transfer(VALIDATOR.public_key, 1), nonce=1, valid_until=2)
+    )  # nothing has nonce 0, so it stays out of every block
+    assert (await chain.transaction(sent.hex()))["status"] == "waiting"
+    alone.grow(3)
+    with pytest.raises(NotFoundError):
+        await chain.transaction(sent.hex())
