@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.stamp
 
-.PHONY: demo test soak mutants check bench bench-peers interop clean
+.PHONY: demo test soak mutants fuzz check bench bench-peers interop clean
 
 demo: $(STAMP)
 	$(BIN)/swarm demo

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import lmdb
 
-from storage import state_tree
-from storage.errors import LogError, StorageError
+from storage import state_check, state_tree
+from storage.errors import DiskFullError, LogError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -229,6 +229,7 @@ class StateStore:
             LogError: The folder holds another format, or damage.
         """
         folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
         self._lock = threading.RLock()
         self._snapshots: weakref.WeakSet[_Snapshot] = weakref.WeakSet()
         self._height = -1
@@ -238,6 +239,7 @@ class StateStore:
             self.environment = lmdb.open(
                 str(folder), map_size=map_bytes, max_dbs=8, max_readers=_MAX_READERS
             )
+            state_check.check_file(folder, self.environment)
             self._pairs = tuple(
                 (self.environment.open_db(values), self.environment.open_db(nodes))
                 for values, nodes in ((b"values", b"nodes"), (b"values.1", b"nodes.1"))
@@ -420,7 +422,8 @@ class StateStore:
         """Run work in one durable transaction; again in a larger map if it does not fit.
 
         Raises:
-            StorageError: The disk is full, or fails.
+            DiskFullError: No room; everything is as it was before.
+            StorageError: The disk fails.
         """
         with self._lock:
             while True:
@@ -430,6 +433,8 @@ class StateStore:
                 except lmdb.MapFullError:
                     self._grow()
                 except lmdb.Error as error:
+                    if state_check.is_full(error, self._folder):
+                        raise DiskFullError(1, 0) from error
                     message = f"{failure}: {error}"
                     raise StorageError(message) from error
                 else:

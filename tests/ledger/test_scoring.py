@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 
 import pytest
 
-from swarm.ledger import rewards, scoring, validators
+from swarm.ledger import beacon, rewards, scoring, validators
 from swarm.ledger.draft import Draft
 from swarm.ledger.genesis import UNIT, Params
 from swarm.ledger.holdings import Conduct, EpochSet, EpochValidator, Money
@@ -120,6 +121,16 @@ def test_a_share_of_the_views_is_led_for_scores_and_the_rest_by_stake():
     by_stake = (1 - 0.15) / 4
     for share, expected in zip(shares, (0.1, 0.05, 0, 0), strict=True):
         assert abs(share - expected - by_stake) < 0.02
+
+
+def test_the_numbers_that_draw_a_leader_are_those_of_the_specification():
+    views = (3).to_bytes(8, "big") + (7).to_bytes(8, "big")
+    for tag, drawn, most in (
+        (b"swarm/leader-slot/1\x00", beacon.draw_slot(b"s" * 32, 3, 7, 10_000), 10_000),
+        (b"swarm/leader/1\x00", beacon.draw(b"s" * 32, 3, 7, 41), 41),
+    ):
+        digest = hashlib.sha256(tag + b"s" * 32 + views).digest()
+        assert drawn == int.from_bytes(digest, "big") % most
 
 
 def test_without_scores_stake_alone_draws_the_leaders():

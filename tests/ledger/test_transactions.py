@@ -283,6 +283,16 @@ def test_a_parameter_out_of_its_range_is_refused(name):
             genesis.with_params(**{name: value})
 
 
+def test_other_bytes_for_the_same_genesis_are_refused():
+    """An empty list is not empty bytes: both iterate alike, and the chain ids would differ."""
+    fields = canonical.decode(make_genesis([signer("a")]).encode(), max_bytes=2**16)
+    assert fields[4] == []
+    for at, other in ((4, b""), (4, ""), (3, bytes(len(fields[3])))):
+        changed = [*fields[:at], other, *fields[at + 1 :]]
+        with pytest.raises(GenesisError):
+            Genesis.decode(canonical.encode(changed))
+
+
 def test_a_genesis_over_the_cap_or_with_a_key_twice_is_refused():
     one = GenesisValidator(ALICE.public_key, VrfKey.of(ALICE.seed).public_key, 1000)
     params = Params(min_bond=1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from storage import cid as cids
+from swarm.config import Settings
+from swarm.errors import UsageError
 from swarm.store.retention import Checkpoint, Data, Facts, Retention, Update, reason, released
 
 TASK, OTHER = b"t" * 32, b"o" * 32
@@ -64,3 +66,11 @@ def test_a_label_says_what_the_hold_is_for(why):
 def test_holds_of_other_parts_are_left_alone(label):
     assert reason(label) is None
     assert released([(ROOT, label)], facts(current=None, newest=99), KEEP) == []
+
+
+def test_how_much_is_kept_is_a_setting_and_the_newest_version_always_is():
+    settings = Settings.build({}, {"SWARM_KEEP_VERSIONS": "5", "SWARM_KEEP_ROUNDS": "0"})
+    assert (settings.keep_versions, settings.keep_rounds) == (5, 0)
+    for name, value in (("KEEP_VERSIONS", "0"), ("KEEP_VERSIONS", "-1"), ("KEEP_ROUNDS", "many")):
+        with pytest.raises(UsageError, match=f"SWARM_{name}"):
+            Settings.build({}, {f"SWARM_{name}": value})

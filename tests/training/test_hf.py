@@ -20,9 +20,7 @@ from swarm.training.spec import parse_spec
 VECTORS = Path(__file__).parents[1] / "vectors" / "transformers.json"
 SHAPES = {
     "gpt": LmModel(layers=2, heads=2, width=16, context=24, kv_heads=2, hidden=40),
-    "llama": LmModel(
-        layers=2, heads=4, width=16, context=24, shape="llama", kv_heads=2, hidden=40
-    ),
+    "llama": LmModel(layers=2, heads=4, width=16, context=24, shape="llama", kv_heads=2, hidden=40),
 }
 PROMPT = [*range(7, 251, 13)]
 TEXT = "héllo \n\t wörld 漢字 <|endoftext|>  x"

@@ -235,7 +235,7 @@ def test_a_config_of_a_peer_that_asks_for_too_much_is_refused(
 ) -> None:
     folder = initial(room)
     config = json.loads((folder / "config.json").read_bytes())
-    config["model"][key] = value
+    config["swarm"]["model"][key] = value
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError):
         run(

@@ -43,7 +43,11 @@ def main() -> None:
             "ids": ids,
             "text": tokenizer.decode(ids),
         }
-    value = {"about": "Made by transformers_made.py", "transformers": transformers.__version__, **made}
+    value = {
+        "about": "Made by transformers_made.py",
+        "transformers": transformers.__version__,
+        **made,
+    }
     place = Path(__file__).with_name("transformers.json")
     place.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
