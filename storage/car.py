@@ -312,4 +312,8 @@ def _read_header(body: bytes) -> tuple[Cid, ...]:
     if not all(isinstance(root, bytes) for root in roots):
         message = "a CAR file has a root that is no CID"
         raise CarError(message)
-    return tuple(target(root) for root in roots)
+    try:
+        return tuple(target(root) for root in roots)
+    except ManifestError as error:
+        message = f"a root of the CAR file: {error}"
+        raise CarError(message) from error

@@ -97,6 +97,12 @@ class SnapshotFile:
             raise ValueError(message)
         tail = os.pread(self._descriptor, length, start)
         version, height, root, index = canonical.decode(tail, max_bytes=MAX_INDEX_BYTES)
+        if (type(height), type(root)) != (int, bytes) or any(
+            (type(low), type(at), type(count)) != (bytes, int, int) or min(at, count) < 0
+            for low, at, count in index
+        ):
+            message = "its index is malformed"
+            raise ValueError(message)
         if version != FORMAT:
             message = f"format {version}, and this software reads {FORMAT}"
             raise ValueError(message)

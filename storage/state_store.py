@@ -3,216 +3,37 @@
 A commit is one durable transaction: the state of a height, its block and its certificate, or nothing.
 Only the newest committed state is kept; blocks that are not final are `View` layers over it, in memory.
 
-A view never changes: a committed one reads an LMDB snapshot, a layer reads its changes and then its parent.
-Committing a layer turns it into a committed view (its source is replaced by the new snapshot in one
-assignment), so that layers above it go on reading the same state and the chain of layers stays short.
-
 Values and nodes have two pairs of tables. One is in use; into the other a state may arrive in ranges
 (`storage.incoming`), and a last transaction changes over.
 """
 
 from __future__ import annotations
 
-import heapq
 import threading
 import weakref
 from contextlib import contextmanager
-from itertools import groupby
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 import lmdb
 
 from storage import state_check, state_tree
 from storage.errors import DiskFullError, LogError, StorageError
+from storage.state_view import Layer, Snapshot, StaleViewError, View
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
+__all__ = ["StaleViewError", "StateStore", "View"]
+
 FORMAT: Final = 2
 READ_FORMATS: Final = (1, 2)
 """Format 1 is format 2 that never changed tables nor pruned."""
-MAX_KEY_BYTES: Final = 256
 MAX_MAP_BYTES: Final = 2**40
 """The map grows by doubling up to here: 1 TiB."""
 FIRST_MAP_BYTES: Final = 2**28
 _MAX_READERS: Final = 1024
-_SCAN_BATCH: Final = 256
-
-_Changes: TypeAlias = "dict[bytes, bytes | None]"
-
-
-class StaleViewError(StorageError):
-    """The view is of a state that is neither the newest committed one nor above it."""
-
-
-class _Snapshot:
-    """A committed state: an LMDB read transaction that many threads may use in turn."""
-
-    __slots__ = (
-        "__weakref__",
-        "_lock",
-        "_nodes",
-        "_store",
-        "_transaction",
-        "_values",
-        "height",
-        "root",
-    )
-
-    def __init__(self, store: StateStore, height: int, root: bytes) -> None:
-        self._store = store
-        self._values, self._nodes = store.tables
-        self._lock = threading.Lock()
-        self._transaction: lmdb.Transaction | None = store.environment.begin(buffers=False)
-        self.height = height
-        self.root = root
-
-    def get(self, key: bytes, nodes: bool) -> bytes | None:
-        """A value, or a tree node."""
-        with self._lock:
-            found = self._open().get(key, db=self._nodes if nodes else self._values)
-        return None if found is None else bytes(found)
-
-    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Keys and values below a prefix, in order; the lock is held a batch at a time."""
-        start = prefix
-        while True:
-            batch: list[tuple[bytes, bytes]] = []
-            with self._lock, self._open().cursor(db=self._values) as cursor:
-                if cursor.set_range(start):
-                    for key, value in cursor:
-                        if not bytes(key).startswith(prefix):
-                            break
-                        batch.append((bytes(key), bytes(value)))
-                        if len(batch) == _SCAN_BATCH:
-                            break
-            yield from batch
-            if len(batch) < _SCAN_BATCH:
-                return
-            start = batch[-1][0] + b"\x00"
-
-    def count(self) -> int:
-        """How many values there are."""
-        with self._lock:
-            return int(self._open().stat(self._values)["entries"])
-
-    def suspend(self) -> None:
-        """Let go of the transaction; the lock stays held until `resume`."""
-        self._lock.acquire()
-        if self._transaction is not None:
-            self._transaction.abort()
-            self._transaction = None
-
-    def resume(self, *, current: bool) -> None:
-        """Read again, if the state is still the one on disk."""
-        if current:
-            self._transaction = self._store.environment.begin(buffers=False)
-        self._lock.release()
-
-    def _open(self) -> lmdb.Transaction:
-        if self._transaction is None:
-            message = f"the state of height {self.height} is no longer kept"
-            raise StaleViewError(message)
-        return self._transaction
-
-    def __del__(self) -> None:
-        if self._transaction is not None:
-            self._transaction.abort()
-
-
-class _Layer:
-    """Changes over a parent view."""
-
-    __slots__ = ("changes", "nodes", "parent", "root")
-
-    def __init__(self, parent: View, changes: _Changes, nodes: _Changes, root: bytes) -> None:
-        self.parent = parent
-        self.changes = changes
-        self.nodes = nodes
-        self.root = root
-
-
-class View:
-    """A state: committed, or a layer of changes over another view."""
-
-    __slots__ = ("__weakref__", "_source")
-
-    def __init__(self, source: _Snapshot | _Layer) -> None:
-        self._source = source
-
-    @property
-    def root(self) -> bytes:
-        """The root of its tree."""
-        return self._source.root
-
-    def get(self, key: bytes) -> bytes | None:
-        """A value, or None."""
-        source = self._source
-        while isinstance(source, _Layer):
-            if key in source.changes:
-                return source.changes[key]
-            source = source.parent._source
-        return source.get(key, nodes=False)
-
-    def node(self, key: bytes) -> bytes | None:
-        """A tree node by `state_tree.node_key`."""
-        source = self._source
-        while isinstance(source, _Layer):
-            if key in source.nodes:
-                return source.nodes[key]
-            source = source.parent._source
-        return source.get(key, nodes=True)
-
-    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Keys and values below a prefix, in key order."""
-        layers: list[_Layer] = []
-        source = self._source
-        while isinstance(source, _Layer):
-            layers.append(source)
-            source = source.parent._source
-        changed: _Changes = {}
-        for layer in reversed(layers):
-            changed.update(
-                (key, value) for key, value in layer.changes.items() if key.startswith(prefix)
-            )
-        over: list[tuple[bytes, int, bytes | None]] = sorted(
-            (key, 0, value) for key, value in changed.items()
-        )
-        below = ((key, 1, value) for key, value in source.scan(prefix))
-        merged = heapq.merge(over, below, key=lambda item: item[:2])
-        for key, candidates in groupby(merged, key=lambda item: item[0]):
-            value = next(candidates)[2]
-            if value is not None:
-                yield key, value
-
-    def count(self) -> int:
-        """How many values the committed state below has."""
-        source = self._source
-        while isinstance(source, _Layer):
-            source = source.parent._source
-        return source.count()
-
-    def layer(self, changes: Mapping[bytes, bytes | None]) -> View:
-        """The state after changes; its root is computed here.
-
-        Args:
-            changes: New values by key; None removes a key.
-
-        Raises:
-            StorageError: A key is empty or too long.
-        """
-        for key in changes:
-            if not 0 < len(key) <= MAX_KEY_BYTES:
-                message = f"a key has 1 to {MAX_KEY_BYTES} bytes, this one {len(key)}"
-                raise StorageError(message)
-        root, nodes = state_tree.update(self.node, changes)
-        return View(_Layer(self, dict(changes), nodes, root))
-
-    def prove(self, key: bytes) -> bytes:
-        """Shows the key's value, or that it has none, under `root`."""
-        return state_tree.prove(self.node, key)
 
 
 class StateStore:
@@ -227,11 +48,12 @@ class StateStore:
 
         Raises:
             LogError: The folder holds another format, or damage.
+            DiskFullError: No room for what is made anew.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._lock = threading.RLock()
-        self._snapshots: weakref.WeakSet[_Snapshot] = weakref.WeakSet()
+        self._snapshots: weakref.WeakSet[Snapshot] = weakref.WeakSet()
         self._height = -1
         self._in_use = 0
         self._first = 0
@@ -250,10 +72,11 @@ class StateStore:
             self.covered = self.environment.open_db(b"covered")
             self.environment.reader_check()  # slots of readers that were killed
             self._check_format()
+            self._current = self._newest()
         except lmdb.Error as error:
-            message = f"the ledger's state in {folder} cannot be opened: {error}"
-            raise LogError(message) from error
-        self._current = self._newest()
+            if state_check.is_full(error, folder):
+                raise DiskFullError(1, 0) from error
+            raise state_check.damaged(folder, f"it cannot be opened: {error}") from error
 
     @property
     def tables(self) -> tuple[lmdb._Database, lmdb._Database]:
@@ -301,8 +124,8 @@ class StateStore:
             StorageError: The height does not follow, or the disk is full.
         """
         with self._lock:
-            source = layer._source
-            if not isinstance(source, _Layer) or not self._is_newest(source.parent):
+            source = layer.source
+            if not isinstance(source, Layer) or not self._is_newest(source.parent):
                 message = f"the layer for height {height} is not over the newest committed state"
                 raise StaleViewError(message)
             if self._height >= 0 and height != self._height + 1:
@@ -315,9 +138,9 @@ class StateStore:
                 f"height {height} could not be written",
             )
             self._height = height
-            snapshot = _Snapshot(self, height, source.root)
+            snapshot = Snapshot(self, height, source.root)
             self._snapshots.add(snapshot)
-            layer._source = snapshot
+            layer.source = snapshot
             self._current = layer
 
     def block(self, height: int) -> tuple[bytes, bytes] | None:
@@ -414,7 +237,7 @@ class StateStore:
 
             self.transact(change, f"the state of height {height} could not be taken over")
             self._in_use, self._height, self._first = spare, height, height
-            snapshot = _Snapshot(self, height, root)
+            snapshot = Snapshot(self, height, root)
             self._snapshots.add(snapshot)
             self._current = View(snapshot)
 
@@ -483,22 +306,24 @@ class StateStore:
             height = transaction.get(b"height", db=self._meta)
             root = transaction.get(b"root", db=self._meta)
         self._height = -1 if height is None else int.from_bytes(height, "big")
-        snapshot = _Snapshot(self, self._height, state_tree.EMPTY if root is None else root)
+        snapshot = Snapshot(self, self._height, state_tree.EMPTY if root is None else root)
         self._snapshots.add(snapshot)
         view = View(snapshot)
         if state_tree.root_of(view.node) != view.root:
             message = f"the state tree of height {self._height} does not have the root noted for it"
             raise LogError(message)
+        with self.environment.begin() as transaction:
+            state_check.check_tree(self._folder, transaction, self.tables, view.root)
         return view
 
     def _is_newest(self, view: View) -> bool:
-        source = view._source
-        return isinstance(source, _Snapshot) and source.height == self._height
+        source = view.source
+        return isinstance(source, Snapshot) and source.height == self._height
 
     def _write(
         self,
         transaction: lmdb.Transaction,
-        layer: _Layer,
+        layer: Layer,
         block: bytes,
         certificate: bytes,
         height: int,

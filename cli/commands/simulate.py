@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +64,8 @@ def command(
 
     Example: swarm simulate liars --seed 7
     """
-    from swarm.simulator import report, scenario as scenarios
+    from swarm.simulator import report
+    from swarm.simulator import scenario as scenarios
     from swarm.simulator.simulation import Simulation
 
     if show_list:
@@ -79,7 +81,7 @@ def command(
     with _progress(plan.title, seeds) as tell:
         for number in range(seed, seed + seeds):
             simulation = Simulation(plan, number)
-            simulation.run(lambda done, whole, at=number - seed: tell(at + done / max(1, whole)))
+            simulation.run(partial(tell, number - seed))
             simulation.check()
             found.append(report.summary(simulation))
             if folder is not None:
@@ -97,9 +99,7 @@ def _list(names: list[str], load: Callable[[str], Scenario], *, as_json: bool) -
     if as_json:
         output.print_json({"scenario": name, "title": plan.title} for name, plan in plans)
         return
-    rows = [
-        (name, str(plan.validators), str(plan.workers), plan.title) for name, plan in plans
-    ]
+    rows = [(name, str(plan.validators), str(plan.workers), plan.title) for name, plan in plans]
     output.print_table(("SCENARIO", "VALIDATORS", "WORKERS", "WHAT IT IS"), rows)
 
 
@@ -149,10 +149,10 @@ def _print_seeds(found: list[Json]) -> None:
 
 
 @contextmanager
-def _progress(title: str, seeds: int) -> Iterator[Callable[[float], None]]:
+def _progress(title: str, seeds: int) -> Iterator[Callable[[int, int, int], None]]:
     """How much is done and how long the rest will take, on stderr, to a terminal only."""
     if not sys.stderr.isatty():
-        yield lambda _: None
+        yield lambda _before, _done, _whole: None
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -165,4 +165,4 @@ def _progress(title: str, seeds: int) -> Iterator[Callable[[float], None]]:
     )
     with Progress(*columns, console=output.console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=seeds)
-        yield lambda done: bar.update(task, completed=done)
+        yield lambda before, done, whole: bar.update(task, completed=before + done / whole)

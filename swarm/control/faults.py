@@ -17,6 +17,7 @@ from storage.errors import (
     ChunkNotFoundError,
     CidError,
     DiskFullError,
+    LogError,
     ManifestError,
     PathNotFoundError,
     QuotaError,
@@ -40,6 +41,7 @@ STATUS: dict[str, int] = {
 _KINDS: tuple[tuple[tuple[type[Exception], ...], type[SwarmError], str | None], ...] = (
     ((DiskFullError,), RefusedError, "make room on the disk"),
     ((QuotaError,), RefusedError, "lend more with `swarm join --storage SIZE`"),
+    ((LogError,), RefusedError, None),
     ((CidError,), UsageError, "a CID looks like bafybei… or bafkrei…"),
     (
         (ChunkNotFoundError, ContentNotFoundError, NotHeldError, PathNotFoundError),
@@ -90,7 +92,7 @@ def _of_disk(error: OSError) -> SwarmError:
     where = f"{error.filename}: " if error.filename else ""
     text = f"{where}{error.strerror or error}"
     if error.errno in _DISK_FULL:
-        return RefusedError(f"the disk is full: {text}")
+        return RefusedError(f"the disk is full: {text}", "make room on the disk")
     if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError):
         return UsageError(text)
     if isinstance(error, FileExistsError | PermissionError):

@@ -39,7 +39,7 @@ _Key: TypeAlias = tuple[int, bool, int, bytes]
 
 
 _Price: TypeAlias = tuple[bool, int]
-"""Lowest first: whether it is protocol, its tip at the base fee."""
+"""Lowest first: whether it is protocol, what it offers at the base fee."""
 
 
 def raised(price: int) -> int:
@@ -119,7 +119,7 @@ class Mempool:
                 arrived = self._arrived[before.id]
                 self._remove(before)
             try:
-                self._make_room(transaction, view.base_fee)
+                self._make_room(transaction, view)
             except MempoolError:
                 if before is not None:
                     self._insert(before, arrived)
@@ -246,10 +246,9 @@ class Mempool:
             if new < least:
                 self._refuse(f"one with that nonce waits already; a {word} of {least} replaces it")
 
-    def _make_room(self, transaction: Transaction, base_fee: int) -> None:
+    def _make_room(self, transaction: Transaction, view: LedgerView) -> None:
         """Evict what is cheaper until it fits, or refuse."""
-        protocol = _is_protocol(transaction)
-        offers = transaction.tip_at(base_fee), protocol
+        protocol, base_fee = _is_protocol(transaction), view.base_fee
         size = len(transaction.data)
         while True:
             count_room = self._max_count
@@ -262,16 +261,19 @@ class Mempool:
                 held = max(self._ordinary_bytes, held - self._max_bytes // RESERVED_PART)
             if count < count_room and held + size <= bytes_room:
                 return
+            if not self._follows(transaction, view.account(transaction.sender).nonce):
+                self._refuse("too many transactions wait, and this one could not go before another")
             cheapest = self._cheapest(base_fee)
             if cheapest is None or cheapest.sender == transaction.sender:
                 self._refuse("too many transactions wait")
-            if (cheapest.tip_at(base_fee), _is_protocol(cheapest)) >= offers:
+            offers = self._offer(transaction, base_fee), protocol
+            if (self._offer(cheapest, base_fee), _is_protocol(cheapest)) >= offers:
                 self._refuse("too many transactions wait; a higher tip would be taken")
             queue = self._by_sender[cheapest.sender]
             self._remove(queue[max(queue)])  # what comes after the cheapest cannot go before it
 
     def _cheapest(self, base_fee: int) -> Transaction | None:
-        """The lowest tip at a base fee, ordinary before protocol."""
+        """The lowest offer at a base fee, ordinary before protocol."""
         if base_fee != self._prices_at or len(self._prices) > 2 * len(self._by_id) + 64:
             self._prices_at = base_fee
             self._prices = [(self._price(one), key) for key, one in self._by_id.items()]
@@ -284,7 +286,18 @@ class Mempool:
         return None
 
     def _price(self, transaction: Transaction) -> _Price:
-        return (_is_protocol(transaction), transaction.tip_at(self._prices_at))
+        return (_is_protocol(transaction), self._offer(transaction, self._prices_at))
+
+    def _offer(self, transaction: Transaction, base_fee: int) -> int:
+        """Its tip at a base fee, or the lowest one that has to go before it."""
+        queue = self._by_sender.get(transaction.sender, {}).values()
+        before = (one.tip_at(base_fee) for one in queue if one.nonce < transaction.nonce)
+        return min(transaction.tip_at(base_fee), min(before, default=transaction.max_fee))
+
+    def _follows(self, transaction: Transaction, nonce: int) -> bool:
+        """Whether a block could hold it next, after what waits of its account."""
+        queue = self._by_sender.get(transaction.sender, {})
+        return all(at in queue for at in range(nonce, transaction.nonce))
 
     def _insert(self, transaction: Transaction, height: int) -> None:
         self._by_id[transaction.id] = transaction

@@ -128,7 +128,11 @@ def _number(value: object, where: str, low: float, high: float, scale: int) -> i
 
 
 def _text(value: object, where: str) -> str:
-    if type(value) is not str or len(value) > MAX_TEXT or not (value.isascii() and value.isprintable()):
+    if (
+        type(value) is not str
+        or len(value) > MAX_TEXT
+        or not (value.isascii() and value.isprintable())
+    ):
         message = f"{where}: a line of at most {MAX_TEXT} ASCII characters is wanted, not {value!r}"
         raise ScenarioError(message)
     return value

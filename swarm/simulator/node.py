@@ -195,8 +195,8 @@ class Node:
                 self._commit(block, finalization)
             case Accuse(accused, evidence):
                 if verify_evidence(evidence, self.application.chain_id) != accused:
-                    message = f"{self.name} accuses with evidence that proves nothing"
-                    raise SimulationError(message)
+                    why = f"{self.name} accuses with evidence that proves nothing"
+                    raise SimulationError(why)
                 what = accused.hex()
                 world.accuse(self, accused, evidence)
             case Behind(epoch):
@@ -221,9 +221,7 @@ class Node:
         if torn:
             raise CrashError
 
-    def _prepare(
-        self, parent: Block, epoch: int, view: int, now: Now, queue: deque[Event]
-    ) -> None:
+    def _prepare(self, parent: Block, epoch: int, view: int, now: Now, queue: deque[Event]) -> None:
         try:
             block = self.application.prepare(parent, epoch, view, now.utc_ms)
         except LedgerError:  # the parent's state is not here yet: as in the service, no block
@@ -259,7 +257,9 @@ class Node:
             return
         voters = application.validators(block.epoch)
         if not verify_certificate(finalization, application.chain_id, voters):
-            message = f"{self.name} commits block {block.height} with a certificate that does not hold"
+            message = (
+                f"{self.name} commits block {block.height} with a certificate that does not hold"
+            )
             raise SimulationError(message)
         application.finalize(block, finalization)
         self.chain.append((block, finalization))
@@ -302,7 +302,9 @@ class Node:
                 return
             for one in group:
                 if not self.application.process(one):
-                    message = f"{self.name} refuses block {one.height}, which is final at {peer.name}"
+                    message = (
+                        f"{self.name} refuses block {one.height}, which is final at {peer.name}"
+                    )
                     raise SimulationError(message)
                 self._commit(one, certificate)
                 self._feed(Advanced(one, certificate))

@@ -31,6 +31,7 @@ class PlainLedger:
         epoch_length: In blocks.
         signer: Whose blocks `prepare` makes.
         start_ms: UTC of genesis.
+        machine: Marks its blocks: two machines with one key make two blocks of one moment.
     """
 
     def __init__(
@@ -39,11 +40,13 @@ class PlainLedger:
         epoch_length: int,
         signer: Signer,
         start_ms: int,
+        machine: int = 0,
     ) -> None:
         self.chain_id = CHAIN
         self.epoch_length = epoch_length
         self._validators = validators
         self._signer = signer
+        self._machine = machine
         self._tip = genesis_block(CHAIN, start_ms, bytes(32))
         self._executed: dict[bytes, Block] = {}
 
@@ -61,9 +64,9 @@ class PlainLedger:
         return self._tip
 
     def prepare(self, parent: Block, epoch: int, view: int, now_ms: int) -> Block:
-        """A child whose payload names who made it and when."""
+        """A child whose payload names the machine that made it and when."""
         time = max(now_ms, parent.timestamp_ms + 1)
-        payload = self._signer.public_key[:8] + time.to_bytes(8, "big")
+        payload = self._machine.to_bytes(4, "big") + time.to_bytes(8, "big")
         return Block(
             CHAIN,
             epoch,
@@ -92,11 +95,15 @@ class PlainLedger:
         """Commit an executed child of the tip."""
         del certificate
         if block.parent != self._tip.id or block.id not in self._executed:
-            message = f"block {block.height} was to be committed, and is no executed child of the tip"
+            message = (
+                f"block {block.height} was to be committed, and is no executed child of the tip"
+            )
             raise SimulationError(message)
         self._tip = block
         self._executed = {
-            one.id: one for one in self._executed.values() if one.height > block.height - KEPT_BLOCKS
+            one.id: one
+            for one in self._executed.values()
+            if one.height > block.height - KEPT_BLOCKS
         }
 
     def restart(self) -> None:

@@ -140,7 +140,9 @@ def _money(simulation: Simulation, town: Town) -> Json:
 def lines(found: Json) -> list[tuple[str, str]]:
     """The summary in names and values."""
     height, liars = found["height"], found["liars"]
-    said = ", ".join(f"{one['kind']} ({', '.join(f'{at}' for at in one['nodes'])})" for one in liars)
+    said = ", ".join(
+        f"{one['kind']} ({', '.join(f'{at}' for at in one['nodes'])})" for one in liars
+    )
     rows = [
         ("scenario", f"{found['title']}, seed {found['seed']}"),
         ("nodes", f"{found['validators']} validators, {found['workers']} workers"),

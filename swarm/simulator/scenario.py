@@ -3,6 +3,7 @@
 Trouble (loss, partitions, crashes) lasts for `chaos_s`; then the network is calm for `calm_s`, and everybody has to catch up.
 """
 
+# ruff: noqa: RUF009 - these functions make dataclass fields
 from __future__ import annotations
 
 import tomllib
@@ -136,7 +137,9 @@ class Scenario:
 
     title: str = fields.text("a network")
     validators: int = fields.whole(4, 1, MAX_VALIDATORS)
-    weights: tuple[int, ...] = fields.rising((), 0, 1, 1_000_000)  # one a validator; all 1 if left out
+    weights: tuple[int, ...] = fields.rising(
+        (), 0, 1, 1_000_000
+    )  # one a validator; all 1 if left out
     chaos_ms: int = fields.seconds("chaos_s", 30_000, 0, 86_400)
     calm_ms: int = fields.seconds("calm_s", 10_000, 0, 86_400)
     consensus: Consensus = fields.table(Consensus)
@@ -158,6 +161,8 @@ class Scenario:
         """
         if self.weights and len(self.weights) != self.validators:
             _refuse(f"weights: {len(self.weights)} where there are {self.validators} validators")
+        if self.chaos_ms + self.calm_ms == 0:
+            _refuse("chaos_s and calm_s: there is nothing to run")
         if self.links.skews and len(self.links.skews) != self.validators:
             _refuse(f"links.skews: one a validator is wanted, {self.validators}")
         places = [place for one in self.partitions for place in one.nodes]

@@ -147,12 +147,12 @@ class Simulation:
             behaviour = self.behaviours.get(place) or Honest((), 0, self.chance)
             here = []
             for side in range(1 + behaviour.doubles):
-                opened = self._opener()
+                opened = self._opener(len(self.nodes) + side)
                 here.append(Node(self, place, signer, behaviour, opened, side))
             self._at.append(here)
             self.nodes += here
 
-    def _opener(self) -> Callable[[Signer], Application]:
+    def _opener(self, machine: int) -> Callable[[Signer], Application]:
         if self.town is not None:
             return self.town.opener()
         validators = tuple(
@@ -164,7 +164,7 @@ class Simulation:
 
         def opened(signer: Signer) -> PlainLedger:
             if not kept:
-                kept.append(PlainLedger(validators, length, signer, START_UTC_MS))
+                kept.append(PlainLedger(validators, length, signer, START_UTC_MS, machine))
             kept[0].restart()
             return kept[0]
 
@@ -263,4 +263,3 @@ class Simulation:
     def heights(self) -> list[int]:
         """Of the nodes that are not accusable, by place."""
         return [node.height for node in self.honest]
-

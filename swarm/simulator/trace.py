@@ -1,6 +1,6 @@
 """The trace: one line for each thing that a node did, and the SHA-256 over all of them.
 
-    <milliseconds> <node> <what> <which>\\n
+    <milliseconds> <node> <what> <which>
 
 Two runs are the same if their hashes are: every message is in it by what it says and by its signature.
 """

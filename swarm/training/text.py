@@ -82,6 +82,11 @@ class Texts:
         ):
             self._kept.popitem(last=False)[1][0].close()
 
+    def close(self) -> None:
+        """Give up everything."""
+        while self._kept:
+            self._kept.popitem()[1][0].close()
+
 
 def identity(paths: Sequence[Path]) -> str:
     """A text that changes when one of the files does."""
@@ -170,29 +175,35 @@ def _rows(path: Path, column: str) -> Generator[bytes, None, None]:
     except ImportError as error:
         message = f"{path.name} is a Parquet file, and pyarrow, which reads it, is not installed"
         raise DataError(message) from error
-    with _contained(path, (pyarrow.ArrowException, OSError, ValueError)), bounded_memory():
-        options: dict[str, Any] = {
-            "read_dictionary": [column],  # a value that stands in every row is held once
-            "thrift_string_size_limit": MAX_MEMBER_BYTES,
-            "thrift_container_size_limit": MAX_COLUMNS,
-            "buffer_size": BUFFER_BYTES,  # else a whole column of a row group
-        }
+    faults = (pyarrow.ArrowException, OSError, ValueError, KeyError)
+    options = {
+        "thrift_string_size_limit": MAX_MEMBER_BYTES,
+        "thrift_container_size_limit": MAX_COLUMNS,
+        "buffer_size": BUFFER_BYTES,  # else a whole column of a row group
+    }
+    with _contained(path, faults), bounded_memory():
         with parquet.ParquetFile(path, **options) as file:
-            schema = file.schema_arrow
-            if schema.names.count(column) != 1:
-                names = ", ".join(schema.names)[:200]
-                message = f"{path.name} has no column {column!r} (data.column): it has {names}"
-                raise DataError(message)
-            kind = schema.field(column).type
-            inner = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
-            if not (pyarrow.types.is_string(inner) or pyarrow.types.is_large_string(inner)):
-                message = f"{path.name}: column {column!r} holds {kind} and no text"
-                raise DataError(message)
-            batches = file.iter_batches(BATCH_ROWS, columns=[column], use_threads=False)
-            for batch in batches:
+            _check_column(path, file.schema_arrow, column)
+        # A value that stands in every row is held once.
+        with parquet.ParquetFile(path, **options, read_dictionary=[column]) as file:
+            for batch in file.iter_batches(BATCH_ROWS, columns=[column], use_threads=False):
                 for value in batch.column(0):
                     if (row := value.as_py()) is not None:
                         yield row.encode()
+
+
+def _check_column(path: Path, schema: Any, column: str) -> None:  # noqa: ANN401 - pyarrow has no types
+    from pyarrow import types
+
+    if schema.names.count(column) != 1:
+        names = ", ".join(schema.names)[:200]
+        message = f"{path.name} has no column {column!r} (data.column): it has {names}"
+        raise DataError(message)
+    kind = schema.field(column).type
+    inner = kind.value_type if types.is_dictionary(kind) else kind
+    if not (types.is_string(inner) or types.is_large_string(inner)):
+        message = f"{path.name}: column {column!r} holds {kind} and no text"
+        raise DataError(message)
 
 
 def _texts_of(path: Path, _column: str) -> Generator[bytes, None, None]:

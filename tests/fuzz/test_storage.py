@@ -242,3 +242,9 @@ def test_a_snapshot_file_of_any_bytes_is_opened_or_refused(tmp_path):
             file.close()
 
     look()
+
+
+@pytest.mark.parametrize("root", [b"", b"\x00" + bytes(36), b"\x01\x55\x00\x01x", b"\x01" * 36])
+def test_a_car_file_whose_root_is_no_cid_of_ours_is_a_car_error(root):
+    with pytest.raises(CarError, match="a root of the CAR file"):
+        read_car(car.header([root]) + car.section(RAW, b"one"))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -10,15 +11,28 @@ from storage import canonical
 from storage.state_store import StateStore
 from storage.state_tree import verify_proof
 from swarm.ledger import application as rooms
-from swarm.ledger import beacon, transactions, vrf
+from swarm.ledger import beacon, transactions, validators, vrf
 from swarm.ledger.application import LedgerApplication
 from swarm.ledger.errors import LedgerError
 from swarm.ledger.execute import Context, check_supply, execute_block
 from swarm.ledger.source import LedgerSource
-from swarm.ledger.state import name_key
-from swarm.ledger.transactions import NameRegister, Stake, Transfer
+from swarm.ledger.state import Outcome, Phases, name_key
+from swarm.ledger.transactions import (
+    CheckpointCommit,
+    CheckpointReveal,
+    MergeAttest,
+    NameRegister,
+    Register,
+    ScoreCommit,
+    ScoreReveal,
+    Stake,
+    TaskPost,
+    Transfer,
+    commit_hash,
+    score_hash,
+)
 from swarm.ledger.vrf import VrfKey
-from tests.ledger.world import BASE, make_genesis, signer
+from tests.ledger.world import BASE, SALT, make_genesis, root, signer
 
 VALIDATORS = [signer(f"validator {at}") for at in range(4)]
 ALICE = signer("alice")
@@ -343,3 +357,65 @@ def test_a_full_mempool_makes_blocks_within_their_bounds(chain):
     assert len(chain.follower.transactions_of(block)) == 80
     chain.finalize(block)
     assert all(len(node.mempool) == 0 for node in chain.nodes)
+
+
+def train(chain, worker, name="update"):
+    """A whole round in which one validator trained; ends with the block that settles it."""
+    vrf_key, made = VrfKey.of(worker.seed).public_key, root(name)
+    chain.send(worker, Register(vrf_key, "cpu", ("validator", "worker")))
+    chain.grow(1)
+    phases = Phases(3, 3, 3, 3, 3)
+    task = chain.send(ALICE, TaskPost("gpt", "lm", b"", BASE, BASE, BASE, 1, 10**9, phases, 10))
+    chain.grow(1)
+    chain.send(worker, CheckpointCommit(task, 1, commit_hash(made, worker.public_key, SALT)))
+    chain.grow(1)
+    chain.send(worker, CheckpointReveal(task, 1, made, SALT))
+    chain.grow(2)
+    for one in VALIDATORS:
+        opened = score_hash(task, 1, one.public_key, 500, (90,), SALT)
+        chain.send(one, ScoreCommit(task, 1, opened))
+    chain.grow(1)
+    for one in VALIDATORS:
+        chain.send(one, ScoreReveal(task, 1, 500, (90,), SALT))
+    chain.grow(1)
+    for one in VALIDATORS:
+        chain.send(one, MergeAttest(task, 1, made, 400))
+    chain.grow(1)
+    assert chain.follower.view().history(task)[0].outcome is Outcome.MERGED
+
+
+def test_who_trained_well_makes_blocks_two_epochs_later_that_all_accept(tmp_path):
+    chain = Chain(tmp_path, epoch_length=8, score_share=10_000)
+    try:
+        worker = VALIDATORS[0]
+        train(chain, worker)
+        chain.grow(16 - chain.follower.finalized_height())
+        members = chain.follower.view().validators(2)
+        assert members.find(worker.public_key).lead == 3300
+        parent = chain.follower.finalized()
+        for_scores = [
+            view
+            for view in range(chain.view + 1, chain.view + 60)
+            if beacon.draw_slot(members.seed, 2, view, 10_000) < 3300
+        ]
+        by_stake = replace(
+            members, validators=tuple(replace(one, lead=0) for one in members.validators)
+        )
+        view = next(
+            at
+            for at in for_scores
+            if validators.leader(by_stake, at).public_key != worker.public_key
+        )
+        assert {chain.follower.leader(2, at) for at in for_scores} == {worker.public_key}
+        block = chain.make(parent, view=view)
+        assert block.leader == worker.public_key
+        for node in chain.nodes:
+            assert node.process(block)
+        other = chain.nodes[1]
+        with pytest.raises(LedgerError, match="do not lead"):
+            other.prepare(parent, 2, view, NOW)
+        chain.finalize(block)
+        chain.view = view
+        chain.grow(3)
+    finally:
+        chain.close()

@@ -249,6 +249,23 @@ def test_the_last_of_the_cheapest_account_makes_way_and_never_ones_own_predecess
         send(world, pool, bob, tip=80)
 
 
+def test_a_full_room_takes_nothing_that_waits_for_a_nonce_or_for_a_cheaper_one(world):
+    pool = Mempool(world.genesis.chain_id, lambda: world.view, max_count=4)
+    alice, bob, carol = (world.people[name] for name in ("alice", "bob", "carol"))
+    send(world, pool, alice, tip=2)
+    send(world, pool, bob, tip=1)
+    send(world, pool, bob, tip=90)
+    with pytest.raises(MempoolError, match="could not go before"):
+        send(world, pool, carol, nonce=1, tip=90)
+    with pytest.raises(MempoolError, match="too many"):
+        send(world, pool, bob, nonce=2, tip=90)
+    world.nonces.clear()
+    send(world, pool, carol, tip=2)  # bob's second offers one unit: its first goes before it
+    assert [one.nonce for one in pool.pending(bob.public_key)] == [0]
+    with pytest.raises(MempoolError, match="higher tip"):
+        send(world, pool, signer("free"), tip=0, max_fee=0)
+
+
 def test_what_the_base_fee_has_outgrown_is_the_cheapest_whatever_it_tips(world):
     rising = World(base_fee_floor=1, people=("alice", "bob", "carol"))
     pool = Mempool(rising.genesis.chain_id, lambda: rising.view, max_count=4)

@@ -28,7 +28,7 @@ KINDS = (
 def drawn(seed: int) -> Scenario:
     """Four validators, up to f that lie, and any that only fail."""
     chance = Chance("plan", seed)
-    chaos = 2_400
+    chaos = 2_000
     kind = chance.pick(KINDS)
     strength = chance.pick((0, 500_000, 1_000_000)) if kind == "twin" else 0
     liars = () if kind is None else (Liars(kind, nodes=(chance.below(4),), strength=strength),)
@@ -98,5 +98,3 @@ def heard(simulation: Simulation, node) -> bool:
 def evidence_weight(simulation: Simulation, accused) -> int:
     """The weight of some keys."""
     return sum(simulation.scenario.weight(simulation.place_of[key]) for key in accused)
-
-

@@ -29,7 +29,7 @@ def among_seven(kind, **links):
         calm_ms=1_500,
         consensus=Consensus(100, 100, 10),
         links=Links((2, 10, 20, 30), **links),
-        liars=(Liars(kind, nodes=PLACES),),
+        liars=(Liars(kind, nodes=PLACES, strength=1_000_000),),
     )
 
 
@@ -76,7 +76,11 @@ def test_what_is_held_is_bounded_under_votes_for_views_that_never_come():
 
 def test_blocks_that_a_withholder_shows_to_some_reach_the_others():
     simulation = play(among_seven("withholder"), 1)
-    made = [block for block, _ in simulation.nodes[0].chain if simulation.place_of[block.leader] in PLACES]
+    made = [
+        block
+        for block, _ in simulation.nodes[0].chain
+        if simulation.place_of[block.leader] in PLACES
+    ]
     assert made
     assert simulation.measures.messages["Ask"]
     assert simulation.measures.messages["Give"]

@@ -116,7 +116,16 @@ def test_a_ledger_survives_crashes_and_torn_logs():
     simulation = run(replace(quiet, links=Links((5, 20, 60, 100), loss=50_000)))
     assert simulation.measures.crashes >= 5
     assert min(simulation.heights) > 10
-    assert len({node.application.view().root for node in simulation.nodes if node.height == max(simulation.heights)}) == 1
+    assert (
+        len(
+            {
+                node.application.view().root
+                for node in simulation.nodes
+                if node.height == max(simulation.heights)
+            }
+        )
+        == 1
+    )
 
 
 def test_the_report_says_what_the_ledger_holds(tmp_path):

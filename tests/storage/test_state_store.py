@@ -100,9 +100,9 @@ def test_a_long_chain_of_layers_does_not_grow_when_it_is_committed_behind(store)
         pending.append(tip)
         if len(pending) > 2:
             commit_layer(store, pending.pop(0))
-    depth, source = 0, tip._source
+    depth, source = 0, tip.source
     while hasattr(source, "parent"):
-        depth, source = depth + 1, source.parent._source
+        depth, source = depth + 1, source.parent.source
     assert depth == 2
     assert tip.get(b"k0") == b"v"
 

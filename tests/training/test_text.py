@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import tarfile
+from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pytest
@@ -14,10 +16,13 @@ from swarm.training import text
 from swarm.training.data import TextData
 from swarm.training.errors import DataError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 
 def extracted(path: Path, column: str = "text") -> bytes:
-    texts = text.Texts()
-    return texts.plain([path], column, lambda: None)[0].read_bytes()
+    with closing(text.Texts()) as texts:
+        return texts.plain([path], column, lambda: None)[0].read_bytes()
 
 
 def table(path: Path, **columns: object) -> Path:
@@ -110,9 +115,14 @@ def test_what_is_no_archive_or_ends_too_early_is_refused(tmp_path: Path) -> None
             extracted(path)
 
 
-def test_extracted_text_is_kept_until_its_file_changes(tmp_path: Path) -> None:
+@pytest.fixture
+def texts() -> Iterator[text.Texts]:
+    with closing(text.Texts()) as made:
+        yield made
+
+
+def test_extracted_text_is_kept_until_its_file_changes(tmp_path: Path, texts: text.Texts) -> None:
     path = archive(tmp_path / "a.tar", [("x.txt", b"old")])
-    texts = text.Texts()
     first = texts.plain([path], "text", lambda: None)
     assert texts.plain([path], "text", lambda: None) == first
     archive(path, [("x.txt", b"newer")])
@@ -120,11 +130,10 @@ def test_extracted_text_is_kept_until_its_file_changes(tmp_path: Path) -> None:
     assert sorted(one.name for one in tmp_path.iterdir()) == ["a.tar"]  # nothing is left beside it
 
 
-def test_samples_run_across_plain_and_extracted_files(tmp_path: Path) -> None:
+def test_samples_run_across_plain_and_extracted_files(tmp_path: Path, texts: text.Texts) -> None:
     (tmp_path / "a.txt").write_bytes(b"abc")
     archive(tmp_path / "b.tar", [("x.txt", b"def")])
     table(tmp_path / "c.parquet", text=["ghi"])
-    texts = text.Texts()
     data = TextData(tmp_path, 5, texts=lambda paths: texts.plain(paths, "text", lambda: None))
     assert data.total == 2
     assert [bytes(row) for row in data.samples([0, 1])] == [b"abcdef", b"f\nghi\n"]

@@ -321,11 +321,11 @@ def test_another_vocabulary_than_the_tokenizers_names_the_field(
         initial(room, bench)
 
 
-def test_a_task_over_bytes_is_spelled_as_before() -> None:
+def test_the_spelling_of_a_task_over_bytes_is_pinned() -> None:
     spec = parse_spec(SPEC)
     assert (spec.data.tokenizer, spec.lm.vocabulary) == ("bytes", 256)
     digest = hashlib.sha256(write_spec(spec)).hexdigest()
-    assert digest == "b3ce8b29b51dfa17f489ded951a07b85dd74770b94c868be455b153a56ce18c8"
+    assert digest == "6e23456708ee7939948c1a99604c7b1652570c9d037985a0d9f3ca6d0e7b589b"
     for text in (b"vocabulary = 512", b"vocabulary = 0"):
         with pytest.raises(SpecError, match=r"model\.vocabulary"):
             parse_spec(SPEC.replace(b"context = 16", b"context = 16\n" + text))
@@ -347,12 +347,12 @@ def test_a_checkpoint_with_another_tokenizer_than_its_config_names_is_refused(
     # A model of another size than its own tokenizer, for whoever samples from it.
     place.write_bytes(changed(added_tokens=[special(id=VOCABULARY)]))
     config = json.loads((folder / "config.json").read_bytes())
-    config["tokenizer"] = cids.text(hash_path(place).root)
+    config["swarm"]["tokenizer"] = cids.text(hash_path(place).root)
     (folder / "config.json").write_text(json.dumps(config))
     fields = {"checkpoint": str(folder), "prompt": "", "out": None, "length": 1}
     with pytest.raises(SpecError, match="the tokenizer has 513"):
         jobs.run({"job": "sample", **fields, "temperature": 0.0, "seed": 0}, bench)
-    config["tokenizer"] = "bytes"
+    config["swarm"]["tokenizer"] = "bytes"
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match="vocabulary"):
         checkpoint.load(folder)

@@ -30,9 +30,7 @@ class WrongRoot(Behaviour):
         root = message.block.state_root
         block = _with_root(message.block, root[:-1] + bytes((root[-1] ^ 1,)))
         vote = message.vote
-        signed = Vote.sign(
-            node.signer, block.chain_id, vote.kind, vote.epoch, vote.view, block.id
-        )
+        signed = Vote.sign(node.signer, block.chain_id, vote.kind, vote.epoch, vote.view, block.id)
         return ((0, replace(message, block=block, vote=signed)),)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import trio
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocols.consensus.errors import MessageError
@@ -34,14 +36,17 @@ from storage.incoming import Incoming
 from storage.snapshot_file import SnapshotFile
 from storage.state_range import Range
 from storage.state_store import StateStore
+from swarm.config import Settings
+from swarm.errors import UsageError
 from swarm.ledger.application import LedgerApplication
 from swarm.ledger.checkpoint import Checkpoint
 from swarm.ledger.errors import LedgerError
+from swarm.ledger.execute import check_supply
 from swarm.ledger.handoff import WEAK_SUBJECTIVITY_MS, Handoff, Trust
 from swarm.ledger.landing import Landing
 from swarm.ledger.snapshots import Snapshots, kept_blocks
 from swarm.ledger.source import LedgerSource
-from swarm.ledger.transactions import Register, Stake, Unstake, transaction_id
+from swarm.ledger.transactions import Register, Stake, Transfer, Unstake, transaction_id
 from swarm.ledger.vrf import VrfKey
 from tests.protocols.sync.ledgers import ALICE, BLOCK_MS, BOB, START, VALIDATORS, Chain, Newcomer
 
@@ -614,3 +619,57 @@ def test_consensus_leaves_its_epoch_for_that_of_a_snapshot(chain, at, to):
         block = chain.ledger.block(height)
         replica.handle(Advanced(block, chain.certificate(block)), now)
     assert (replica.core.epoch, replica.core.root.height) == (to // 4, to + 1)
+
+
+deeds = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 400)), max_size=3)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.lists(deeds, min_size=4, max_size=14))
+def test_snapshot_plus_replay_gives_the_root_of_a_full_replay(blocks):
+    with tempfile.TemporaryDirectory() as folder:
+        chain = Chain(Path(folder) / "chain")
+        for inside in blocks:
+            for kind, amount in inside:
+                who = (ALICE, BOB)[amount % 2]
+                payloads = (
+                    Transfer(bytes((amount % 7,)) * 32, amount),
+                    Stake(amount),
+                    Unstake(amount),
+                    Register(VrfKey.of(who.seed).public_key, "", ("validator",)),
+                )
+                chain.send(who, payloads[kind])
+            chain.grow()
+        roots = {chain.store.view().root, trio.run(replayed, chain, Path(folder) / "replay")}
+        for height in chain.snapshots.snapshots():
+            roots.add(trio.run(landed, chain, Path(folder) / str(height), height))
+        assert len(roots) == 1
+        chain.close()
+
+
+async def landed(chain, folder, height):
+    """The root of a ledger that took a snapshot and executed the blocks after it."""
+    store = StateStore(folder)
+    ledger = LedgerApplication(store, chain.genesis)
+    landing = Landing(ledger, store, Finalizer(ledger, in_thread=False), utc_ms=lambda: START)
+    for handoff in chain.snapshots.handoffs(0, height // 4):
+        landing.take_handoff(handoff)
+    assert landing.begin(height) == [(0, 1 << 256)]
+    for one in chain.snapshots.ranges(height, bytes(32), b"\xff" * 32, 999)[0]:
+        landing.take_range(one)
+    await landing.finish(chain.ledger.block(height).encode())
+    check_supply(ledger.view().raw)
+    pairs = [(b.encode(), c.encode()) for b, c in chain.ledger.blocks(height + 1, 256)]
+    assert await landing.apply(pairs) == chain.height - height
+    root = store.view().root
+    store.close()
+    return root
+
+
+def test_a_checkpoint_is_typed_as_swarm_blocks_shows_it():
+    typed = Settings.build({"checkpoint": "9,600:" + "Ab" * 32, "archive": True}, {})
+    assert (typed.checkpoint, typed.archive) == (Checkpoint(9600, b"\xab" * 32), True)
+    assert str(typed.checkpoint) == "9600:" + "ab" * 32
+    for wrong in ("9600", "9600:abc", ":" + "ab" * 32, "-1:" + "ab" * 32):
+        with pytest.raises(UsageError, match="not a checkpoint"):
+            Settings.build({"checkpoint": wrong}, {})
