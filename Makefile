@@ -14,6 +14,7 @@ test: $(STAMP)
 # The ledger against its model and its decoders against changed bytes, fifty times as long.
 soak: $(STAMP)
 	SOAK=50 $(BIN)/python -m pytest tests/ledger/test_model.py tests/ledger/test_fuzz.py
+	$(BIN)/python -m tests.simulation.soak
 
 # One rule of consensus or ledger broken at a time; the tests have to notice.
 mutants: $(STAMP)

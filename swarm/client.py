@@ -30,7 +30,7 @@ from swarm.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
 
     Json = dict[str, Any]
@@ -158,6 +158,11 @@ class Client:
     def transaction(self, identifier: str) -> Json:
         """What became of a transaction: `status` is `waiting`, `done` or `failed`."""
         return cast("Json", self._ask("transaction", id=identifier))
+
+    def submit(self, transactions: Sequence[bytes]) -> Json:
+        """Hand in transactions that were signed elsewhere: `taken`, and `refused` with `at` and `error`."""
+        joined = " ".join(one.hex() for one in transactions)
+        return cast("Json", self._run("chain/submit", None, transactions=joined))
 
     def prove(self, name: str, version: int | None = None, progress: Progress | None = None) -> Json:
         """The proof of a name against the newest block, as `swarm verify-name --proof` reads it."""

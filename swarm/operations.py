@@ -73,6 +73,7 @@ class Operations:
             node.heights,
             validates=node.settings.validate,
             caught_up=self._caught_up,
+            gossip=node.wallet.gossip,
         )
         self.versions = Versions(
             Door(

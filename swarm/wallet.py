@@ -80,7 +80,7 @@ class Wallet:
         self._signer = signer
         self._ledger = ledger
         self._heights = heights
-        self._gossip = gossip
+        self.gossip = gossip
         self._pending: dict[bytes, _Pending] = {}
         self._signed: OrderedDict[bytes, list[bytes]] = OrderedDict()  # by the first id
 
@@ -103,7 +103,7 @@ class Wallet:
             message = f"the ledger does not take it: {error}"
             raise RefusedError(message) from error
         self._pending[one.id] = _Pending(one, view.height)
-        self._gossip(one.data)
+        self.gossip(one.data)
         return one.id
 
     async def confirm(self, identifier: bytes, seconds: float = 60.0) -> Included:
@@ -151,7 +151,7 @@ class Wallet:
         pending.sent = height
         with contextlib.suppress(LedgerError):  # it waits there already, as it should
             self._ledger.submit(pending.transaction)
-        self._gossip(pending.transaction.data)
+        self.gossip(pending.transaction.data)
 
     def _raise_fee(self, identifier: bytes, pending: _Pending, height: int) -> None:
         """Sign what no block can take any more with a fee that it can, as often as the account allows."""
@@ -173,7 +173,7 @@ class Wallet:
         while len(self._signed) > MAX_KNOWN:
             self._signed.popitem(last=False)
         pending.transaction, pending.sent = one, height
-        self._gossip(one.data)
+        self.gossip(one.data)
 
     def _sign(
         self, payload: Payload, nonce: int, valid_until: int, fee: int, tip: int

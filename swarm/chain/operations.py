@@ -18,7 +18,7 @@ from swarm.ledger.validators import EPOCHS_AHEAD
 from swarm.ledger.vrf import VrfKey
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from protocols.signing import Signer
     from swarm.control.api import Json, Progress
@@ -48,6 +48,7 @@ class Chain:
         heights: Tells of finalized blocks.
         validates: This node registers and stakes by itself.
         caught_up: Waits, within bounds, until the node holds what its peers hold.
+        gossip: Queues a transaction for everybody.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Chain:
         *,
         validates: bool,
         caught_up: Callable[[Progress], Awaitable[None]],
+        gossip: Callable[[bytes], None],
     ) -> None:
         self._signer = signer
         self._ledger = ledger
@@ -66,6 +68,7 @@ class Chain:
         self._heights = heights
         self._validates = validates
         self._caught_up = caught_up
+        self._gossip = gossip
 
     # Stake
 
@@ -242,6 +245,40 @@ class Chain:
             }
 
         return await trio.to_thread.run_sync(read)
+
+    async def submit(self, texts: Sequence[str]) -> Json:
+        """Hand in transactions of any accounts, signed elsewhere; nobody sends them again.
+
+        Args:
+            texts: Each in hex.
+
+        Returns:
+            `taken` (ids, in order) and `refused` (`at`, `error` each).
+
+        Raises:
+            UsageError: One is not hex.
+        """
+        try:
+            signed = [bytes.fromhex(one) for one in texts]
+        except ValueError as error:
+            message = f"transactions: {error}"
+            raise UsageError(message) from error
+        taken: list[str] = []
+        refused: list[Json] = []
+
+        def hand_in() -> None:
+            for at, data in enumerate(signed):
+                try:
+                    taken.append(self._ledger.submit(data).hex())
+                except LedgerError as error:
+                    refused.append({"at": at, "error": str(error)})
+
+        await trio.to_thread.run_sync(hand_in)
+        left_out = {one["at"] for one in refused}
+        for at, data in enumerate(signed):
+            if at not in left_out:
+                self._gossip(data)
+        return {"taken": taken, "refused": refused}
 
     def _inside(self, height: int, identifier: bytes) -> Json:
         """What the block says of a transaction; nothing once the block is no longer held."""

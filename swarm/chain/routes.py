@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from swarm.chain.operations import MAX_HANDOFFS, MAX_HEADERS
+from swarm.control.fields import MAX_BODY_BYTES
 from swarm.ledger.genesis import CAP
 
 if TYPE_CHECKING:
@@ -53,6 +54,10 @@ async def _unjail(node: NodeApi, fields: Fields, progress: Progress) -> Any:  # 
     return await node.chain.unjail(progress, wait=_wait(fields))
 
 
+async def _submit(node: NodeApi, fields: Fields, _: Progress) -> Any:  # noqa: ANN401
+    return await node.chain.submit(fields.text("transactions", max_chars=MAX_BODY_BYTES).split())
+
+
 async def _prove(node: NodeApi, fields: Fields, progress: Progress) -> Any:  # noqa: ANN401
     version = fields.optional_integer("version", 0, _MAX_NUMBER)
     return await node.chain.prove(fields.text("name"), version, progress)
@@ -77,6 +82,7 @@ OPERATIONS: dict[str, Work] = {
     "chain/unstake": _unstake,
     "chain/withdraw": _withdraw,
     "chain/unjail": _unjail,
+    "chain/submit": _submit,
     "chain/prove": _prove,
 }
 """Route to what it does; those that wait for a block are operations with progress."""

@@ -175,6 +175,8 @@ def _rows(path: Path, column: str) -> Generator[bytes, None, None]:
     except ImportError as error:
         message = f"{path.name} is a Parquet file, and pyarrow, which reads it, is not installed"
         raise DataError(message) from error
+    # Its own pool would reserve more at once than the bound below allows.
+    pyarrow.set_memory_pool(pyarrow.system_memory_pool())
     faults = (pyarrow.ArrowException, OSError, ValueError, KeyError)
     options = {
         "thrift_string_size_limit": MAX_MEMBER_BYTES,

@@ -126,3 +126,16 @@ async def test_an_expired_transaction_is_not_found_any_more(alone):
     alone.grow(3)
     with pytest.raises(NotFoundError):
         await chain.transaction(sent.hex())
+
+
+async def test_transactions_signed_elsewhere_are_handed_in_and_passed_on(alone):
+    chain = door(alone)
+    good = alone.signed(ALICE, Transfer(VALIDATOR.public_key, 1))
+    told = await chain.submit([good.hex(), "00", good.hex()])
+    assert len(told["taken"]) == 1
+    assert [one["at"] for one in told["refused"]] == [1, 2]
+    assert alone.gossiped == [good]
+    alone.grow()
+    assert (await chain.transaction(told["taken"][0]))["status"] == "done"
+    with pytest.raises(UsageError, match="transactions: "):
+        await chain.submit(["not hex"])

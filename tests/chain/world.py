@@ -21,7 +21,15 @@ def silent(_stage, _done, _total) -> None:
 
 def door(alone, who=ALICE, *, validates=False) -> Chain:
     wallet = Wallet(who, alone.ledger, alone.heights, lambda _data: alone.grow())
-    return Chain(who, alone.ledger, wallet, alone.heights, validates=validates, caught_up=nothing)
+    return Chain(
+        who,
+        alone.ledger,
+        wallet,
+        alone.heights,
+        validates=validates,
+        caught_up=nothing,
+        gossip=alone.gossiped.append,
+    )
 
 
 class Asked:
@@ -48,6 +56,7 @@ class Asked:
 @contextmanager
 def open_chain(folder, **params):
     with open_alone(folder, epoch_length=EPOCH, **params) as alone:
+        alone.gossiped = []
         yield alone
 
 

@@ -122,7 +122,8 @@ def test_the_main_job_through_kill_late_join_and_fetch_by_name(cluster: Cluster)
     fetched = late.ask(lambda client: client.fetch("tiny", None, folder / "model"))
     assert fetched["version"] == task["version"]
     assert cid.text(hash_path(folder / "model").root) == fetched["cid"]
-    assert {"model.safetensors", "config.json", "README.md"} == {
+    tokenizer = {"tokenizer.json", "tokenizer_config.json"}
+    assert {"model.safetensors", "config.json", "README.md"} | tokenizer == {
         one.name for one in (folder / "model").iterdir()
     }
     assert json.loads((folder / "model" / "config.json").read_text())

@@ -55,11 +55,13 @@ def trace(scenario, seed):
     return simulation.trace.digest
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_traces_and_others_do_not():
     found = [trace(drawn(3), seed) for seed in (42, 42, 43)]
     assert found[0] == found[1] != found[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vector", VECTORS, ids=[one["name"] for one in VECTORS])
 def test_the_trace_is_the_pinned_one(vector):
     plan = scenarios.parse("\n".join(vector["scenario"]))

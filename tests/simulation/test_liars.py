@@ -14,6 +14,8 @@ from tests.simulation.plans import play
 PLACES = (5, 6)
 """Two of seven: as many as may lie."""
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _fast():

@@ -33,6 +33,7 @@ def test_without_a_fault_blocks_come_every_two_delays_and_are_final_after_three(
     assert not simulation.measures.blamed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("validators", [4, 7])
 def test_after_a_partition_a_block_is_final_within_two_leader_cycles(validators):
     end = 2_500
@@ -71,6 +72,7 @@ def test_a_partition_without_a_quorum_on_either_side_makes_nothing_final():
     assert max(simulation.heights) <= before + 1
 
 
+@pytest.mark.slow
 def test_duplicates_and_reordering_change_nothing_that_is_agreed():
     scenario = Scenario(
         validators=4,

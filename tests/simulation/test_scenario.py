@@ -119,6 +119,7 @@ def test_a_picture_is_xml_with_a_line_for_each_unbroken_piece():
     assert [len(one.get("points").split()) for one in lines] == [2, 1]
 
 
+@pytest.mark.slow
 def test_the_command_prints_writes_and_repeats(tmp_path, capsys):
     file = tmp_path / "small.toml"
     file.write_text(SMALL)

@@ -47,6 +47,7 @@ TWINS = Scenario(
 )
 
 
+@pytest.mark.slow
 def test_above_f_the_chain_forks_and_the_evidence_weighs_more_than_a_third():
     forked = 0
     for seed in range(8):  # the two halves of the honest hear each other, so that it is a race
@@ -66,6 +67,7 @@ def test_above_f_the_chain_forks_and_the_evidence_weighs_more_than_a_third():
     assert forked >= 3
 
 
+@pytest.mark.slow
 def test_a_larger_committee_of_unequal_weights_agrees():
     plan = Scenario(
         validators=7,
@@ -79,6 +81,7 @@ def test_a_larger_committee_of_unequal_weights_agrees():
     play(plan, 3)
 
 
+@pytest.mark.slow
 def test_a_crash_at_any_write_of_the_log_contradicts_nothing():
     for seed in range(12):
         play(crash_often(), seed)

@@ -33,6 +33,8 @@ SCENARIO = Scenario(
     training=Training(rounds=2, steps=20, train=40),
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _fast():
@@ -97,7 +99,6 @@ def test_a_late_revealer_is_refused_with_its_reason_and_earns_nothing():
         assert "reveal" in line.reason
 
 
-@pytest.mark.slow
 def test_a_colluding_third_is_slashed_and_its_scores_are_outvoted():
     liars = (Liars("colluder", nodes=(5, 6)),)
     simulation = run(replace(SCENARIO, validators=7, liars=liars))
