@@ -40,6 +40,8 @@ BLOCK_BYTES: Final = 2**20
 MAX_PIECES: Final = 32
 MAX_SIZE: Final = 2**50
 MAX_RECIPE_BYTES: Final = 4_096
+MAX_TOP_NODES: Final = 64
+"""Of a piece, beside as many as it has leaves."""
 _TAG: Final = "swarm/recipe/1"
 
 
@@ -263,11 +265,17 @@ def _stripe(
 
 
 def _leaves(piece: Cid, store: Blockstore, stripes: int) -> list[Cid]:
-    """The leaves of a piece in order; none where one of its nodes is not held."""
+    """The leaves of a piece in order; none where one of its nodes is not held.
+
+    A piece is a file as we cut it, with fewer nodes than leaves but for its top: a stranger's few nodes could name each
+    other without end.
+    """
     found: list[Cid] = []
     stack = [piece]
+    left = 2 * stripes + MAX_TOP_NODES
     try:
-        while stack:
+        while stack and left:
+            left -= 1
             at = stack.pop()
             if cids.codec(at) == cids.RAW:
                 found.append(at)
@@ -277,7 +285,7 @@ def _leaves(piece: Cid, store: Blockstore, stripes: int) -> list[Cid]:
                 break
     except (ChunkNotFoundError, CorruptChunkError):
         return []
-    if len(found) != stripes:
+    if stack or len(found) != stripes:
         message = f"piece {cids.text(piece)} has not the {stripes:,} leaves that its recipe says"
         raise ManifestError(message)
     return found

@@ -7,7 +7,8 @@ From the root down, at each node of depth d:
     link   = the one in whose weight `at` falls, in their order
 
 A link's weight is its Tsize, at least 1, and all weigh 1 where a node does not tell every size.
-The walk ends at a block without links. All blocks on the way are the proof: each is named by the one before it and
+The walk ends at a block without links, and at the latest with block 96: whatever a root's author made, who holds all
+of it can show the way. All blocks on the way are the proof: each is named by the one before it and
 hashes to its name, and the seed leaves no choice of another.
 
 A root whose author lies about sizes makes some of its chunks rare in these draws; the lie costs only what he published.
@@ -44,17 +45,19 @@ def path(root: Cid, seed: bytes, get: Callable[[Cid], bytes]) -> list[bytes]:
         get: Gives a block by its CID; what it raises is passed on.
 
     Raises:
-        ManifestError: A block is malformed, or the way is longer than `MAX_BLOCKS`.
+        ManifestError: A block is malformed.
     """
-    blocks: list[bytes] = []
+    return [get(cid) for cid in way(root, seed, get)]
+
+
+def way(root: Cid, seed: bytes, get: Callable[[Cid], bytes]) -> list[Cid]:
+    """The names of the blocks of `path`, of which one is in memory at a time."""
+    found: list[Cid] = []
     at: Cid | None = root
     while at is not None:
-        if len(blocks) == MAX_BLOCKS:
-            message = f"more than {MAX_BLOCKS} blocks below each other"
-            raise ManifestError(message)
-        blocks.append(get(at))
-        at = _next(at, blocks[-1], seed, len(blocks) - 1)
-    return blocks
+        found.append(at)
+        at = _next(at, get(at), seed, len(found) - 1)
+    return found
 
 
 def check(root: Cid, seed: bytes, blocks: Iterable[bytes]) -> bool:
@@ -98,8 +101,8 @@ class Walk:
         Raises:
             ManifestError: It is not the one that comes next, or none does.
         """
-        if self._at is None or self._depth == MAX_BLOCKS or len(block) > MAX_CHUNK_BYTES:
-            message = "the way has ended, or is too long"
+        if self._at is None or len(block) > MAX_CHUNK_BYTES:
+            message = "the way has ended, or the block is too large"
             raise ManifestError(message)
         if not cids.matches(self._at, block):
             message = f"the bytes are not those of {cids.text(self._at)}"
@@ -109,10 +112,12 @@ class Walk:
 
 
 def _next(at: Cid, block: bytes, seed: bytes, depth: int) -> Cid | None:
-    """The link that the seed draws; None at a leaf."""
+    """The link that the seed draws; None at a leaf, and at the last block of the longest way."""
     if len(seed) != SEED_BYTES:
         message = f"a seed has {SEED_BYTES} bytes, not {len(seed)}"
         raise ValueError(message)
+    if depth == MAX_BLOCKS - 1:
+        return None
     found = links(at, block)
     if not found:
         return None

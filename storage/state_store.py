@@ -292,7 +292,7 @@ class StateStore:
             found = transaction.get(b"format", db=self._meta)
             version = FORMAT if found is None else int.from_bytes(found, "big")
             if version not in READ_FORMATS:
-                message = f"the ledger's state is of format {version}, this software reads {FORMAT}"
+                message = f"the ledger's state is of format {version}, this software reads {FORMAT}; run the program that wrote it"
                 raise LogError(message)
             if found is None or version != FORMAT:
                 transaction.put(b"format", FORMAT.to_bytes(4, "big"), db=self._meta)
@@ -310,8 +310,8 @@ class StateStore:
         self._snapshots.add(snapshot)
         view = View(snapshot)
         if state_tree.root_of(view.node) != view.root:
-            message = f"the state tree of height {self._height} does not have the root noted for it"
-            raise LogError(message)
+            what = f"the tree of height {self._height} does not have the root noted for it"
+            raise state_check.damaged(self._folder, what)
         with self.environment.begin() as transaction:
             state_check.check_tree(self._folder, transaction, self.tables, view.root)
         return view

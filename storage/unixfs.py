@@ -66,6 +66,9 @@ MAX_ENTRIES = 1_000_000
 """Files and folders in one root that is listed or written."""
 MAX_PLANNED = 1_024
 """Chunks that are named as missing at a time."""
+MAX_SMALL_PARTS = 2**17
+"""Parts of files below `SMALL_BYTES` that one read or write gathers: a few nodes can name a byte 2^50 times."""
+SMALL_BYTES = 1_024
 
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
@@ -115,7 +118,7 @@ def read_range(root: Cid, store: Blockstore, start: int, length: int) -> Iterato
         ChunkNotFoundError: A chunk is not held.
     """
     node = _file(root, store)
-    yield from _read(node, store, MAX_FILE_DEPTH, start, start + length)
+    yield from _read(node, store, MAX_FILE_DEPTH, start, start + length, [MAX_SMALL_PARTS])
 
 
 def entity(root: Cid, store: Blockstore, start: int, length: int) -> Iterator[Cid]:
@@ -126,7 +129,7 @@ def entity(root: Cid, store: Blockstore, start: int, length: int) -> Iterator[Ci
     Raises:
         ManifestError: As `read_range`.
     """
-    yield from _entity(root, store, start, start + length, MAX_FILE_DEPTH)
+    yield from _entity(root, store, start, start + length, MAX_FILE_DEPTH, set())
 
 
 def plan_range(
@@ -267,6 +270,7 @@ class _Export:
         self._total = total
         self._progress = progress
         self._done = 0
+        self._small_left = [MAX_SMALL_PARTS]
 
     def write(self, node: UnixFsNode, path: Path) -> None:
         """Write a file, a folder or a link to a path where nothing is."""
@@ -283,7 +287,8 @@ class _Export:
     def _file(self, node: UnixFsNode, path: Path) -> None:
         mode = 0o666 if node.mode is None else node.mode | 0o400
         with open(os.open(path, _NEW_FILE, mode), "wb", buffering=0) as file:  # noqa: PTH123 - a descriptor
-            for leaf in _read(node, self._store, MAX_FILE_DEPTH, 0, node.size):
+            parts = _read(node, self._store, MAX_FILE_DEPTH, 0, node.size, self._small_left)
+            for leaf in parts:
                 view = memoryview(leaf)
                 while view:
                     view = view[file.write(view) :]
@@ -312,8 +317,10 @@ def _folder(root: Cid, store: Blockstore) -> UnixFsNode:
     return node
 
 
-def _read(node: UnixFsNode, store: Blockstore, depth: int, start: int, end: int) -> Iterator[bytes]:
-    """The bytes from `start` to before `end` of what is below a node."""
+def _read(
+    node: UnixFsNode, store: Blockstore, depth: int, start: int, end: int, left: list[int]
+) -> Iterator[bytes]:
+    """The bytes from `start` to before `end` of what is below a node; `left` counts small parts down."""
     if own := node.data[max(0, start) : max(0, end)]:
         yield own
     for link, at, size in _parts(node, depth, start, end):
@@ -321,20 +328,34 @@ def _read(node: UnixFsNode, store: Blockstore, depth: int, start: int, end: int)
         if child.kind is not Kind.FILE or child.size != size:
             message = f"{cids.text(link.cid)} is not the part of {size:,} bytes that it should be"
             raise ManifestError(message)
-        yield from _read(child, store, depth - 1, start - at, end - at)
+        left[0] -= size < SMALL_BYTES
+        if left[0] < 0:
+            message = f"more than {MAX_SMALL_PARTS:,} parts of less than {SMALL_BYTES:,} bytes"
+            raise ManifestError(message)
+        yield from _read(child, store, depth - 1, start - at, end - at, left)
 
 
-def _entity(root: Cid, store: Blockstore, start: int, end: int, depth: int) -> Iterator[Cid]:
+def _entity(
+    root: Cid, store: Blockstore, start: int, end: int, depth: int, whole: set[Cid]
+) -> Iterator[Cid]:
+    """See `entity`; `whole` holds what was walked from end to end, which is not walked again."""
     yield root
     if not dag.is_manifest(root) or not store.has(root):
         return
     node = _node(root, store)
     if node.kind is Kind.FILE:
+        if start <= 0 and end >= node.size:
+            whole.add(root)
         for link, at, _ in _parts(node, depth, start, end):
-            yield from _entity(link.cid, store, start - at, end - at, depth - 1)
+            if link.cid not in whole:
+                yield from _entity(link.cid, store, start - at, end - at, depth - 1, whole)
+            elif size == 0:
+                return
     elif node.kind is Kind.SHARD and depth:
+        whole.add(root)
         for below in hamt.shards(node):
-            yield from _entity(below, store, start, end, depth - 1)
+            if below not in whole:
+                yield from _entity(below, store, start, end, depth - 1, whole)
 
 
 def _parts(node: UnixFsNode, depth: int, start: int, end: int) -> Iterator[tuple[Link, int, int]]:

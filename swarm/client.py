@@ -164,7 +164,9 @@ class Client:
         joined = " ".join(one.hex() for one in transactions)
         return cast("Json", self._run("chain/submit", None, transactions=joined))
 
-    def prove(self, name: str, version: int | None = None, progress: Progress | None = None) -> Json:
+    def prove(
+        self, name: str, version: int | None = None, progress: Progress | None = None
+    ) -> Json:
         """The proof of a name against the newest block, as `swarm verify-name --proof` reads it."""
         return cast("Json", self._run("chain/prove", progress, name=name, version=version))
 

@@ -264,6 +264,7 @@ class Node:
             provide=self._provide,
             folder=home / "rounds",
             block_seconds=params.block_interval_ms / 1000,
+            ranges=self.ranges,
         )
         sealing = Sealing(chain_id, params.seal_log_n, params.seal_passes)
         self.auditing = Auditing(

@@ -202,6 +202,10 @@ class Lease:
         self._shelf = shelf
         self.paths: list[Path] = []
 
+    def has(self, root: Cid) -> bool:
+        """Whether a root is on the shelf already."""
+        return self._shelf.path(root) in self._shelf._sizes
+
     async def take(
         self,
         root: Cid,

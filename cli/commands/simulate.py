@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     Json = dict[str, Any]
 
 MAX_SEEDS = 1_000_000
+TITLE_COLUMNS = 32
 
 
 @click.command("simulate")
@@ -164,5 +165,5 @@ def _progress(title: str, seeds: int) -> Iterator[Callable[[int, int, int], None
         TextColumn("left"),
     )
     with Progress(*columns, console=output.console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=seeds)
+        task = bar.add_task(title[:TITLE_COLUMNS], total=seeds)
         yield lambda before, done, whole: bar.update(task, completed=before + done / whole)

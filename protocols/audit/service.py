@@ -38,7 +38,7 @@ from storage.errors import ManifestError, StorageError
 from storage.sampling import Walk
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
     from protocols.transport import PeerId, Stream, Transport
     from storage.cid import Cid
@@ -95,8 +95,10 @@ class Prover(Protocol):
     def held(self, audit: int, deal: bytes, piece: int) -> Sequence[bytes]:
         """The blocks from the root of a duty to the challenged chunk (`draw.held_seed`, `storage.sampling.path`).
 
+        They are taken one at a time, in a thread, and may be read only then: together they can be 192 MiB.
+
         Raises:
-            StorageError: They cannot be shown.
+            StorageError: They cannot be shown; from here, or when one is taken.
         """
 
 
@@ -133,15 +135,26 @@ class AuditService:
                 del self._serving[stream.peer]
 
     async def _answer(self, stream: Stream, request: Request) -> None:
-        bodies = [encode_nothing()]
-        if self._may_ask(stream.peer, request.audit):
+        if not self._may_ask(stream.peer, request.audit):
+            await self._send(stream, encode_nothing())
+            return
+        bodies = self._bodies(request)
+        is_first = True
+        while True:
             try:
-                bodies = await trio.to_thread.run_sync(self._bodies, request, limiter=self._limiter)
+                body = await trio.to_thread.run_sync(next, bodies, None, limiter=self._limiter)
             except (StorageError, OSError, LookupError) as error:
                 _log.warning("audit.not_shown", asked=repr(request), why=str(error))
-        for body in bodies:
-            with trio.fail_after(FRAME_S):
-                await stream.send_all(frame(body))
+                body = encode_nothing() if is_first else None
+            if body is None:
+                return
+            await self._send(stream, body)
+            is_first = False
+
+    @staticmethod
+    async def _send(stream: Stream, body: bytes) -> None:
+        with trio.fail_after(FRAME_S):
+            await stream.send_all(frame(body))
 
     def _may_ask(self, peer: PeerId, audit: int) -> bool:
         if not self._prover.allows(audit, peer):
@@ -152,25 +165,20 @@ class AuditService:
             self._asked.popitem(last=False)
         return asked <= ASKS_PER_AUDIT
 
-    def _bodies(self, request: Request) -> list[bytes]:
+    def _bodies(self, request: Request) -> Iterator[bytes]:
         match request:
             case AskLeaves(audit):
                 leaves = self._prover.leaves(audit)
-                if not leaves:
-                    return [encode_nothing()]
-                return [
-                    encode_count(len(leaves)),
-                    *(
-                        LeafAnswer(one.leaf, one.label, one.inner, one.path).encode()
-                        for one in leaves
-                    ),
-                ]
+                yield encode_count(len(leaves)) if leaves else encode_nothing()
+                for one in leaves:
+                    yield LeafAnswer(one.leaf, one.label, one.inner, one.path).encode()
             case AskSlot(audit, slot):
                 shown = self._prover.slot(audit, slot)
-                return [SlotAnswer(shown.sealed, shown.label, shown.path).encode()]
+                yield SlotAnswer(shown.sealed, shown.label, shown.path).encode()
             case AskHeld(audit, deal, piece):
                 blocks = self._prover.held(audit, deal, piece)
-                return [encode_count(len(blocks)), *map(encode_block, blocks)]
+                yield encode_count(len(blocks))
+                yield from map(encode_block, blocks)
 
 
 class Auditor:

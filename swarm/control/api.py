@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from swarm.keeper.operations import KeepingOperations
     from swarm.chain.operations import Chain
+    from swarm.keeper.operations import KeepingOperations
     from swarm.ranges import Ranges
     from swarm.registry.operations import Registry
     from swarm.store.operations import StoreOperations

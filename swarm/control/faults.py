@@ -41,7 +41,6 @@ STATUS: dict[str, int] = {
 _KINDS: tuple[tuple[tuple[type[Exception], ...], type[SwarmError], str | None], ...] = (
     ((DiskFullError,), RefusedError, "make room on the disk"),
     ((QuotaError,), RefusedError, "lend more with `swarm join --storage SIZE`"),
-    ((LogError,), RefusedError, None),
     ((CidError,), UsageError, "a CID looks like bafybei… or bafkrei…"),
     (
         (ChunkNotFoundError, ContentNotFoundError, NotHeldError, PathNotFoundError),
@@ -80,6 +79,9 @@ def translate(error: BaseException) -> SwarmError:
         error = error.exceptions[0]
     if isinstance(error, SwarmError):
         return error
+    if isinstance(error, LogError):  # its text says after a semicolon what to do
+        what, _, advice = str(error).partition("; ")
+        return RefusedError(what, advice or None)
     for kinds, told, hint in _KINDS:
         if isinstance(error, kinds):
             return told(str(error) or "peers did not answer in time", hint)

@@ -87,8 +87,13 @@ class Duties:
         self.patience = PIECE_PATIENCE
         self.here: set[str] = set()
         """Labels of the duties whose piece is here, as far as the last look told."""
+        self._whole: set[str] = set()
         self.problems: dict[str, str] = {}
         """Why a piece is not here, by label."""
+
+    def was_whole(self, duty: Duty) -> bool:
+        """Whether all of a duty's piece was here once while this node ran; any thread may ask."""
+        return core.label(duty) in self._whole
 
     @property
     def coming(self) -> int:
@@ -116,6 +121,7 @@ class Duties:
             self._tasks[label].scope.cancel()
         self.here &= standing
         self._told &= standing
+        self._whole &= standing
         self.problems = {name: why for name, why in self.problems.items() if name in standing}
         holds = await trio.to_thread.run_sync(self._store.holds, limiter=self._limiter)
         for root, label in core.stale_holds(holds, duties):
@@ -158,6 +164,7 @@ class Duties:
                     if recipe is None:
                         raise
                     await self._rebuild(duty, deal, recipe)
+            self._whole.add(label)
             await self._transport.provide(duty.root)
         except EXPECTED as error:
             self.problems[label] = f"a piece of {duty.size:,} bytes is not here yet: {error}"
@@ -208,10 +215,14 @@ class Duties:
         Raises:
             StorageError, ExchangeError: Too few of them can be had, or they are not of one whole.
         """
-        if duty.root not in recipe.pieces:
-            message = f"the recipe does not tell of {cids.text(duty.root)}"
-            raise StorageError(message)
         most = max(piece.size for piece in deal.pieces)
+        kept = {piece.root for piece in deal.pieces}
+        if duty.root not in recipe.pieces or not kept.issuperset(recipe.pieces):
+            message = f"the recipe does not tell of {cids.text(duty.root)}, or of pieces of others"
+            raise StorageError(message)
+        if recipe.size > recipe.k * most:
+            message = f"the recipe makes {recipe.size:,} bytes of {recipe.k} pieces of {most:,}"
+            raise StorageError(message)
         with self._store.lease(f"rebuild {duty.deal.hex()} {duty.piece}"):
             got = 0
             for root in recipe.pieces:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, overload
 
 import structlog
 
@@ -13,12 +14,13 @@ from storage.errors import StorageError
 from storage.slots import DamagedSlotError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from protocols.transport import PeerId
     from storage.cid import Cid
     from storage.contract import Blockstore
     from storage.slots import LeafProof, SlotProof, SlotStore
+    from swarm.ledger.keeping import Duty
 
 MAX_MENDS: Final = 16
 """Damaged slots that are sealed again for one audit: more would not be in time for the answer."""
@@ -38,7 +40,7 @@ class Audited:
         slots: Likewise.
         count: The chain's `audit_leaves`.
         auditors: Peers that may ask.
-        duties: Root by (deal, piece).
+        duties: By (deal, piece).
     """
 
     number: int
@@ -48,7 +50,7 @@ class Audited:
     slots: int
     count: int
     auditors: frozenset[PeerId]
-    duties: Mapping[tuple[bytes, int], Cid]
+    duties: Mapping[tuple[bytes, int], Duty]
 
 
 class SlotProver:
@@ -58,12 +60,16 @@ class SlotProver:
         key: The keeper's public key.
         slots: Its sealed slots.
         store: Its chunks.
+        was_whole: Whether all of a duty's piece was once here; called in threads.
     """
 
-    def __init__(self, key: bytes, slots: SlotStore, store: Blockstore) -> None:
+    def __init__(
+        self, key: bytes, slots: SlotStore, store: Blockstore, was_whole: Callable[[Duty], bool]
+    ) -> None:
         self._key = key
         self._slots = slots
         self._store = store
+        self._was_whole = was_whole
         self._leaves: tuple[bytes, Sequence[LeafProof]] | None = None
         self._mended: tuple[int, int] = (0, 0)
         self.audited: Audited | None = None
@@ -89,12 +95,17 @@ class SlotProver:
 
     def held(self, audit: int, deal: bytes, piece: int) -> Sequence[bytes]:
         audited = self._audited(audit)
-        root = audited.duties.get((deal, piece))
-        if root is None:
+        duty = audited.duties.get((deal, piece))
+        if duty is None:
             message = f"this keeper has no duty to keep piece {piece} of {deal.hex()}"
             raise StorageError(message)
+        if not (duty.shown or self._was_whole(duty)):
+            # Who shows one chunk and lacks the next is struck, and who has shown none only loses the seat: so nothing is
+            # shown of a piece whose author may keep the rest of it back.
+            message = f"piece {piece} of {deal.hex()} was not all here yet"
+            raise StorageError(message)
         seed = held_seed(audited.seed2, self._key, deal, piece)
-        return sampling.path(root, seed, self._store.get)
+        return _Blocks(sampling.way(duty.root, seed, self._store.get), self._store)
 
     def _audited(self, audit: int) -> Audited:
         audited = self.audited
@@ -126,3 +137,23 @@ class SlotProver:
             raise damage
         self._mended = (audited.number, count + 1)
         self._slots.mend(damage.slot)
+
+
+class _Blocks(Sequence[bytes]):
+    """Blocks that are read when they are taken."""
+
+    def __init__(self, names: Sequence[Cid], store: Blockstore) -> None:
+        self._names = names
+        self._store = store
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    @overload
+    def __getitem__(self, at: int) -> bytes: ...
+    @overload
+    def __getitem__(self, at: slice) -> _Blocks: ...
+    def __getitem__(self, at: int | slice) -> bytes | _Blocks:
+        if isinstance(at, slice):
+            return _Blocks(self._names[at], self._store)
+        return self._store.get(self._names[at])

@@ -131,7 +131,7 @@ class Keeping:
         self.duties = duties
         self.lent = lent
         self.share = share
-        self.prover = SlotProver(key, slots, store)
+        self.prover = SlotProver(key, slots, store, duties.was_whole)
         self.sealer = Sealer(slots, Pace(share or 1.0), self._failed)
         self.room = self._measure()
         self.problems: dict[str, str] = {}
@@ -319,7 +319,7 @@ class Keeping:
             members = view.validators(audit.epoch)
             keys = auditors_of(audit.seed2, self._key, members, view.params.auditors)
             drawn = frozenset(signing.peer_id(key) for key in keys)
-        duties = {(one.deal, one.piece): one.root for one in view.duties_of(self._key)}
+        duties = {(one.deal, one.piece): one for one in view.duties_of(self._key)}
         self.prover.audited = Audited(
             audit.number,
             audit.seed,

@@ -33,7 +33,9 @@ from swarm.ledger.transactions import (
 )
 from swarm.participant import core
 from swarm.participant.memory import SALT_BYTES, MemoryFile, Merged, RoundMemory, Scores
+from swarm.participant.samples import Samples
 from swarm.store.retention import Checkpoint, Data, Update
+from swarm.training import assignment
 from swarm.training.errors import WorkerError
 from swarm.training.spec import max_update_bytes, parse_spec
 from swarm.training.supervisor import MergeJob, ScoreJob, TrainJob
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from swarm.ledger.state import LedgerView, RoundState, TaskState
     from swarm.ledger.transactions import Payload
     from swarm.participant.announcements import Announcements
+    from swarm.ranges import Ranges
     from swarm.shelf import Lease, Shelf
     from swarm.store.retention import Reason
     from swarm.training.supervisor import Worker
@@ -59,7 +62,7 @@ _EXPECTED = (WorkerError, StorageError, ExchangeError, SwarmError, LedgerError, 
 """What can go wrong with a step; the round goes on without it."""
 RESEND_BLOCKS = 6
 """A transaction that the chain does not show after so many blocks is sent again."""
-_KINDS = ("round", "part", "update.safetensors", "optimiser", "merged")
+_KINDS = ("round", "part", "update.safetensors", "optimiser", "merged", "samples")
 """What the folder holds of a task."""
 MAX_FAILURES = 3
 """Work that failed so often in one phase is given up for that phase."""
@@ -92,6 +95,7 @@ class Participant:
         provide: Announces a root in the DHT.
         folder: Memories, optimiser states and unfinished files; made if need be.
         block_seconds: The time between blocks, for deadlines on the clock.
+        ranges: Reads parts of datasets; None: each is taken whole.
     """
 
     def __init__(
@@ -108,6 +112,7 @@ class Participant:
         provide: Callable[[Cid], object],
         folder: Path,
         block_seconds: float,
+        ranges: Ranges | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._me = me
@@ -121,6 +126,7 @@ class Participant:
         self._provide = provide
         self._folder = folder
         self._block_seconds = block_seconds
+        self._samples = Samples(ranges)
         self.activity: dict[bytes, str] = {}
         """What is being done for each task, in words."""
         self.problems: dict[bytes, str] = {}
@@ -305,7 +311,23 @@ class Participant:
         self.activity[task] = "fetching the checkpoint and the data"
         await self._hold(round_.base, Checkpoint(state.name, round_.version))
         await self._hold(state.dataset, Data(task))
-        base, dataset = await lease.take(round_.base), await lease.take(state.dataset)
+        base = await lease.take(round_.base)
+        peer, data = signing.peer_id(self._me.account), cids.text(state.dataset)
+
+        def draw(total: int) -> list[int]:
+            train = parse_spec(state.spec).train
+            return assignment.sample_ids(
+                task,
+                data,
+                round_.number,
+                peer,
+                round_.start_beacon,
+                count=train.steps * train.batch,
+                total=total,
+            )
+
+        samples = self._path(task, "samples")
+        dataset = await self._samples.take(state.dataset, state.spec, draw, lease, samples)
         out = self._path(task, "update.safetensors")
 
         def progress(step: int, steps: int, loss: float) -> None:
@@ -317,12 +339,12 @@ class Participant:
                 spec=state.spec,
                 task=task,
                 round=round_.number,
-                peer=signing.peer_id(self._me.account),
+                peer=peer,
                 beacon=round_.start_beacon,
                 base_root=cids.text(round_.base),
                 base=base,
                 dataset=dataset,
-                dataset_root=cids.text(state.dataset),
+                dataset_root=data,
                 state=self._path(task, "optimiser"),
                 out=out,
             ),
@@ -362,6 +384,18 @@ class Participant:
         await self._hold(round_.base, Checkpoint(state.name, round_.version))
         for root in (state.dataset, state.pool):
             await self._hold(root, Data(round_.task))
+
+        def draw(total: int) -> list[int]:
+            return assignment.scoring_ids(
+                round_.task,
+                round_.number,
+                round_.score_beacon,
+                sequences=parse_spec(state.spec).score.sequences,
+                pool_total=1,
+                data_total=total,
+            )[1]
+
+        samples = self._path(round_.task, "samples")
         result = await self._worker.score(
             ScoreJob(
                 spec=state.spec,
@@ -370,7 +404,7 @@ class Participant:
                 beacon=round_.score_beacon,
                 base_root=cids.text(round_.base),
                 base=await lease.take(round_.base),
-                dataset=await lease.take(state.dataset),
+                dataset=await self._samples.take(state.dataset, state.spec, draw, lease, samples),
                 pool=await lease.take(state.pool),
                 updates=await self._take_updates(pairs, state, round_, lease),
                 peers=[signing.peer_id(one.worker) for one in round_.submissions],
@@ -406,7 +440,6 @@ class Participant:
                 updates=[path for path in paths if path is not None],
                 scores=[one.score for one in round_.accepted],
                 pool=await lease.take(state.pool),
-                dataset=await lease.take(state.dataset),
                 out=out,
             )
         )

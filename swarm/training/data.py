@@ -14,6 +14,7 @@ import numpy as np
 
 from swarm.training import images
 from swarm.training.errors import DataError
+from swarm.training.text import CARD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from swarm.training.tensors import Array
 
 MAX_FILES: Final = 10**6
-_README: Final = "README.md"
 
 
 class TextData:
@@ -166,7 +166,7 @@ def files(folder: Path) -> list[Path]:
     found = []
     for top, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        paths = [Path(top, name) for name in names if not name.startswith(".") and name != _README]
+        paths = [Path(top, name) for name in names if not name.startswith(".") and name != CARD]
         found += [path for path in paths if path.is_file() and not path.is_symlink()]
         if len(found) > MAX_FILES:
             message = f"{folder.name} holds more than {MAX_FILES:,} files"

@@ -142,7 +142,6 @@ class MergeJob:
     base: Path
     updates: list[Path]
     pool: Path
-    dataset: Path
     out: Path  # folder of the new checkpoint
     scores: list[int] = field(default_factory=list)  # agreed, one an update; chooses a gan's winner
 

@@ -38,6 +38,8 @@ KEPT_FILES: Final = 64
 KEPT_BYTES: Final = 2 * MAX_TEXT_BYTES
 ALIVE_BYTES: Final = 2**20
 """Of extracted text between two signs of life."""
+CARD: Final = "README.md"
+"""A dataset's card, which is not data."""
 LINE_END: Final = b"\n"
 """Stands after each row and each file of an archive."""
 
@@ -175,8 +177,7 @@ def _rows(path: Path, column: str) -> Generator[bytes, None, None]:
     except ImportError as error:
         message = f"{path.name} is a Parquet file, and pyarrow, which reads it, is not installed"
         raise DataError(message) from error
-    # Its own pool would reserve more at once than the bound below allows.
-    pyarrow.set_memory_pool(pyarrow.system_memory_pool())
+    pyarrow.allocate_buffer(1)  # with the first, its pool reserves addresses beyond the bound below
     faults = (pyarrow.ArrowException, OSError, ValueError, KeyError)
     options = {
         "thrift_string_size_limit": MAX_MEMBER_BYTES,

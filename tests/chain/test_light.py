@@ -15,6 +15,7 @@ from swarm.chain.gathering import complete, is_complete
 from swarm.chain.light import NameProof, ProofError, verify
 from swarm.errors import NotFoundError, UsageError
 from swarm.ledger.checkpoint import Checkpoint
+from swarm.ledger.handoff import Handoff
 from swarm.ledger.names import NameEntry
 from swarm.ledger.transactions import NameRegister, NameUpdate
 from tests.chain.world import ALICE, EPOCH, Asked, door, open_chain, silent
@@ -89,6 +90,35 @@ def test_a_later_checkpoint_needs_the_headers_between(alone, proofs):
         lacking = replace(whole, headers=whole.headers[:at] + whole.headers[at + 1 :])
         with pytest.raises(ProofError):
             verify(lacking, root)
+
+
+def test_a_forged_block_before_the_checkpoints_own_chain_is_not_believed(alone, proofs):
+    root = checkpoint(alone, 20)
+    whole = complete(proofs[9], root, Asked(alone))
+    forged = replace(Header.decode(whole.header), state_root=b"f" * 32)
+    with pytest.raises(ProofError, match="does not follow it"):
+        verify(replace(whole, header=forged.encode()), root)
+
+
+def test_a_hand_off_that_its_epochs_validators_did_not_sign_hands_nothing_on(alone, proofs):
+    whole = complete(proofs[18], alone.genesis, Asked(alone))
+    for at in range(len(whole.handoffs)):
+        true = Handoff.decode(whole.handoffs[at])
+        vote = Vote.sign(
+            signer("forger"), true.header.chain_id, Kind.FINALIZE, at, 0, true.header.id
+        )
+        signed = replace(true.finalization, signatures=((0, vote.signature),))
+        handoffs = list(whole.handoffs)
+        handoffs[at] = replace(true, finalization=signed).encode()
+        with pytest.raises(ProofError, match="finalization of block"):
+            verify(replace(whole, handoffs=tuple(handoffs)), alone.genesis)
+
+
+def test_hand_offs_out_of_order_or_with_a_gap_hand_nothing_on(alone, proofs):
+    whole = complete(proofs[18], alone.genesis, Asked(alone))
+    for handoffs in (whole.handoffs[1:], whole.handoffs[::-1], whole.handoffs[:-1]):
+        with pytest.raises(ProofError):
+            verify(replace(whole, handoffs=handoffs), alone.genesis)
 
 
 def test_an_earlier_checkpoint_needs_to_end_an_epoch_and_hands_on_from_there(alone, proofs):

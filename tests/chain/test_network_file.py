@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, fields
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -132,6 +133,16 @@ def test_a_vrf_key_that_is_no_key_is_refused_before_a_node_would_refuse_the_gene
     written = lines(ME).replace(VrfKey.of(ME.seed).public_key.hex(), "00" * 32)
     with pytest.raises(UsageError, match=r"validators\[1\]\.vrf_key: .* is not a VRF key"):
         read(text(validators=written))
+
+
+def test_the_file_that_the_guide_calls_enough_is_enough():
+    guide = (Path(__file__).parents[2] / "docs/guide/network.md").read_text()
+    written = guide.split("```toml\n")[1].split("```")[0]
+    start, end = written.index("[[validators]]"), written.index("[allocations]")
+    filled = written[:start] + lines(ME) + written[end:].replace("12D3KooW…", ME.peer_id)
+    made = read(filled)
+    assert dict(made.allocations) == {ME.public_key: 10_000 * UNIT}
+    assert made.params.block_interval_ms == 1_000
 
 
 @given(st.one_of(st.binary(max_size=64), st.text(max_size=64).map(str.encode)))

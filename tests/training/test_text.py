@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 import tarfile
 from contextlib import closing
 from pathlib import Path
@@ -137,3 +139,17 @@ def test_samples_run_across_plain_and_extracted_files(tmp_path: Path, texts: tex
     data = TextData(tmp_path, 5, texts=lambda paths: texts.plain(paths, "text", lambda: None))
     assert data.total == 2
     assert [bytes(row) for row in data.samples([0, 1])] == [b"abcdef", b"f\nghi\n"]
+
+
+@pytest.mark.slow
+def test_a_fresh_process_reads_a_table_within_its_bound(tmp_path: Path) -> None:
+    path = table(tmp_path / "a.parquet", text=["one"])
+    code = (
+        "import sys, torch, pathlib; from swarm.training import text\n"
+        "kept = text.Texts()\n"
+        "print(kept.plain([pathlib.Path(sys.argv[1])], 'text', lambda: None)[0].read_text())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, path], check=False, capture_output=True, text=True
+    )
+    assert done.stdout == "one\n\n", done.stderr

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Withholder(Behaviour):
-    """Shows its blocks to half of the others, gives no block to who asks, no certificate, and nothing to who syncs.
+    """Shows its blocks to a bare quorum, gives no block to who asks, no certificate, and nothing to who syncs.
 
     Those that did not see a block find its certificate, and have to get the block from each other.
     """

@@ -1,0 +1,149 @@
+"""A worker gets the chunks that hold its samples, and reads from them what the whole would have given."""
+
+from __future__ import annotations
+
+import random
+import shutil
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from storage import unixfs
+from swarm.errors import SwarmError
+from swarm.participant import samples
+from swarm.participant.samples import Range, Samples, needed
+from swarm.shelf import Shelf
+from swarm.training.data import TextData
+from tests.gateway.reading import open_pair
+from tests.training.conftest import SPEC
+
+MIB = 2**20
+CONTEXT = 16
+"""As in the task."""
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    folder = tmp_path / "data"
+    (folder / "b").mkdir(parents=True)
+    made = random.Random(3)
+    for name, size in (("a.txt", 100), ("b/long.txt", 7 * MIB + 11), ("c.txt", 4 * MIB), ("d", 0)):
+        (folder / name).write_bytes(made.randbytes(size))
+    (folder / "README.md").write_text("a card")
+    (folder / ".hidden").write_text("no data")
+    return folder
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setattr(samples, "MIN_BYTES", MIB)
+
+
+async def take(pair, root, tmp_path, ids, spec=SPEC, *, whole_is_here=False):
+    _, taker, ranges = pair
+    shelf = Shelf(tmp_path / "shelf", taker.store, taker.exchange)
+    totals = []
+
+    def draw(total):
+        totals.append(total)
+        return ids
+
+    with shelf.lease() as lease:
+        if whole_is_here:
+            await lease.take(root)
+        path = await Samples(ranges).take(root, spec, draw, lease, tmp_path / "part")
+    return path, totals
+
+
+async def test_what_is_read_from_the_parts_is_what_the_whole_gives(
+    dataset, tmp_path, small
+) -> None:
+    whole = TextData(dataset, CONTEXT)
+    ids = [0, 6, 7, 5 * MIB // CONTEXT, (7 * MIB + 100) // CONTEXT, whole.total - 1]
+    async with open_pair() as pair:
+        root = unixfs.add_path(dataset, pair[0].store).root
+        path, totals = await take(pair, root, tmp_path, ids)
+        assert (path, totals) == (tmp_path / "part", [whole.total])
+        held = sum(len(data) for data in pair[1].store.chunks.values())
+        assert held < 6 * MIB < sum(len(data) for data in pair[0].store.chunks.values())
+    part = TextData(path, CONTEXT)
+    assert part.total == whole.total
+    np.testing.assert_array_equal(part.samples(ids), whole.samples(ids))
+
+
+async def test_the_whole_is_taken_where_a_part_would_save_little_or_nothing(
+    dataset, tmp_path, small
+) -> None:
+    many = list(range(0, 11 * MIB // CONTEXT, 1000))
+    tokenized = SPEC.replace(b'pool = "pool"', b'pool = "pool"\ntokenizer = "bafy"')
+    for at, (ids, spec, here) in enumerate(
+        ((many, SPEC, False), ([0], tokenized, False), ([0], SPEC, True))
+    ):
+        async with open_pair() as pair:
+            root = unixfs.add_path(dataset, pair[0].store).root
+            folder = tmp_path / str(at)
+            folder.mkdir()
+            path, _ = await take(pair, root, folder, ids, spec, whole_is_here=here)
+        assert (path / "c.txt").read_bytes() == (dataset / "c.txt").read_bytes()
+
+
+async def test_a_table_among_the_files_asks_for_the_whole(dataset, tmp_path, small) -> None:
+    (dataset / "e.Parquet").write_bytes(b"PAR1")
+    async with open_pair() as pair:
+        root = unixfs.add_path(dataset, pair[0].store).root
+        path, totals = await take(pair, root, tmp_path, [0])
+    assert totals == []
+    assert (path / "e.Parquet").exists()
+
+
+async def test_what_an_earlier_round_left_there_is_gone(dataset, tmp_path, small) -> None:
+    async with open_pair() as pair:
+        root = unixfs.add_path(dataset, pair[0].store).root
+        await take(pair, root, tmp_path, [0])
+        before = (tmp_path / "part" / "00000000").read_bytes()
+        assert any(before)
+        shutil.rmtree(tmp_path / "shelf")
+        await take(pair, root, tmp_path, [9 * MIB // CONTEXT])
+    assert not any((tmp_path / "part" / "00000000").read_bytes())
+
+
+async def test_a_claimed_size_that_a_chunk_gives_the_lie_ends_the_work_with_a_plain_error(
+    dataset, tmp_path, small, monkeypatch
+) -> None:
+    async with open_pair() as pair:
+        root = unixfs.add_path(dataset, pair[0].store).root
+        honest = samples._sources
+
+        async def lying(reading, cid):
+            return [samples.Source(one.cid, one.size + 1) for one in await honest(reading, cid)]
+
+        monkeypatch.setattr(samples, "_sources", lying)
+        with pytest.raises(SwarmError, match="claims"):
+            await take(pair, root, tmp_path, [0])
+
+
+@given(
+    st.lists(st.integers(0, 40), min_size=1, max_size=8).filter(lambda sizes: sum(sizes) > 5),
+    st.data(),
+)
+def test_every_byte_of_every_sample_is_needed_once(sizes, data) -> None:
+    context = data.draw(st.integers(1, min(9, sum(sizes) - 1)))
+    total = (sum(sizes) - 1) // context
+    ids = data.draw(st.lists(st.integers(0, total - 1), max_size=10))
+    ends = np.cumsum(sizes)
+    found = [
+        (ends[one.file] - sizes[one.file] + at)
+        for one in needed(sizes, ids, context)
+        for at in range(one.start, one.end)
+    ]
+    wanted = {at for one in ids for at in range(one * context, one * context + context + 1)}
+    assert sorted(wanted) == found
+    assert all(0 <= one.start < one.end <= sizes[one.file] for one in needed(sizes, ids, context))
+
+
+def test_the_chunks_around_ranges_are_counted_once() -> None:
+    leaf = samples.LEAF_BYTES
+    ranges = [Range(0, 0, 10), Range(0, 20, leaf + 1), Range(1, leaf, leaf + 1)]
+    assert samples.chunk_bytes([9 * leaf, leaf + 7], ranges) == 2 * leaf + 7
