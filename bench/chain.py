@@ -118,6 +118,9 @@ class Load:
             self._look()
             left = TICK_SECONDS - (time.perf_counter() - began - now)
             time.sleep(max(0.0, left))
+        rest = int(seconds * rate) - sent
+        self._hand_in([self._make(sent + at, homes) for at in range(rest)])
+        sent += max(0, rest)
         self._drain()
         return sent, time.perf_counter() - began
 

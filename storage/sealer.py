@@ -8,7 +8,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from storage.errors import StorageError
 from storage.sealing import SLOT_BYTES
 
 if TYPE_CHECKING:
@@ -112,7 +111,7 @@ class Sealer:
             try:
                 self._store.append()
                 rest = self._pace.rest_s(time.thread_time() - began, SLOT_BYTES)
-            except (StorageError, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever it was, the thread tells it and goes on
                 rest = RETRY_S
                 if self._on_failure is not None:
                     self._on_failure(error)

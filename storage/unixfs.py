@@ -245,7 +245,7 @@ def write_path(
         DiskFullError: The disk has no room for it.
     """
     node = _node(root, store)
-    total = _content_size(node, store, "", [MAX_ENTRIES], MAX_FOLDER_DEPTH)
+    total = _content_size(node, store, "", [MAX_ENTRIES], MAX_FOLDER_DEPTH, {})
     if target.is_symlink() or target.is_dir() or (target.exists() and node.kind is not Kind.FILE):
         raise TargetExistsError(str(target))
     free = shutil.disk_usage(target.parent).free
@@ -349,8 +349,6 @@ def _entity(
         for link, at, _ in _parts(node, depth, start, end):
             if link.cid not in whole:
                 yield from _entity(link.cid, store, start - at, end - at, depth - 1, whole)
-            elif size == 0:
-                return
     elif node.kind is Kind.SHARD and depth:
         whole.add(root)
         for below in hamt.shards(node):
@@ -397,14 +395,17 @@ def _find(node: UnixFsNode, name: str, store: Blockstore) -> Link | None:
 
 
 def _entries(root: Cid, store: Blockstore) -> Iterator[Entry]:
-    for link in _links(_folder(root, store), store):
+    last: tuple[Cid, UnixFsNode] | None = None
+    for link in sorted(_links(_folder(root, store), store), key=lambda link: link.cid):
         if not dag.is_manifest(link.cid):
             held = link.size is None or store.has(link.cid)
             yield Entry(
                 link.name, link.cid, store.size(link.cid) if held else link.size or 0, "file"
             )
         else:
-            yield _entry(link.name, link.cid, _node(link.cid, store), link.size or 0)
+            if last is None or last[0] != link.cid:  # one large node under many names is read once
+                last = link.cid, _node(link.cid, store)
+            yield _entry(link.name, link.cid, last[1], link.size or 0)
 
 
 def _entry(name: str, cid: Cid, node: UnixFsNode, tree: int) -> Entry:
@@ -416,9 +417,14 @@ def _entry(name: str, cid: Cid, node: UnixFsNode, tree: int) -> Entry:
 
 
 def _content_size(
-    node: UnixFsNode, store: Blockstore, path: str, left: list[int], depth: int
+    node: UnixFsNode,
+    store: Blockstore,
+    path: str,
+    left: list[int],
+    depth: int,
+    files: dict[Cid, int],
 ) -> int:
-    """Bytes of all files, having looked at every name; `left` counts down over the whole tree."""
+    """Bytes of all files, having looked at every name; `left` counts down, and `files` fills, over the whole tree."""
     if node.kind is Kind.FILE:
         return node.size
     if node.kind is Kind.SYMLINK:
@@ -434,9 +440,14 @@ def _content_size(
             raise ManifestError(_TOO_MANY)
         if cids.codec(link.cid) == cids.RAW:
             total += store.size(link.cid)
+        elif link.cid in files:
+            total += files[link.cid]
         else:
             child = _node(link.cid, store)
-            total += _content_size(child, store, f"{path}/{link.name}", left, depth - 1)
+            size = _content_size(child, store, f"{path}/{link.name}", left, depth - 1, files)
+            if child.kind is Kind.FILE:
+                files[link.cid] = size
+            total += size
     return total
 
 

@@ -10,7 +10,9 @@ import trio
 
 from storage import car
 from storage import cid as cids
+from storage.errors import CorruptChunkError, ManifestError
 from swarm.datasets import Progress, told
+from swarm.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,8 +46,8 @@ async def load(
         As `swarm.control.api.NodeApi.import_car` says.
 
     Raises:
-        CarError: The file is malformed; what was read before stays, pinned by nobody.
-        CorruptChunkError: A chunk is not what its name says.
+        UsageError: The file is malformed, or a chunk is not what its name says; what was read before stays, pinned by
+            nobody.
         QuotaError: It does not fit.
         OSError: It cannot be read.
     """
@@ -70,8 +72,12 @@ async def load(
 
 
 def _load(path: Path, store: Blockstore, counter: Progress) -> car.Imported:
-    with path.open("rb") as file:
-        return car.load(file, store, counter, path.stat().st_size)
+    try:
+        with path.open("rb") as file:
+            return car.load(file, store, counter, path.stat().st_size)
+    except (ManifestError, CorruptChunkError) as error:
+        message = f"{path.name}: {error}"
+        raise UsageError(message) from error
 
 
 async def look(reading: Reading, path: str) -> Json:

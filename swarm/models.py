@@ -69,7 +69,7 @@ def prove(ledger: LedgerApplication, name: str, version: int | None = None) -> P
     view = ledger.view()
     latest, height = view.name(name), view.height
     if latest is None:
-        message = f"no model is called {name!r} on this network at height {height:,}"
+        message = f"the ledger has no name {name!r} at height {height:,}"
         raise NotFoundError(message, "`swarm tasks` lists the names; is this the right network?")
     wanted = latest.version if version is None else version
     if not 0 <= wanted <= latest.version:

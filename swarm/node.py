@@ -16,7 +16,7 @@ import platformdirs
 import structlog
 import trio
 
-from protocols.audit.service import Auditor
+from protocols.audit.service import PAUSE_S, Auditor
 from protocols.audit.verify import Sealing
 from protocols.bitswap.service import BitswapService
 from protocols.consensus.finalizer import Finalizer
@@ -41,6 +41,8 @@ from swarm.heights import Heights
 from swarm.identity import Identity, NodeLock
 from swarm.keeper.auditing import Auditing
 from swarm.keeper.duties import Duties
+from swarm.keeper.memory import Lent
+from swarm.keeper.offers import Offers
 from swarm.keeper.service import Keeping
 from swarm.ledger.application import LedgerApplication
 from swarm.ledger.errors import LedgerError
@@ -179,7 +181,8 @@ class Node:
         self._stopped = trio.Event()
         chain_id = found.genesis.chain_id
 
-        self.store = SegmentBlockstore(home / "chunks", settings.storage)
+        self.lent = Lent(home / "lent.cbor", settings.storage, is_temporary=settings.temporary)
+        self.store = SegmentBlockstore(home / "chunks", self.lent.now)
         self._state = StateStore(home / "ledger")
         self.ledger = LedgerApplication(self._state, found.genesis, signer)
         self._votes = ConsensusLog(home / "consensus.log")
@@ -242,7 +245,7 @@ class Node:
         self.wallet = Wallet(signer, self.ledger, self.heights, self._gossip.queue)
         self.worker = Worker(WorkerSettings(device="auto" if settings.gpu else "cpu"))
         # Whatever is on the shelf lies in the store as well: more than half could not be kept.
-        self.shelf = Shelf(home / "shelf", self.store, self.exchange, settings.storage // 2)
+        self.shelf = Shelf(home / "shelf", self.store, self.exchange, self.lent.now // 2)
         self._announcements = Announcements(
             self.network, f"{topic}/updates", signer.public_key, self.ledger.view, self.shelf
         )
@@ -272,7 +275,7 @@ class Node:
             self.ledger.view,
             self.heights,
             self.wallet,
-            Auditor(self.network, sealing),
+            Auditor(self.network, sealing, min(PAUSE_S, params.block_interval_ms / 1000)),
         )
         self.slots_problem: str | None = None
         self.keeping = self._keeping(sealing) if settings.keep else None
@@ -301,7 +304,7 @@ class Node:
             duties=duties,
             transport=self.network,
             folder=folder,
-            lent=self.settings.storage,
+            lent=self.lent.now,
             share=self.settings.seal_share,
         )
 
@@ -336,6 +339,7 @@ class Node:
                 self._keep_entered,
                 self._provide_again,
                 self._collect,
+                self._end_offers,
                 self._describe_worker,
             ):
                 nursery.start_soon(_again_and_again, task)
@@ -442,6 +446,11 @@ class Node:
         """Collect once the ledger is that of now: it says what need not be kept any more."""
         await self.sync.caught_up.wait()
         await self.collector.run()
+
+    async def _end_offers(self) -> None:
+        """Let go of coded pieces that keepers have, by the ledger of now."""
+        await self.sync.caught_up.wait()
+        await Offers(self.ledger.view, self.heights, self.store, self.collector.released).run()
 
     async def _describe_worker(self) -> None:
         if self.settings.train or self.settings.validate:

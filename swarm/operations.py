@@ -97,7 +97,7 @@ class Operations:
         view = node.ledger.view()
         account = view.account(node.signer.public_key)
         stats = node.consensus.stats()
-        sent, received = node.exchange.stats().bytes_out, node.exchange.stats().bytes_in
+        exchanged = node.exchange.stats()
         epoch = view.validators(view.epoch)
         roles = [*account.roles]
         if epoch.weight_of(node.signer.public_key) and "validator" not in roles:
@@ -127,8 +127,8 @@ class Operations:
             "temporary": node.settings.temporary,
             "pid": node.pid,
             "home": str(node.settings.home),
-            "bytes_in": received,
-            "bytes_out": sent,
+            "bytes_in": exchanged.bytes_in + node.bitswap.bytes_in,
+            "bytes_out": exchanged.bytes_out + node.bitswap.bytes_out,
         }
 
     def _task_now(self, view: LedgerView) -> Json | None:
@@ -370,7 +370,9 @@ class Operations:
         return await cars.entries(self.ranges.of(_cid(cid)), path)
 
     async def hold(self, cid: str, progress: Progress) -> Json:
-        fetched = await self._node.exchange.fetch(_cid(cid), progress=_stage(progress, "fetch"))
+        node, root = self._node, _cid(cid)
+        with await trio.to_thread.run_sync(node.store.lease, "hold", root):
+            fetched = await node.exchange.fetch(root, progress=_stage(progress, "fetch"))
         return {"cid": cid, "bytes": fetched.bytes}
 
     async def import_car(self, path: Path, progress: Progress) -> Json:

@@ -58,7 +58,9 @@ ASK_S: Final = 120.0
 """One request in all."""
 ATTEMPTS: Final = 3
 PAUSE_S: Final = 2.0
-"""Before a keeper that was silent is asked again."""
+"""Before a keeper that was silent is asked again, where blocks are no faster."""
+BATCH_BYTES: Final = 2**20
+"""Of an answer, in memory at a time; one frame more at most."""
 STREAMS: Final = 16
 STREAMS_PER_PEER: Final = 2
 ASKS_PER_AUDIT: Final = 256
@@ -139,17 +141,18 @@ class AuditService:
             await self._send(stream, encode_nothing())
             return
         bodies = self._bodies(request)
-        is_first = True
+        has_begun = False
         while True:
             try:
-                body = await trio.to_thread.run_sync(next, bodies, None, limiter=self._limiter)
+                ready = await trio.to_thread.run_sync(_some, bodies, limiter=self._limiter)
             except (StorageError, OSError, LookupError) as error:
                 _log.warning("audit.not_shown", asked=repr(request), why=str(error))
-                body = encode_nothing() if is_first else None
-            if body is None:
+                ready = [] if has_begun else [encode_nothing()]
+            for body in ready:
+                await self._send(stream, body)
+            if sum(map(len, ready)) < BATCH_BYTES:
                 return
-            await self._send(stream, body)
-            is_first = False
+            has_begun = True
 
     @staticmethod
     async def _send(stream: Stream, body: bytes) -> None:
@@ -286,7 +289,7 @@ class Auditor:
         """Ask, and again where nothing came; what is wrong is wrong at once."""
         for attempt in range(ATTEMPTS):
             if attempt:
-                await trio.sleep(PAUSE_S)
+                await trio.sleep(self._pause_s)
             try:
                 with trio.fail_after(ASK_S):
                     return await ask()
@@ -314,6 +317,16 @@ class Auditor:
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
                 await stream.reset()
+
+
+def _some(bodies: Iterator[bytes]) -> list[bytes]:
+    """The next of them, of `BATCH_BYTES` or a little more together; fewer only at their end."""
+    found: list[bytes] = []
+    size = 0
+    while size < BATCH_BYTES and (body := next(bodies, None)) is not None:
+        found.append(body)
+        size += len(body)
+    return found
 
 
 async def _read(reader: FrameReader, seconds: float) -> bytes:

@@ -28,6 +28,8 @@ MAX_FRAME_BYTES = 4 * 2**20
 MAX_ENTRIES = 8_192
 """Wants or presences in one message."""
 MAX_BLOCKS = 4_096
+MAX_FIELDS = 2**16
+"""In one message, those inside others counted: a message of `MAX_ENTRIES` wants has 57,345."""
 MAX_CID_BYTES = 168
 """As other implementations have it; the CIDs that this node can hold have 36 bytes, or 34 as CIDv0."""
 _V0 = b"\x12\x20"
@@ -157,12 +159,13 @@ def decode(frame: bytes) -> Message:
     presences: list[tuple[bytes, bool]] = []
     full = False
     pending = 0
-    for number, value in _fields(memoryview(frame)):
+    left = [MAX_FIELDS]
+    for number, value in _fields(memoryview(frame), left):
         if number == 1 and isinstance(value, memoryview):
-            for inner, part in _fields(value):
+            for inner, part in _fields(value, left):
                 if inner == 1 and isinstance(part, memoryview):
                     _check_count(entries, MAX_ENTRIES)
-                    entries.append(_read_entry(part))
+                    entries.append(_read_entry(part, left))
                 elif inner == 2:
                     full = bool(part)
         elif number == 2 and isinstance(value, memoryview):
@@ -170,11 +173,11 @@ def decode(frame: bytes) -> Message:
             blocks.append(Payload(_V0_PREFIX, bytes(value)))
         elif number == 3 and isinstance(value, memoryview):
             _check_count(blocks, MAX_BLOCKS)
-            found = dict(_fields(value))
+            found = dict(_fields(value, left))
             blocks.append(Payload(_bytes(found, 1, MAX_CID_BYTES), _bytes(found, 2, len(frame))))
         elif number == 4 and isinstance(value, memoryview):
             _check_count(presences, MAX_ENTRIES)
-            found = dict(_fields(value))
+            found = dict(_fields(value, left))
             presences.append((_bytes(found, 1, MAX_CID_BYTES), not found.get(2, 0)))
         elif number == 5 and isinstance(value, int):
             pending = value
@@ -250,8 +253,8 @@ def _entry(entry: Entry) -> bytes:
     return out
 
 
-def _read_entry(body: memoryview) -> Entry:
-    found = dict(_fields(body))
+def _read_entry(body: memoryview, left: list[int]) -> Entry:
+    found = dict(_fields(body, left))
     priority = found.get(2, 0)
     return Entry(
         _bytes(found, 1, MAX_CID_BYTES),
@@ -276,10 +279,14 @@ def _check_count(found: Iterable[object], most: int) -> None:
         raise RemoteProtocolError(message)
 
 
-def _fields(body: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Walk the fields of a protobuf message: (number, integer or bytes)."""
+def _fields(body: memoryview, left: list[int]) -> Iterator[tuple[int, int | memoryview]]:
+    """Walk the fields of a protobuf message: (number, integer or bytes); `left` counts down over the whole frame."""
     at = 0
     while at < len(body):
+        left[0] -= 1
+        if left[0] < 0:
+            message = f"more than {MAX_FIELDS:,} fields in a message"
+            raise RemoteProtocolError(message)
         key, at = _varint(body, at)
         kind = key & 7
         if kind == _VARINT:

@@ -39,6 +39,8 @@ MAX_INCOMPLETE = 8
 READ_BYTES = 2**18
 LOOK_SECONDS = 2.0
 """Between two looks whether what peers wait for is held by now."""
+LOOK_WANTS = 4_096
+"""Looked for at a time; those of one peer more at most."""
 IDLE_SECONDS = 300.0
 """A peer with no wants that says nothing for this long is forgotten."""
 WAITING_SECONDS = 3600.0
@@ -185,8 +187,13 @@ class BitswapService:
     async def _take(self, line: Line, message: Message) -> None:
         if message.blocks:
             named = await trio.to_thread.run_sync(_names, message.blocks, limiter=self._limiter)
+            unasked = [one for one in named if one[0] is None or one[0] not in line.asked]
+            if unasked:
+                self._note_unasked(line, unasked)
             for cid, data in named:
-                self._block(line, cid, data)
+                if cid is not None and cid in line.asked:
+                    for fetching in tuple(self._fetches):
+                        fetching.block(line.peer, cid, data)
         for wire, is_held in message.presences:
             cid = cid_of(wire)
             if cid is not None and cid in line.asked:
@@ -204,15 +211,14 @@ class BitswapService:
             line.ledger.take(message, sizes)
             self._wake(line)
 
-    def _block(self, line: Line, cid: Cid | None, data: bytes) -> None:
-        if cid is None or cid not in line.asked:
-            reason = f"it sent {len(data):,} bytes of {'no known kind' if cid is None else cids.text(cid)}, not asked for"
-            _log.warning("bitswap.misbehaviour", peer=line.peer, reason=reason)
-            if self._on_misbehaviour is not None:
-                self._on_misbehaviour(line.peer, reason)
-            return
-        for fetching in tuple(self._fetches):
-            fetching.block(line.peer, cid, data)
+    def _note_unasked(self, line: Line, unasked: Sequence[tuple[Cid | None, bytes]]) -> None:
+        """Chunks that nobody asked for are one misbehaviour, however many a message holds."""
+        cid, data = unasked[0]
+        what = "no known kind" if cid is None else cids.text(cid)
+        reason = f"it sent {len(data):,} bytes of {what}, not asked for"
+        _log.warning("bitswap.misbehaviour", peer=line.peer, reason=reason, chunks=len(unasked))
+        if self._on_misbehaviour is not None:
+            self._on_misbehaviour(line.peer, reason)
 
     def _sizes(self, wanted: Iterable[Cid]) -> dict[Cid, int]:
         """Bytes of those that are held; in a thread."""
@@ -235,8 +241,7 @@ class BitswapService:
         """Answer wants of chunks that came by another way, and forget peers that are gone."""
         while True:
             await trio.sleep(LOOK_SECONDS)
-            waiting = {cid for line in self._lines.values() for cid in line.ledger.waiting()}
-            if waiting:
+            if waiting := self._next_waiting():
                 self._arrived(
                     await trio.to_thread.run_sync(self._sizes, waiting, limiter=self._limiter)
                 )
@@ -244,6 +249,17 @@ class BitswapService:
             for line in tuple(self._lines.values()):
                 if now - line.used > (IDLE_SECONDS if line.is_idle else WAITING_SECONDS):
                     self._forget(line)
+
+    def _next_waiting(self) -> set[Cid]:
+        """Chunks that peers wait for: of as many peers as make `LOOK_WANTS`, those that were not looked at for longest."""
+        found: set[Cid] = set()
+        for line in tuple(self._lines.values()):
+            if len(found) >= LOOK_WANTS:
+                break
+            if waiting := line.ledger.waiting():
+                found.update(waiting)
+                self._lines.move_to_end(line.peer)
+        return found
 
     # The ways to peers.
 

@@ -433,7 +433,9 @@ class Fetching:
         return result
 
     def _open(self, cid: Cid, data: bytes, result: _Absorbed, *, came: bool) -> None:
-        links = [] if self._alone else [(link.cid, link.size) for link in dag.links(cid, data)]
+        # Of a block alone too: a malformed one would be held, and no collection could tell what it keeps alive.
+        found = dag.links(cid, data)
+        links = [] if self._alone else [(link.cid, link.size) for link in found]
         children = self.walk.open_manifest(cid, len(data), links, came=came)
         result.wanted += self.walk.place(children, self._around.store.missing(children))
 

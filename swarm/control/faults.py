@@ -16,6 +16,7 @@ from protocols.transport import StreamError, UnreachableError
 from storage.errors import (
     ChunkNotFoundError,
     CidError,
+    CorruptChunkError,
     DiskFullError,
     LogError,
     ManifestError,
@@ -42,6 +43,7 @@ _KINDS: tuple[tuple[tuple[type[Exception], ...], type[SwarmError], str | None], 
     ((DiskFullError,), RefusedError, "make room on the disk"),
     ((QuotaError,), RefusedError, "lend more with `swarm join --storage SIZE`"),
     ((CidError,), UsageError, "a CID looks like bafybei… or bafkrei…"),
+    ((CorruptChunkError,), RefusedError, "`swarm verify --repair` fetches it anew from peers"),
     (
         (ChunkNotFoundError, ContentNotFoundError, NotHeldError, PathNotFoundError),
         NotFoundError,

@@ -6,7 +6,8 @@
         else                                                  the file, in ranges too, or a page that lists the folder
 
 What is not held is fetched while it is answered, in windows of `swarm.ranges.WINDOW_BYTES`.
-Only questions to a loopback name are answered, so that no page of the web can read through it by a name of its own.
+Only questions to a loopback name are answered, so that no page of the web can read through it by a name of its own;
+and none of a page of another site, but that a person follows a link: it could fill the store, or ask what it holds.
 What strangers wrote is served in a sandbox without scripts, and never as another type than its name says.
 Invariant: every byte that leaves was checked against its CID.
 Source: https://specs.ipfs.tech/http-gateways/trustless-gateway/ and path-gateway.

@@ -64,6 +64,9 @@ def routes(ranges: Callable[[], Ranges], *, check_host: bool) -> list[Route]:
         try:
             if check_host and not requests.is_local(request.headers.get("host")):
                 return Response("this gateway serves its own machine\n", 403)
+            fetch = [request.headers.get(f"sec-fetch-{name}") for name in ("site", "dest")]
+            if check_host and requests.is_embedded(*fetch):
+                return Response("this gateway serves no parts of other pages\n", 403)
             return await _Answer(request, ranges()).make()
         except UnsatisfiableError:
             return Response("no byte of the file is in that range\n", 416)

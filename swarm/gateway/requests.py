@@ -147,6 +147,15 @@ def is_known(etag: str, if_none_match: str | None) -> bool:
     return "*" in known or etag.removeprefix("W/") in known
 
 
+def is_embedded(site: str | None, destination: str | None) -> bool:
+    """Whether a page of another site asks for a part of itself: by its `Sec-Fetch-Site` and `Sec-Fetch-Dest`.
+
+    What it would get is kept from it anyway, but that this node fetched it, or had it at hand, would not be. A link that
+    a person follows is answered, and so is whatever is no browser.
+    """
+    return site in {"cross-site", "same-site"} and destination != "document"
+
+
 def is_local(host: str | None) -> bool:
     """Whether a `Host` header names this machine by a loopback name."""
     return (host or "").lower().rsplit(":", 1)[0] in LOOPBACK or host == "[::1]"

@@ -14,7 +14,7 @@ from storage import cid as cids
 from storage import dag, erasure
 from storage.errors import CidError
 from swarm.errors import NotFoundError, RefusedError, UsageError
-from swarm.keeper import core
+from swarm.keeper import core, offers
 from swarm.ledger import schedule
 from swarm.ledger.genesis import UNIT
 from swarm.ledger.keeping import MAX_REPLICAS, MAX_SEATS, Piece
@@ -37,8 +37,6 @@ CODED_PIECES: Final = 14
 """With erasure coding any 10 of 14 pieces give the whole back, for 1.4 times its size."""
 SECONDS_PER_TRANSACTION: Final = 60.0
 PIECE_PATIENCE: Final = 20.0
-OFFER: Final = "offer "
-"""Label of what the owner of a coded deal holds until it is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +76,7 @@ class KeepingOperations:
         node, usage = self._node, self._node.store.usage()
         keeping = node.keeping
         told: Json = {
-            "lent": node.settings.storage if keeping is None else keeping.lent,
+            "lent": node.lent.now if keeping is None else keeping.lent,
             "used": usage.used,
             "free": usage.free,
             "in_place": usage.in_place,
@@ -96,7 +94,8 @@ class KeepingOperations:
         Returns:
             What `summary` tells, and `shelf`, `own` (bytes), `slots` (`sealed`, `goal`,
             `counted`, `proven`, `share`), `duties` (`pieces`, `here`, `bytes`), `collateral`, `earned`, `strikes`,
-            `suspended`, `audit` (the last one that counted this keeper), `verdict`, `next_audit` and `opens` (heights).
+            `suspended`, `audit` (the last one that counted this keeper), `verdict`, `next_audit`, `opens` (heights) and
+            `problems` (sentences).
         """
         node = self._node
         return await trio.to_thread.run_sync(
@@ -134,6 +133,7 @@ class KeepingOperations:
             "next_audit": schedule.start(params, number),
             "opens": core.opens_at(params, view.height),
             "block_seconds": params.block_interval_ms / 1000,
+            "problems": [] if keeping is None else keeping.worries(),
         }
 
     def _pinned(self) -> int:
@@ -143,7 +143,7 @@ class KeepingOperations:
         return sum(dag.tree_size(root, store.get(root)) or 0 for root in roots)
 
     async def lend(self, size: int) -> Json:
-        """Lend another number of bytes from now on; sealed slots that no longer fit are given back.
+        """Lend another number of bytes, until the node is started with another one; slots that no longer fit go.
 
         Returns:
             What `storage` tells, and `waits`: whether an audit is near or runs, so that slots that the ledger counts
@@ -157,6 +157,7 @@ class KeepingOperations:
             message = "this node keeps nothing for others"
             raise RefusedError(message, "it was started as a reader, or for one command")
         keeping.lend(size)
+        await trio.to_thread.run_sync(self._node.lent.change, size)
         view = self._node.ledger.view()
         told = await self.storage()
         return told | {"waits": not core.is_open(view.params, view.height)}
@@ -216,7 +217,6 @@ class KeepingOperations:
             `escrow`, `audits_left`, `ended`, `coded`, `keepers` and `roots` each.
         """
         view, own = self._node.ledger.view(), self._node.signer.public_key
-        await self._drop_offers(view)
         number = view.height // view.params.audit_blocks
         return [
             self._deal(view, deal, number) for deal in view.deals() if is_all or deal.owner == own
@@ -341,7 +341,7 @@ class KeepingOperations:
                 sizes = [dag.tree_size(one, node.store.get(one)) or 0 for one in recipe.pieces]
                 pieces = [Piece(*one) for one in zip(recipe.pieces, sizes, strict=True)]
                 for one in (*recipe.pieces, recipe.cid):
-                    node.store.hold(one, f"{OFFER}{recipe.cid.hex()}")
+                    node.store.hold(one, offers.label(recipe.cid))
             return recipe, pieces
 
         recipe, pieces = await trio.to_thread.run_sync(work)
@@ -352,19 +352,6 @@ class KeepingOperations:
         for one in (*recipe.pieces, recipe.cid):
             await node.network.provide(one)
         return pieces, recipe.cid
-
-    async def _drop_offers(self, view: LedgerView) -> None:
-        """Let go of coded pieces that a keeper has shown, and of all of them once the deal is over."""
-        store = self._node.store
-        standing = {f"{OFFER}{deal.recipe.hex()}" for deal in view.deals()}
-        shown = {duty.root for _, duty in view.duties() if duty.shown}
-
-        def drop() -> None:
-            for root, label in store.holds():
-                if label.startswith(OFFER) and (label not in standing or root in shown):
-                    store.release(root, label)
-
-        await trio.to_thread.run_sync(drop)
 
     def _terms(self, root: Cid, size: int, pieces: list[Piece], terms: Terms) -> Json:
         """The terms with what was not said filled in."""

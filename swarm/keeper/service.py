@@ -148,9 +148,10 @@ class Keeping:
         return self.room.goal if self.share else min(self.room.goal, len(self.slots))
 
     def lend(self, lent: int) -> None:
-        """Lend another number of bytes from now on, until the node is told otherwise or started again."""
+        """Lend another number of bytes from now on."""
         self.lent = lent
         self.room = replace(self.room, lent=lent)
+        self._store.set_limit(self.room.chunk_limit)
         self._changed.set()
 
     async def run(self) -> None:

@@ -46,12 +46,18 @@ class Panel:
         self._keys = [one.public_key for one in members.validators]
         self._ends = list(accumulate(one.weight for one in members.validators))
         self._at = {key: at for at, key in enumerate(self._keys)}
+        self._drawn: dict[bytes, dict[bytes, int]] = {}
 
     def of(self, keeper: bytes) -> dict[bytes, int]:
         """A keeper's auditors, and how often each was drawn: so often its word counts.
 
-        Nobody audits itself, unless it is the only validator.
+        Nobody audits itself, unless it is the only validator. Drawn once: a settlement asks for each piece that is named.
         """
+        if keeper not in self._drawn:
+            self._drawn[keeper] = self._draw(keeper)
+        return self._drawn[keeper]
+
+    def _draw(self, keeper: bytes) -> dict[bytes, int]:
         before, own = 0, 0
         at = self._at.get(keeper)
         if at is not None and len(self._keys) > 1:

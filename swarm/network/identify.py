@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import trio
 from google.protobuf.message import DecodeError
 from libp2p.identity.identify.pb.identify_pb2 import Identify
 from multiaddr import Multiaddr  # type: ignore[import-untyped]  # ships no types
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 PROTOCOL = "/ipfs/id/1.0.0"
 PING_PROTOCOL = "/ipfs/ping/1.0.0"
 PING_BYTES = 32
+PING_PAUSE_S = 0.01
+"""Between an answer and the next on a stream: whoever measures a way needs no more, and answers cost more than questions."""
 PROTOCOL_VERSION = "ipfs/0.1.0"
 MAX_IDENTITY_BYTES = 64 * 2**10
 """What a peer may say of itself; Kubo says about 2 KiB."""
@@ -119,6 +122,7 @@ async def answer_pings(stream: MuxedStream) -> None:
         if len(pending) == PING_BYTES:
             await stream.send_all(pending)
             pending = b""
+            await trio.sleep(PING_PAUSE_S)
 
 
 def _read_varint(data: bytearray, at: int) -> tuple[int, int]:

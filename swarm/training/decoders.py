@@ -221,7 +221,7 @@ def _turn(time: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Cosine and sine of the angle of each position and dimension, (T, D) each; the two halves of D are alike."""
     steps = torch.arange(0, size, 2, dtype=torch.float32, device=device) / size
     places = torch.arange(time, dtype=torch.float32, device=device)
-    angles = places[:, None] * (1.0 / 9_000.0**steps)
+    angles = places[:, None] * (1.0 / ROPE_BASE**steps)
     angles = torch.cat((angles, angles), 1)
     return angles.cos(), angles.sin()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import tracemalloc
@@ -121,20 +122,18 @@ def test_a_range_of_any_bytes_is_checked_without_another_error(data):
 
 SHARED = canonical.encode([b"x" * 1000])
 AGAIN = bytes.fromhex("d90100990200") + SHARED[1:] + bytes.fromhex("d81900") * 511
+"""One text, named 512 times."""
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        AGAIN,  # one text, named 512 times
-        # a list that holds the list before it 24 times, three times over
-        bytes.fromhex("d81c9818d81c9818d81c9818d81c8100")
-        + bytes.fromhex("d81d03") * 23
-        + bytes.fromhex("d81d02") * 23
-        + bytes.fromhex("d81d01") * 23,
-    ],
-    ids=["texts", "lists"],
-)
+def folded(levels: int) -> bytes:
+    """A list that holds a list 24 times, that holds a list 24 times, and so on."""
+    data = bytes.fromhex("d81c8100")
+    for at in range(levels, 0, -1):
+        data = bytes.fromhex("d81c9818") + data + bytes((0xD8, 0x1D, at)) * 23
+    return data
+
+
+@pytest.mark.parametrize("data", [AGAIN, folded(4)], ids=["texts", "lists"])
 def test_a_few_bytes_do_not_unfold_to_many(data):
     tracemalloc.start()
     try:
@@ -248,3 +247,10 @@ def test_a_snapshot_file_of_any_bytes_is_opened_or_refused(tmp_path):
 def test_a_car_file_whose_root_is_no_cid_of_ours_is_a_car_error(root):
     with pytest.raises(CarError, match="a root of the CAR file"):
         read_car(car.header([root]) + car.section(RAW, b"one"))
+
+
+def test_a_codec_whose_low_byte_is_one_of_ours_is_not_ours():
+    alias = b"\x01\xd5\x02\x12\x20" + bytes(32)  # codec 0x155, as raw is 0x55
+    text = "b" + base64.b32encode(alias).decode().lower().rstrip("=")
+    with pytest.raises(CidError, match="codec"):
+        cid.parse(text)

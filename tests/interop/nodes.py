@@ -62,7 +62,7 @@ class Child:
         return answer["value"]
 
     def add(self, path: Path) -> str:
-        return self.do("add", path=str(path))
+        return str(self.do("add", path=str(path)))
 
     def get(self, cid: str, path: Path) -> None:
         assert self.do("get", cid=cid, path=str(path)) == 0
@@ -141,7 +141,8 @@ class SwarmNode:
             text=True,
         )
         assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        told: dict[str, Any] = json.loads(done.stdout)
+        return told
 
     def last_fetch_seconds(self) -> float:
         """What the node's log says of its last fetch by Bitswap."""

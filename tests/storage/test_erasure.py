@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import itertools
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage import canonical, car
+from storage import canonical, car, dag_pb
 from storage import cid as cids
+from storage.dag_pb import Link
 from storage.erasure import Recipe, TooFewPiecesError, encode_root, rebuild_piece, restore
 from storage.errors import ManifestError
 from storage.memory import MemoryBlockstore
@@ -133,3 +135,16 @@ def test_a_strangers_recipe_is_checked():
 def test_rubbish_is_no_recipe(data):
     with pytest.raises(ManifestError):
         Recipe.decode(data)
+
+
+def test_a_piece_whose_nodes_name_each_other_without_end_is_refused(tmp_path):
+    store, root = content(tmp_path)
+    recipe = encode_root(root, store, 3, 5)
+    at = None
+    for _ in range(64):
+        links = [] if at is None else [Link(at, "", None)] * 2
+        block = dag_pb.encode(links, b"")
+        at = cids.of_dag_pb(block)
+        store.put_many([(at, block)])
+    with pytest.raises(ManifestError, match="leaves"):
+        rebuild_piece(replace(recipe, pieces=(at, *recipe.pieces[1:])), 1, store)

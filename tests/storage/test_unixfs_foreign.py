@@ -289,3 +289,60 @@ class TestModes:
         unixfs.write_path(folder[0].cid, store, tmp_path / "out")
         assert permissions(tmp_path / "out") == 0o700
         assert permissions(tmp_path / "out/file") == 0o400
+
+
+class TestNodesThatNameEachOtherAgainAndAgain:
+    """A few blocks can be a tree of any size: what it costs to look at them is bounded by the blocks."""
+
+    def test_shards_without_entries_are_planned_once_each(self):
+        store = MemoryBlockstore()
+        built, block = unixfs_nodes.shard_node([], 0)
+        store.put_many([(built.cid, block)])
+        for _ in range(unixfs.MAX_FILE_DEPTH - 1):
+            links = [Link(built.cid, f"{slot:02X}", 0) for slot in range(256)]
+            built, block = unixfs_nodes.shard_node(links, 2**256 - 1)
+            store.put_many([(built.cid, block)])
+        counting = Counting(store)
+        assert unixfs.plan_range(built.cid, counting) == []
+        assert len(counting.read) <= len(store.chunks)
+
+    @pytest.fixture
+    def deep(self):
+        """A file of 2^30 bytes that are one."""
+        store = MemoryBlockstore()
+        leaf = cids.of_raw(b"x")
+        store.put_many([(leaf, b"x")])
+        built = unixfs_nodes.Built(leaf, 1, 1)
+        for _ in range(30):
+            built, block = unixfs_nodes.file_node([built, built])
+            store.put_many([(built.cid, block)])
+        return store, built.cid
+
+    def test_a_file_of_one_byte_again_and_again_is_planned_by_its_nodes(self, deep):
+        store, root = deep
+        counting = Counting(store)
+        assert unixfs.plan_range(root, counting, 1, 2**30 - 2) == []
+        assert len(counting.read) <= 3 * len(store.chunks)
+
+    def test_a_file_of_one_byte_again_and_again_is_not_read(self, deep, monkeypatch):
+        monkeypatch.setattr(unixfs, "MAX_SMALL_PARTS", 1_000)
+        store, root = deep
+        with pytest.raises(ManifestError, match="parts of less than"):
+            for _ in unixfs.read_range(root, store, 0, 2**22):
+                pass
+
+    def test_one_large_file_under_many_names_is_looked_at_once(self, tmp_path):
+        store = MemoryBlockstore()
+        leaf = cids.of_raw(b"x" * 2_000)
+        store.put_many([(leaf, b"x" * 2_000)])
+        built, block = unixfs_nodes.file_node([unixfs_nodes.Built(leaf, 2_000, 2_000)] * 5)
+        names = [Link(built.cid, f"{number:03}", built.tree) for number in range(200)]
+        folder, above = unixfs_nodes.folder_node(names)
+        store.put_many([(built.cid, block), (folder.cid, above)])
+        counting = Counting(store)
+        assert [one.name for one in unixfs.listing(folder.cid, counting)] == [
+            f"{number:03}" for number in range(200)
+        ]
+        assert counting.read == [folder.cid, built.cid]
+        unixfs.write_path(folder.cid, store, tmp_path / "out")
+        assert (tmp_path / "out" / "199").read_bytes() == b"x" * 10_000
