@@ -57,6 +57,8 @@ def sealed(storage: Json) -> str:
     if "sealed" not in storage:
         return ""
     done, goal = storage["sealed"], storage["goal"]
+    if done > goal:
+        return f"{format_size(done)}, of which {format_size(done - goal)} are to be given back"
     text = f"{format_size(done)} of {format_size(goal)}"
     if goal:
         text += f", {min(100, 100 * done // goal)} %"

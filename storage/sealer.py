@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from storage.sealing import SLOT_BYTES
+from storage.sealing import SLOT_BYTES, SealingStoppedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,7 +93,7 @@ class Sealer:
         self._thread.start()
 
     def stop(self) -> None:
-        """End after the slot that is being sealed; returns when it has."""
+        """Give up the slot that is being sealed; returns when the thread has ended."""
         self._stopped = True
         self._changed.set()
         self._thread.join()
@@ -109,8 +109,10 @@ class Sealer:
                 continue
             began = time.thread_time()
             try:
-                self._store.append()
+                self._store.append(is_stopped=lambda: self._stopped)
                 rest = self._pace.rest_s(time.thread_time() - began, SLOT_BYTES)
+            except SealingStoppedError:
+                return
             except Exception as error:  # noqa: BLE001 - whatever it was, the thread tells it and goes on
                 rest = RETRY_S
                 if self._on_failure is not None:

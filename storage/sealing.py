@@ -27,10 +27,15 @@ The key is public and short, and so is a chain value; what the seal is worth, an
 from __future__ import annotations
 
 import hashlib
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+from storage.errors import StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SLOT_BYTES: Final = 2**20
 LEAF_BYTES: Final = 4096
@@ -73,21 +78,37 @@ def slot_key(
     return hashlib.scrypt(public_key, salt=salt, n=n, r=_R, p=1, maxmem=room, dklen=32)
 
 
-def seal(key: bytes, content: bytes | memoryview, passes: int) -> bytes:
+class SealingStoppedError(StorageError):
+    """A slot was not sealed to its end, because nobody waits for it any more."""
+
+
+def seal(
+    key: bytes,
+    content: bytes | memoryview,
+    passes: int,
+    is_stopped: Callable[[], bool] = lambda: False,
+) -> bytes:
     """The sealed bytes of a slot; about a millisecond a pass.
 
     Args:
         key: From `slot_key`.
         content: At most 1 MiB; shorter content is filled up with zeros.
         passes: How often the whole is chained and spread.
+        is_stopped: Asked before each pass.
 
     Returns:
         1 MiB.
+
+    Raises:
+        SealingStoppedError: `is_stopped` said so.
     """
     _check_passes(passes)
     state, chained = bytearray(fill(content)), bytearray(SLOT_BYTES + _BLOCK)
     spread, rows = _cells(state), _cells(chained)
     for number in range(passes):
+        if is_stopped():
+            message = "sealing was stopped"
+            raise SealingStoppedError(message)
         cipher = Cipher(algorithms.AES(key), modes.CBC(number.to_bytes(_BLOCK, "big")))
         cipher.encryptor().update_into(state, chained)
         np.copyto(spread.reshape(_COLUMNS, _ROWS), rows.reshape(_ROWS, _COLUMNS).T)

@@ -44,6 +44,7 @@ from storage.slot_tree import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from storage.blockstore import Progress
@@ -255,24 +256,28 @@ class SlotStore:
             raise DamagedSlotError(slot)
         return SlotProof(slot, sealed, label.encode(), path)
 
-    def append(self, chunk: Chunk | None = None) -> int:
+    def append(
+        self, chunk: Chunk | None = None, is_stopped: Callable[[], bool] = lambda: False
+    ) -> int:
         """Seal the next slot and keep it; it is durable when this returns.
 
         Args:
             chunk: What it holds, with its CID; None for zeros.
+            is_stopped: Asked every millisecond or so whether to give it up.
 
         Returns:
             Its number.
 
         Raises:
             DiskFullError: The disk is full; nothing has changed.
+            SealingStoppedError: `is_stopped` said so; nothing has changed.
         """
         with self._seal_lock:
             slot = len(self)
             if slot >= MAX_SLOTS:
                 message = f"a keeper has {MAX_SLOTS:,} slots at most"
                 raise StorageError(message)
-            label, sealed = self._seal(slot, chunk)
+            label, sealed = self._seal(slot, chunk, is_stopped)
             self._files.write(slot, sealed)
             with self._lock:
                 with self._index.transaction():
@@ -458,11 +463,13 @@ class SlotStore:
     def _key(self, slot: int, named: bytes) -> bytes:
         return slot_key(self._public_key, self._chain_id, slot, self._log_n, named)
 
-    def _seal(self, slot: int, chunk: Chunk | None) -> tuple[Label, bytes]:
+    def _seal(
+        self, slot: int, chunk: Chunk | None, is_stopped: Callable[[], bool] = lambda: False
+    ) -> tuple[Label, bytes]:
         cid, data = (None, b"") if chunk is None else chunk
         if len(data) > SLOT_BYTES:
             raise ChunkTooLargeError(len(data), SLOT_BYTES)
-        sealed = seal(self._key(slot, named(cid, len(data))), data, self._passes)
+        sealed = seal(self._key(slot, named(cid, len(data))), data, self._passes, is_stopped)
         return Label(slot_root(sealed), cid, len(data)), sealed
 
     def _is_whole(self, slot: int) -> bool:

@@ -323,7 +323,7 @@ def _inside(file: Json) -> list[str]:
         for kind in ("added", "removed", "changed"):
             names = [output.printable(name) for name in tensors[kind]]
             lines += [f"{kind}: {', '.join(names)}"] if names else []
-        lines.append(f"{tensors['same']:,} tensors are the same")
+        lines.append(f"the same: {tensors['same']:,}")
     if rows := file.get("rows"):
         lines.append(f"rows: {rows['added']:,} added, {rows['removed']:,} removed")
     return lines

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 def command(*, lend: str | None, home: Path, as_json: bool) -> None:
     """Show what this node lends, has sealed, keeps for others, and earned with it.
 
-    --lend changes what is lent while the node runs; what no longer fits is given back at once, and what an audit still
-    asks for as soon as that audit is over.
+    --lend changes what is lent while the node runs, and stays until the node is started with another --storage.
+    What no longer fits is given back at once, and what an audit still asks for as soon as that audit is over.
     """
     size = None if lend is None else parse_size(lend)
     with connection.connect(home) as client:
@@ -33,7 +33,7 @@ def command(*, lend: str | None, home: Path, as_json: bool) -> None:
         return
     output.print_fields(fields(told))
     if size is not None:
-        output.say(f"this holds until the node is started again: swarm join --storage {lend}")
+        output.say("this stays until the node is started with another --storage than the last time")
     if told.get("waits"):
         output.say(
             f"an audit is near or runs: slots that the ledger counts are given back from height"
@@ -67,6 +67,7 @@ def fields(told: Json) -> list[tuple[str, str]]:
         ("collateral", f"{format_tokens(told['collateral'])} tokens"),
         ("strikes", _strikes(told)),
         ("earned", f"{format_tokens(told['earned'])} tokens by lending"),
+        *(("problem", problem) for problem in told["problems"]),
     ]
     return [(name, value) for name, value in rows if value]
 

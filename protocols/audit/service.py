@@ -193,9 +193,12 @@ class Auditor:
     Args:
         transport: The network.
         sealing: How slots are sealed on this chain.
+        pause_s: Seconds before a keeper that was silent is asked again: no more than a block takes, so that all
+            attempts fall into the blocks in which auditors report.
     """
 
-    def __init__(self, transport: Transport, sealing: Sealing) -> None:
+    def __init__(self, transport: Transport, sealing: Sealing, pause_s: float = PAUSE_S) -> None:
+        self._pause_s = pause_s
         self._transport = transport
         self._sealing = sealing
         self._limiter = trio.CapacityLimiter(THREADS)

@@ -44,6 +44,7 @@ A_WEEK = "public, max-age=604800, stale-while-revalidate=2678400"
 SANDBOX = "sandbox allow-downloads; default-src 'none'; img-src 'self'; media-src 'self'; style-src 'self' 'unsafe-inline'"
 
 _TYPES = mimetypes.MimeTypes(filenames=())
+_TYPES.add_type("text/markdown", ".md")  # Python knows it from 3.14 on
 _log = structlog.get_logger("swarm.gateway")
 
 

@@ -16,6 +16,7 @@ from storage.errors import StorageError
 from storage.files import DISK
 from storage.quota import default_keep_free
 from storage.sealer import Pace, Sealer
+from swarm.care.controls import SEAL, Controls
 from swarm.errors import SwarmError
 from swarm.keeper import core
 from swarm.keeper.memory import Memory, MemoryFile
@@ -90,6 +91,7 @@ class Keeping:
         folder: Where it remembers.
         lent: Bytes that the person lends.
         share: Of one core, for sealing; 0 seals nothing.
+        controls: What a person holds back; None: nothing.
     """
 
     def __init__(
@@ -108,6 +110,7 @@ class Keeping:
         folder: Path,
         lent: int,
         share: float,
+        controls: Controls | None = None,
     ) -> None:
         self._key = key
         self._view = view
@@ -131,6 +134,8 @@ class Keeping:
         self.duties = duties
         self.lent = lent
         self.share = share
+        self._controls = controls or Controls()
+        self._was_held = False
         self.prover = SlotProver(key, slots, store, duties.was_whole)
         self.sealer = Sealer(slots, Pace(share or 1.0), self._failed)
         self.room = self._measure()
@@ -145,7 +150,9 @@ class Keeping:
     @property
     def goal(self) -> int:
         """Slots that are wanted: those that are sealed, where nothing more is sealed."""
-        return self.room.goal if self.share else min(self.room.goal, len(self.slots))
+        if self.share and not self._controls.holds(SEAL):
+            return self.room.goal
+        return min(self.room.goal, len(self.slots))
 
     def lend(self, lent: int) -> None:
         """Lend another number of bytes from now on."""
@@ -221,8 +228,10 @@ class Keeping:
     def _aim(self, room: Room) -> None:
         """Tell the sealer, lower at once and higher by steps."""
         goal = self.goal
-        before = self.sealer.goal
-        if goal < before or goal >= before + GOAL_STEP or before < goal < GOAL_STEP:
+        before, was_held = self.sealer.goal, self._was_held
+        self._was_held = self._controls.holds(SEAL)
+        is_moved = goal < before or goal >= before + GOAL_STEP or before < goal < GOAL_STEP
+        if is_moved or was_held:
             self.sealer.goal = goal
         self._pace.append((trio.current_time(), room.slots))
         if room.slots >= self.sealer.goal:

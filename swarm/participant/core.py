@@ -107,6 +107,34 @@ def decide(round_: RoundState, me: Me, memory: RoundMemory) -> Send | Work | Non
     return _as_validator(round_, me.account, memory) if me.validates else None
 
 
+def owes(round_: RoundState, me: bytes, memory: RoundMemory) -> bool:
+    """Whether something that this node made is still to be handed in or opened in this round.
+
+    Args:
+        round_: The round as the newest finalized block leaves it.
+        me: This node's account.
+        memory: What this node did in this round and attempt.
+    """
+    phase = round_.phase
+    if memory.update is not None and (
+        phase is Phase.TRAIN
+        or (phase is Phase.REVEAL and me in round_.commits and me not in round_.reveals)
+    ):
+        return True
+    if memory.scores is not None and (
+        phase is Phase.SCORE_COMMIT
+        or (
+            phase is Phase.SCORE_REVEAL
+            and me in round_.score_commits
+            and me not in round_.score_reveals
+        )
+    ):
+        return True
+    return (
+        memory.merged is not None and phase is Phase.ATTEST and me not in round_.attestations
+    )
+
+
 def _as_worker(round_: RoundState, me: bytes, memory: RoundMemory) -> Send | Work | None:
     committed = me in round_.commits
     if round_.phase is Phase.TRAIN and not committed:

@@ -20,6 +20,7 @@ from protocols.exchange.errors import ExchangeError
 from storage import cid as cids
 from storage.errors import StorageError
 from storage.unixfs import add_path
+from swarm.care.controls import TRAIN, Controls
 from swarm.errors import SwarmError
 from swarm.ledger.errors import LedgerError
 from swarm.ledger.transactions import (
@@ -64,6 +65,8 @@ RESEND_BLOCKS = 6
 """A transaction that the chain does not show after so many blocks is sent again."""
 _KINDS = ("round", "part", "update.safetensors", "optimiser", "merged", "samples")
 """What the folder holds of a task."""
+PAUSE_LOOK_SECONDS = 0.5
+"""Between two looks at whether a person has paused training."""
 MAX_FAILURES = 3
 """Work that failed so often in one phase is given up for that phase."""
 
@@ -96,6 +99,7 @@ class Participant:
         folder: Memories, optimiser states and unfinished files; made if need be.
         block_seconds: The time between blocks, for deadlines on the clock.
         ranges: Reads parts of datasets; None: each is taken whole.
+        controls: What a person holds back; None: nothing.
     """
 
     def __init__(
@@ -113,6 +117,7 @@ class Participant:
         folder: Path,
         block_seconds: float,
         ranges: Ranges | None = None,
+        controls: Controls | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._me = me
@@ -127,12 +132,17 @@ class Participant:
         self._folder = folder
         self._block_seconds = block_seconds
         self._samples = Samples(ranges)
+        self._controls = controls or Controls()
         self.activity: dict[bytes, str] = {}
         """What is being done for each task, in words."""
         self.problems: dict[bytes, str] = {}
         """The last failure of each open task, in words, until a step of it succeeds."""
         self.losses: dict[bytes, float] = {}
         """The newest training loss of this node, in nats."""
+        self.owing: set[bytes] = set()
+        """Tasks for which something was begun that the others wait for, or that is lost where it is not handed in."""
+        self.rounds_trained = 0
+        """Rounds in which this node made an update, since it started."""
 
     async def run(self) -> None:
         """Drive every task while it is open; runs until cancelled."""
@@ -162,8 +172,11 @@ class Participant:
                 drive.sent.clear()
                 drive.failures.clear()
             if not await self._step(drive, view, state, round_):
-                self.activity[task] = "waiting for the others"
+                self.activity[task] = self._controls.why(TRAIN) or "waiting for the others"
+                if not core.owes(round_, self._me.account, drive.memory):
+                    self.owing.discard(task)
                 await self._heights.above(height)
+        self.owing.discard(task)
         self.activity.pop(task, None)
         self.problems.pop(task, None)
         self.losses.pop(task, None)
@@ -193,6 +206,9 @@ class Participant:
             step = core.decide(round_, self._me_in(view, round_), drive.memory)
             if step is None or drive.failures[type(step)] >= MAX_FAILURES:
                 return False
+            if isinstance(step, core.Train) and self._controls.holds(TRAIN):
+                return False
+            self.owing.add(drive.task)
             if isinstance(step, core.Send):
                 return await self._send(drive, step, round_)
             return await self._work(drive, step, state, round_)
@@ -256,6 +272,8 @@ class Participant:
             # An attempt that nobody was quick enough for is followed by another: what was begun is then finished.
             stage = _phase if isinstance(step, core.Train) else _stage
             nursery.start_soon(self._cancel_after, stage, round_, scope)
+            if isinstance(step, core.Train):
+                nursery.start_soon(self._cancel_when_paused, scope)
             try:
                 with self._shelf.lease() as lease:
                     memory = await self._perform(step, drive.memory, state, round_, lease)
@@ -304,6 +322,11 @@ class Participant:
                 return
             height = await self._heights.above(height)
 
+    async def _cancel_when_paused(self, scope: trio.CancelScope) -> None:
+        while not self._controls.breaks(TRAIN):
+            await trio.sleep(PAUSE_LOOK_SECONDS)
+        scope.cancel()
+
     async def _train(
         self, memory: RoundMemory, state: TaskState, round_: RoundState, lease: Lease
     ) -> RoundMemory:
@@ -351,6 +374,7 @@ class Participant:
             progress,
         )
         root = await self._keep(out, Update(task, round_.number))
+        self.rounds_trained += 1
         _log.info(
             "round.trained",
             round=round_.number,

@@ -196,7 +196,11 @@ class StoreOperations:
         """A refusal for want of room, as a person is told it: with what a collection would give back."""
         size = await self._collector.reclaimable()
         told = translate(error)
-        hint = f"`swarm gc` gives up to {format_size(size)} back" if size else told.hint
+        if not size:
+            return RefusedError(told.message, told.hint)
+        hint = f"`swarm gc` gives up to {format_size(size)} back"
+        if error.free + size < error.needed:
+            hint += f", which is not enough: {told.hint}"
         return RefusedError(told.message, hint)
 
     async def verify(self, root: Cid | None, progress: Progress, *, is_repair: bool) -> Json:

@@ -189,6 +189,22 @@ async def test_only_a_loopback_name_and_reading_are_answered(gateway):
     assert (await gateway("/page/", "POST")).status_code == 405
 
 
+@pytest.mark.parametrize(
+    ("site", "destination", "status"),
+    [
+        ("cross-site", "image", 403),
+        ("cross-site", "iframe", 403),
+        ("same-site", "empty", 403),
+        ("cross-site", "document", 200),
+        ("same-origin", "image", 200),
+        ("none", "document", 200),
+    ],
+)
+async def test_a_page_of_another_site_embeds_nothing_of_ours(gateway, site, destination, status):
+    told = {"sec-fetch-site": site, "sec-fetch-dest": destination}
+    assert (await gateway("/page/", **told)).status_code == status
+
+
 async def test_a_port_that_is_taken_is_refused_by_name(gateway):
     with pytest.raises(RefusedError, match=str(gateway.port)), trio.fail_after(5):
         await serve(None, gateway.port)

@@ -57,6 +57,7 @@ STORAGE = {
     "next_audit": 14_400,
     "opens": 14_413,
     "block_seconds": 2.5,
+    "problems": ["9 slots are sealed, and the balance covers the collateral of 4"],
 }
 
 
@@ -187,3 +188,5 @@ def test_publish_with_replicas_posts_a_deal_for_what_it_published(keeping, swarm
 def test_a_node_without_slots_says_nothing_of_sealing():
     assert sealed({"lent": GB, "used": 0, "free": GB}) == ""
     assert sealed({"sealed": 0, "goal": 0, "seconds_left": None}) == "0 B of 0 B"
+    shrinking = {"sealed": 3 * GB, "goal": GB, "seconds_left": 0.0}
+    assert sealed(shrinking) == "3.0 GB, of which 2.0 GB are to be given back"

@@ -227,3 +227,16 @@ def test_an_identity_that_is_too_long_or_cut_short_is_refused():
 
     trio.run(main)
     assert muxer.MAX_INBOUND_STREAMS >= host.MAX_OUTSIDER_STREAMS
+
+
+async def test_pings_are_answered_no_faster_than_their_pace(autojump_clock):
+    async with open_memory_network() as network:
+        asking, answering = (network.join(Signer(bytes((n,)) * 32).peer_id) for n in (1, 2))
+        answering.handle("/ping", identify.answer_pings)
+        stream = await asking.open_stream(answering.me, "/ping")
+        began = trio.current_time()
+        await stream.send_all(bytes(100 * identify.PING_BYTES))
+        left = 100 * identify.PING_BYTES
+        while left:
+            left -= len(await stream.receive_some(left))
+        assert trio.current_time() - began >= 99 * identify.PING_PAUSE_S

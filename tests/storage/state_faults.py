@@ -85,9 +85,9 @@ def kills(folder, seed) -> None:
     tell(height)
 
 
-def made(folder) -> Path:
+def made(folder, heights=12) -> Path:
     store = StateStore(folder, map_bytes=2**20)
-    for height in range(12):
+    for height in range(heights):
         commit(store, height)
     store.close()
     return folder / "data.mdb"
@@ -126,7 +126,9 @@ def damage(folder, seed) -> None:
     source = random.Random(seed)
     file = made(folder / "whole")
     right, whole = values_of(folder / "whole"), file.read_bytes()
-    before = [right]
+    # LMDB keeps two heads: where the newer one is damaged it opens with the older, a height that was final as well.
+    made(folder / "earlier", 11)
+    before = [right, values_of(folder / "earlier")]
 
     def trial(home) -> None:
         if values_of(home) not in before:

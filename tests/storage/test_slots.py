@@ -344,8 +344,8 @@ def test_a_sealer_seals_to_its_goal_and_stops(store):
     reached = threading.Event()
     append = store.append
 
-    def counted():
-        slot = append()
+    def counted(**how):
+        slot = append(**how)
         if slot == 3:
             reached.set()
         return slot
@@ -360,13 +360,28 @@ def test_a_sealer_seals_to_its_goal_and_stops(store):
     assert len(store) == 4
 
 
-def test_a_sealer_that_fails_says_why_and_rests(store):
+def test_a_sealer_that_is_stopped_gives_up_the_slot_in_work(tmp_path):
+    slow = open_store(tmp_path / "slow", passes=2**15)  # half a minute
+    begun = threading.Event()
+    key = slow._key
+    slow._key = lambda *about: (begun.set(), key(*about))[1]
+    sealer = Sealer(slow, Pace(1.0, 1e12))
+    sealer.goal = 1
+    sealer.start()
+    assert begun.wait(30)
+    sealer.stop()
+    assert len(slow) == 0
+    slow.close()
+
+
+@pytest.mark.parametrize("kind", [StorageError, MemoryError, ValueError])
+def test_a_sealer_that_fails_says_why_and_rests(store, kind):
     told = []
     failed = threading.Event()
 
-    def fail():
+    def fail(**_):
         message = "the disk is full"
-        raise StorageError(message)
+        raise kind(message)
 
     store.append = fail
     sealer = Sealer(store, Pace(), lambda error: (told.append(str(error)), failed.set()))

@@ -137,3 +137,14 @@ def test_more_entries_than_allowed_are_refused():
         decode(bytes_field(4, bytes_field(1, RAW)) * 8_193)
     with pytest.raises(RemoteProtocolError, match="not of 0 to 168 bytes"):
         decode(bytes_field(1, bytes_field(1, bytes_field(1, bytes(169)))))
+
+
+@pytest.mark.parametrize(
+    "around", [lambda body: body, lambda body: bytes_field(1, body), lambda body: bytes_field(3, body)]
+)
+def test_more_fields_than_a_full_message_has_are_refused_wherever_they_stand(around):
+    """Each costs a microsecond of the one thread that everything waits for."""
+    full = Message(tuple(Entry(RAW, dont_have=True, have=True, cancel=True) for _ in range(8_192)))
+    assert len(decode(body(encode(full))).entries) == 8_192
+    with pytest.raises(RemoteProtocolError, match="more than 65,536 fields"):
+        decode(around(varint_field(6, 0) * 65_537))

@@ -10,6 +10,7 @@ from protocols.bitswap.errors import NotHeldError, StalledError, TooLargeError
 from protocols.bitswap.messages import OLDEST, Entry, Message, block_frame, encode
 from protocols.transport import StreamError, UnreachableError
 from storage import cid as cids
+from storage.dag_pb import bytes_field, varint
 from storage.errors import QuotaError
 from storage.unixfs import add_path, read_file
 
@@ -346,5 +347,42 @@ def test_a_peer_that_speaks_no_bitswap_is_told_at_once(in_world):
         line = node.bitswap._line(other.me)
         with pytest.raises(UnreachableError, match="does not speak"):
             await line.open()
+
+    in_world(test)
+
+
+def test_many_chunks_that_nobody_asked_for_are_one_complaint(in_world):
+    async def test(world):
+        node, puppet = await world.node(), world.puppet()
+        frame = b"".join(
+            bytes_field(3, bytes_field(1, b"\x01\x55\x12\x20") + bytes_field(2, b"%d" % number))
+            for number in range(1_000)
+        )
+        await puppet.say(node, varint(len(frame)) + frame)
+        await trio.sleep(1)
+        assert len(node.complaints) == 1
+        assert node.store.chunks == {}
+
+    in_world(test)
+
+
+@pytest.mark.slow
+def test_wants_of_many_peers_are_looked_for_in_turns_and_all_are_served(in_world, monkeypatch):
+    async def test(world):
+        monkeypatch.setattr(service, "LOOK_WANTS", 10)
+        node, puppets = await world.node(), [world.puppet() for _ in range(5)]
+        wanted = cids.of_raw(b"late")
+        others = [cids.of_raw(b"other %d" % number) for number in range(10)]
+        for puppet in puppets:
+            await puppet.say(node, encode(Message(tuple(map(entry, [wanted, *others])))))
+        await trio.sleep(1)
+        asked = []
+        size = node.store.size
+        node.store.size = lambda cid: asked.append(cid) or size(cid)
+        await trio.sleep(service.LOOK_SECONDS)
+        assert len(asked) == 11
+        node.store.put_many([(wanted, b"late")])
+        for puppet in puppets:
+            assert await puppet.blocks(1) == [wanted]
 
     in_world(test)

@@ -454,3 +454,16 @@ async def test_a_block_alone_is_fetched_without_what_it_names(published):
         fetched = await taker.exchange.fetch(root, alone=True)
         assert fetched.chunks == 1
         assert list(taker.store.chunks) == [root]
+
+
+async def test_a_malformed_block_alone_is_not_kept():
+    """Held, it would keep every collection from removing anything once something names it."""
+    store = MemoryBlockstore()
+    bad = cids.of_dag_pb(b"\xff")
+    store.put_many([(bad, b"\xff")])
+    async with open_neighbourhood() as near:
+        await near.node(store)
+        taker = await near.node()
+        with pytest.raises(ManifestError):
+            await taker.exchange.fetch(bad, alone=True)
+        assert taker.store.chunks == {}
