@@ -8,6 +8,7 @@ import trio
 from protocols.framing import frame
 from protocols.handshake import Hello
 from protocols.handshake.messages import PROTOCOL as HANDSHAKE
+from protocols.memory import open_memory_network
 from protocols.signing import Signer
 from protocols.transport import RemoteProtocolError, StreamError, UnreachableError
 from swarm.network import addresses, host, identify, multistream, muxer, outsiders
