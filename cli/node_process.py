@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from cli import output, view
+from swarm.care.notify import READY, STOPPING, notify
 from swarm.control.faults import translate
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def run(settings: Settings, teller: Teller, *, until_stdin_closes: bool) -> int:
                 async with trio.open_nursery() as nursery:
 
                     def on_ready(node: NodeApi) -> None:
+                        notify(os.environ.get("NOTIFY_SOCKET"), READY)
                         nursery.start_soon(_tell, node, teller, settings, scope)
 
                     await run_node(settings, on_ready=on_ready, say=output.say)
@@ -81,6 +83,7 @@ async def _stop_on_signal(scope: trio.CancelScope) -> None:
 
 def _stop(scope: trio.CancelScope) -> None:
     """Let the node unwind, but not for longer than promised."""
+    notify(os.environ.get("NOTIFY_SOCKET"), STOPPING)
     watchdog = threading.Timer(
         STOP_SECONDS, _end, (f"not stopped after {STOP_SECONDS} s: ended", 1)
     )

@@ -107,6 +107,11 @@ def loss(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
+def one_line(text: str) -> str:
+    """A name that others chose, for a line of its own: nothing in it ends the line or steers the terminal."""
+    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
+
+
 def printable(text: str) -> str:
     """A model's text for stdout: on a terminal, without characters that would steer the terminal."""
     if not sys.stdout.isatty():

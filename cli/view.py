@@ -58,7 +58,7 @@ def sealed(storage: Json) -> str:
         return ""
     done, goal = storage["sealed"], storage["goal"]
     if done > goal:
-        return f"{format_size(done)}, of which {format_size(done - goal)} are to be given back"
+        return f"{format_size(done)}, and no more is sealed"
     text = f"{format_size(done)} of {format_size(goal)}"
     if goal:
         text += f", {min(100, 100 * done // goal)} %"

@@ -13,7 +13,7 @@ from storage import cid as cids
 from storage import folder as folders
 from storage.chunks import check_chunk
 from storage.contract import Blockstore, Checked, Pairs, Progress
-from storage.errors import ChangedFileError, ChunkNotFoundError, CorruptChunkError
+from storage.errors import ChangedFileError, ChunkNotFoundError, CorruptChunkError, StorageError
 from storage.files import DISK, Files
 from storage.folder import FORMAT
 from storage.index import ChunkIndex
@@ -325,7 +325,7 @@ def _open_index(path: Path) -> ChunkIndex:
         index = ChunkIndex(path)
         index.scanned()
         index.totals()
-    except sqlite3.DatabaseError:
+    except (sqlite3.DatabaseError, StorageError):
         # The index says nothing that the segments do not: a damaged one is made anew.
         for name in (path, path.with_name("index.db-wal"), path.with_name("index.db-shm")):
             name.unlink(missing_ok=True)

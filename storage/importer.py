@@ -124,13 +124,11 @@ def _add_copy(
     size = content_size(path, skip)
     try:
         reservation = store.reserve(size)
-    except QuotaError as error:
+    except QuotaError:
         # Much of it may be held already, which only its hashes say.
         missing = _MissingSink(store)
         _Import(missing, size, None, preserve_mode=preserve_mode, skip=skip).add(path)
-        if missing.size > store.usage().free:
-            raise QuotaError(missing.size, store.usage().free) from error
-        reservation = store.reserve(0)
+        reservation = store.reserve(missing.size)
     with reservation:
         sink = _StoreSink(store, reservation)
         try:

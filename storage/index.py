@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from storage.cid import Cid
-from storage.errors import DiskFullError, StorageError
+from storage.database import failures_as_ours
+from storage.errors import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -231,16 +232,17 @@ class ChunkIndex:
                 message = "the store is closed"
                 raise StorageError(message)
             connection = self._idle.pop() if self._idle else None
-        if connection is None:
-            connection = self._connect()
-        try:
-            yield connection
-        finally:
-            with self._lock:
-                if self._closed:
-                    connection.close()
-                else:
-                    self._idle.append(connection)
+        with failures_as_ours():
+            if connection is None:
+                connection = self._connect()
+            try:
+                yield connection
+            finally:
+                with self._lock:
+                    if self._closed:
+                        connection.close()
+                    else:
+                        self._idle.append(connection)
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -248,19 +250,15 @@ class ChunkIndex:
             if self._closed:
                 message = "the store is closed"
                 raise StorageError(message)
-            try:
-                self._writer.execute("BEGIN IMMEDIATE")
-                yield self._writer
-                self._writer.execute("COMMIT")
-            except BaseException as error:
-                with suppress(sqlite3.Error):
-                    self._writer.execute("ROLLBACK")
-                if (
-                    isinstance(error, sqlite3.OperationalError)
-                    and error.sqlite_errorcode == sqlite3.SQLITE_FULL
-                ):
-                    raise DiskFullError(1, 0) from error
-                raise
+            with failures_as_ours():
+                try:
+                    self._writer.execute("BEGIN IMMEDIATE")
+                    yield self._writer
+                    self._writer.execute("COMMIT")
+                except BaseException:
+                    with suppress(sqlite3.Error):
+                        self._writer.execute("ROLLBACK")
+                    raise
 
 
 def _place(place: int, length: int) -> Place:

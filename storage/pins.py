@@ -46,6 +46,8 @@ class PinList:
             StorageError: The label is longer than 1,024 characters.
         """
         check_label(label)
+        # A label is often a file's name, which need not be UTF-8.
+        label = label.encode(errors="replace").decode()
         with self._lock, failures_as_ours():
             self._database.execute("INSERT OR REPLACE INTO pins VALUES (?, ?)", (root, label))
 

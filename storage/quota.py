@@ -199,6 +199,30 @@ class Reservation:
         self.release()
 
 
+def topped_up(
+    held: Reservation | None, needed: int, reserve: Callable[[int], Reservation]
+) -> Reservation | None:
+    """What a transfer has reserved, and more where that is less than it needs by now.
+
+    Only the thread that calls may draw on it meanwhile.
+
+    Args:
+        held: What it has; None before the first byte.
+        needed: Bytes of all chunks that are still to be written.
+        reserve: Of the store.
+
+    Raises:
+        QuotaError: There is no room; what is held stays.
+    """
+    remaining = 0 if held is None else held.remaining
+    if needed <= remaining:
+        return held
+    more = reserve(needed - remaining)
+    if held is not None:
+        more.remaining, held.remaining = more.remaining + held.remaining, 0
+    return more
+
+
 def _check_size(size: int) -> None:
     if size < 0:
         message = f"a size in bytes is not negative: {size}"

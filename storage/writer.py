@@ -9,7 +9,6 @@ index that knows the old place, or the new one, or that the new one is still to 
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 from typing import TYPE_CHECKING
 
@@ -102,7 +101,7 @@ class Writer:
                 ):  # the bytes are safe and the next flush may find room for their rows
                     self._dirty.update(ends)
                 raise
-            except (OSError, sqlite3.Error) as error:
+            except (OSError, StorageError) as error:
                 # What the disk kept is not known after a failed sync, so nothing more is promised until it is read again.
                 self.broken = f"the disk failed; open the store again: {error}"
                 raise StorageError(self.broken) from error

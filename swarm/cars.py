@@ -81,13 +81,13 @@ def _load(path: Path, store: Blockstore, counter: Progress) -> car.Imported:
 
 
 async def look(reading: Reading, path: str) -> Json:
-    """What stands at a path below a root."""
-    return _told(await reading.look(await reading.resolve(path)))
+    """What stands at a path below a root, or below the files of a commit."""
+    return _told(await reading.look(await reading.find(path)))
 
 
 async def entries(reading: Reading, path: str) -> list[Json]:
-    """What stands in a folder at a path below a root."""
-    found = await reading.listing(await reading.resolve(path))
+    """What stands in a folder at a path below a root, or below the files of a commit."""
+    found = await reading.listing(await reading.find(path))
     return [{"name": entry.name, **_told(entry)} for entry in found]
 
 

@@ -336,6 +336,27 @@ class Client:
         route = f"/ipfs/{cid}/{quote(path)}".rstrip("/")
         return b"".join(self._bytes(route, {"range": f"bytes={start}-{end}"}))
 
+    def care(self) -> Json:
+        """What a node tells its doctor; see `swarm.care.report`."""
+        return cast("Json", self._ask("care"))
+
+    def pause(self, part: str = "all", seconds: int | None = None) -> Json:
+        """Hold `train`, `seal` or `all` back, for so long or until `resume`: `paused`, `finishing`."""
+        return cast("Json", self._run("care/pause", None, part=part, seconds=seconds))
+
+    def resume(self, part: str = "all") -> Json:
+        """Go on, also with a node that was finishing: `paused`, `finishing`, `resumed`."""
+        return cast("Json", self._run("care/resume", None, part=part))
+
+    def finish(self, progress: Progress | None = None, *, wait: bool = True) -> Json:
+        """Let the node end what it began and stop: `owing` (tasks), `finishing` (False: it was taken back)."""
+        try:
+            return cast("Json", self._run("care/finish", progress, wait=wait))
+        except NetworkError as error:
+            if not isinstance(error.__cause__, httpx.RemoteProtocolError | httpx.ReadError):
+                raise
+            return {"owing": 0, "finishing": True}
+
     def stop(self) -> None:
         """Ask the node to stop; one that goes before it answers has stopped too."""
         try:

@@ -152,6 +152,7 @@ class Settings:
         checkpoint: The last block of an epoch that the person was given, from which trust begins.
         archive: Blocks are never removed.
         gateway: The port of 127.0.0.1 on which the HTTP gateway answers; None: nowhere.
+        metrics: The port of 127.0.0.1 on which the measures are told; None: nowhere.
         temporary: Started for one command; announces no storage of its own and leaves with it.
         log_level: One of `LOG_LEVELS`.
     """
@@ -171,6 +172,7 @@ class Settings:
     checkpoint: Checkpoint | None = None
     archive: bool = False
     gateway: int | None = None
+    metrics: int | None = None
     temporary: bool = False
     log_level: str = "info"
 
@@ -343,6 +345,7 @@ _READERS = {
     "checkpoint": parse_checkpoint,
     "archive": _flag,
     "gateway": _port,
+    "metrics": _port,
     "temporary": _flag,
     "log_level": _log_level,
 }

@@ -33,6 +33,11 @@ from storage.errors import StorageError
 from storage.slots import SlotStore
 from storage.state_store import StateStore
 from swarm import entry
+from swarm.care.clock import ClockGaps
+from swarm.care.controls import FILE as CONTROLS_FILE
+from swarm.care.controls import Controls
+from swarm.care.finishing import Finishing
+from swarm.care.probes import serve as serve_metrics
 from swarm.control.service import serve
 from swarm.errors import SwarmError, UsageError
 from swarm.gateway.service import serve as serve_gateway
@@ -179,6 +184,8 @@ class Node:
         self.device = "no worker has started yet"
         self._machine = machine
         self._stopped = trio.Event()
+        self.clock = ClockGaps()
+        self.controls = Controls(home / CONTROLS_FILE)
         chain_id = found.genesis.chain_id
 
         self.lent = Lent(home / "lent.cbor", settings.storage, is_temporary=settings.temporary)
@@ -268,7 +275,9 @@ class Node:
             folder=home / "rounds",
             block_seconds=params.block_interval_ms / 1000,
             ranges=self.ranges,
+            controls=self.controls,
         )
+        self.finishing = Finishing(self.controls, self.participant.owing, self.stop)
         sealing = Sealing(chain_id, params.seal_log_n, params.seal_passes)
         self.auditing = Auditing(
             signer.public_key,
@@ -306,6 +315,7 @@ class Node:
             folder=folder,
             lent=self.lent.now,
             share=self.settings.seal_share,
+            controls=self.controls,
         )
 
     async def run(
@@ -341,12 +351,15 @@ class Node:
                 self._collect,
                 self._end_offers,
                 self._describe_worker,
+                self.finishing.run,
             ):
                 nursery.start_soon(_again_and_again, task)
             api = Operations(self)
             await nursery.start(partial(serve, api, self.settings.home / "control.sock"))
             if self.settings.gateway is not None:
                 await nursery.start(serve_gateway, self.ranges, self.settings.gateway)
+            if self.settings.metrics is not None:
+                await nursery.start(serve_metrics, api.care, self.settings.metrics)
             on_ready(api)
             await self._stopped.wait()
             nursery.cancel_scope.cancel()
@@ -389,6 +402,8 @@ class Node:
 
     def _finalized(self, block: Block, _certificate: Certificate) -> None:
         self.heights.move(block.height)
+        if self.sync.caught_up.is_set() and block.leader != self.signer.public_key:
+            self.clock.note(time.time_ns() // 10**6, block.timestamp_ms)
 
     def _accuse(self, evidence: bytes) -> None:
         """Hand evidence to the ledger; what was counted already is refused there."""

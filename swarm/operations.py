@@ -16,6 +16,7 @@ from protocols import signing
 from storage import cid as cids
 from storage.errors import CidError
 from swarm import cars, datasets, models, reports
+from swarm.care.operations import Care
 from swarm.chain.operations import Chain
 from swarm.errors import NetworkError, NotFoundError, RefusedError, SwarmError, UsageError
 from swarm.keeper.operations import KeepingOperations
@@ -66,6 +67,7 @@ class Operations:
     def __init__(self, node: Node) -> None:
         self._node = node
         self.keeping = KeepingOperations(node)
+        self.care = Care(node)
         self.chain = Chain(
             node.signer,
             node.ledger,
@@ -129,6 +131,7 @@ class Operations:
             "home": str(node.settings.home),
             "bytes_in": exchanged.bytes_in + node.bitswap.bytes_in,
             "bytes_out": exchanged.bytes_out + node.bitswap.bytes_out,
+            **self.care.controls(),
         }
 
     def _task_now(self, view: LedgerView) -> Json | None:
@@ -370,9 +373,7 @@ class Operations:
         return await cars.entries(self.ranges.of(_cid(cid)), path)
 
     async def hold(self, cid: str, progress: Progress) -> Json:
-        node, root = self._node, _cid(cid)
-        with await trio.to_thread.run_sync(node.store.lease, "hold", root):
-            fetched = await node.exchange.fetch(root, progress=_stage(progress, "fetch"))
+        fetched = await self._node.exchange.fetch(_cid(cid), progress=_stage(progress, "fetch"))
         return {"cid": cid, "bytes": fetched.bytes}
 
     async def import_car(self, path: Path, progress: Progress) -> Json:

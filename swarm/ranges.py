@@ -18,6 +18,7 @@ from storage import car, unixfs
 from storage import cid as cids
 from storage.chunks import MAX_CHUNK_BYTES
 from storage.errors import ChunkNotFoundError, CorruptChunkError, StorageError
+from swarm.versions import commit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
@@ -98,6 +99,18 @@ class Reading:
         return await self._when_here(
             partial(unixfs.plan_resolve, self.root, path, self._store), find
         )
+
+    async def find(self, path: str) -> Cid:
+        """As `resolve`; below a commit of a dataset, paths lead into the files of that version.
+
+        Raises:
+            CommitError: The root is of a commit's kind, and none.
+        """
+        if cids.codec(self.root) != cids.DAG_CBOR:
+            return await self.resolve(path)
+        tree = commit.decode(self.root, await self.block(self.root)).root  # checks who signed it
+        find = partial(unixfs.resolve, tree, path, self._store)
+        return await self._when_here(partial(unixfs.plan_resolve, tree, path, self._store), find)
 
     async def look(self, cid: Cid) -> Entry:
         """What a root is: its kind, size and mode."""

@@ -8,10 +8,13 @@ import fsspec
 import pytest
 import trio
 
+from protocols.signing import Signer
 from storage import cid as cids
 from storage import unixfs
 from swarm.control.service import serve
+from swarm.errors import RefusedError
 from swarm.filesystem import SwarmFileSystem
+from swarm.versions import commit
 from tests.gateway.reading import ContentNode, open_pair
 
 MIB = 2**20
@@ -51,6 +54,21 @@ def folder(tmp_path):
     (path / "card.md").write_text("# card")
     (path / "link").symlink_to("card.md")
     return path
+
+
+async def test_below_a_commit_stand_the_files_of_its_version(swarm, folder):
+    made = commit.make(Signer(b"a" * 32), cids.parse(swarm.publish(folder)), [], "all", 7)
+    block = commit.encode(made)
+    swarm.giver.store.put_many([(made.cid, block)])
+    root = cids.text(made.cid)
+    names = await swarm(lambda fs: fs.ls(f"swarm://{root}", detail=False))
+    assert f"{root}/train" in names
+    assert await swarm(lambda fs: fs.cat_file(f"swarm://{root}/card.md")) == b"# card"
+    forged = block.replace(b"all", b"ALL")
+    name = cids.of_dag_cbor(forged)
+    swarm.giver.store.put_many([(name, forged)])
+    with pytest.raises(RefusedError, match="not signed by its author"):
+        await swarm(lambda fs: fs.ls(f"swarm://{cids.text(name)}"))
 
 
 async def test_a_folder_is_listed_walked_and_looked_at(swarm, folder):

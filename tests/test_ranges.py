@@ -13,6 +13,7 @@ from storage import car, unixfs
 from storage import cid as cids
 from storage.errors import PathNotFoundError
 from storage.memory import MemoryBlockstore
+from storage.unixfs_nodes import Built, file_node
 from swarm import ranges
 from swarm.ranges import BLOCK, ENTITY
 from tests.gateway.reading import open_pair
@@ -74,6 +75,19 @@ async def test_a_path_that_leads_nowhere_is_told_as_that(folder):
         root = unixfs.add_path(folder, giver.store).root
         with pytest.raises(PathNotFoundError):
             await reader.of(root).resolve("inner/none")
+
+
+async def test_a_file_of_the_same_node_many_times_is_one_of_each_in_a_car_file():
+    async with open_pair() as (giver, _, reader):
+        chunk = bytes(1_000)
+        leaf = Built(cids.of_raw(chunk), len(chunk), len(chunk))
+        below, node = file_node([leaf] * 3)
+        top, block = file_node([below] * 4)
+        chunks = {leaf.cid: chunk, below.cid: node, top.cid: block}
+        giver.store.put_many(chunks.items())
+        data = await whole(reader.of(top.cid).car("", ENTITY))
+        assert dict(car.Reader(io.BytesIO(data))) == chunks
+        assert data == b"".join(car.export([top.cid], giver.store))
 
 
 @pytest.mark.slow

@@ -18,13 +18,22 @@ import torch
 from storage import cid
 from swarm.ledger import rewards, scoring
 from swarm.ledger.holdings import EpochSet, EpochValidator
-from swarm.ledger.tasks import Phase, Phases, RoundState, ScoreReveal, Submission, TaskState, refusal
-from swarm.training import checkpoint, codec, data, local, merge, models, score
+from swarm.ledger.tasks import (
+    Phase,
+    Phases,
+    RoundState,
+    ScoreReveal,
+    Submission,
+    TaskState,
+    refusal,
+)
+from swarm.training import assignment, checkpoint, codec, data, local, merge, models, score
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from bench.adversaries.attackers import Attack
     from swarm.training.spec import TaskSpec
 
 TASK = b"T" * 32
@@ -70,10 +79,6 @@ class Run:
     loss: float
 
 
-Attack = "Callable[[Arena, Scene, str, Sequence[Path]], Path]"
-"""From the arena, the scene, the attacker's name and the honest files of the round: the file that it submits."""
-
-
 class Arena:
     """The task, its data, and the work that was done on it.
 
@@ -82,10 +87,14 @@ class Arena:
         folder: Files go here.
         dataset: Folder of the training set.
         pool: Folder of what is held out.
+        guarded: Whether updates of a round are compared with each other; without it, each is scored alone.
     """
 
-    def __init__(self, spec: TaskSpec, folder: Path, dataset: Path, pool: Path) -> None:
+    def __init__(
+        self, spec: TaskSpec, folder: Path, dataset: Path, pool: Path, *, guarded: bool = True
+    ) -> None:
         self.spec = spec
+        self.guarded = guarded
         self.folder = folder
         self.seen = data.TextData(dataset, spec.lm.context)
         self.held = data.TextData(pool, spec.lm.context)
@@ -178,8 +187,30 @@ class Arena:
         beacon = hashlib.sha256(b"score" + scene.beacon).digest()
         sequences = score.batches(self.spec, TASK, scene.round, beacon, self.held, self.seen)
         expected = [self._expected(scene, peer) for peer in peers]
+        train = self.spec.train
+        own = [
+            assignment.own_ids(
+                TASK,
+                DATASET,
+                scene.round,
+                peer,
+                (scene.beacon, beacon),
+                drawn=train.steps * train.batch,
+                count=self.spec.score.sequences,
+                total=self.seen.total,
+            )
+            for peer in peers
+        ]
         return score.score(
-            self.spec, scene.base, sequences, files, expected, CPU, lambda *_: None
+            self.spec,
+            scene.base,
+            sequences,
+            files,
+            expected,
+            CPU,
+            lambda *_: None,
+            order=[int(peer[-1]) for peer in peers] if self.guarded else [],
+            own=[self.seen.samples(ids) for ids in own if ids] if self.guarded else [],
         )[1]
 
     def _judge(self, scene: Scene, peers: Sequence[str], files: Sequence[Path]) -> RoundState:
@@ -219,11 +250,10 @@ class Arena:
                 side.paid += pay[at]
                 continue
             refused = refusal(median)
-            side.reasons[refused.reason if refused is not None else "no improvement"] += 1
+            weak = "far behind" if median > tolerance else "no improvement"
+            side.reasons[refused.reason if refused is not None else weak] += 1
 
-    def _scene(
-        self, before: Scene | None, base: checkpoint.Checkpoint, round_: int
-    ) -> Scene:
+    def _scene(self, before: Scene | None, base: checkpoint.Checkpoint, round_: int) -> Scene:
         digest = hashlib.sha256(before.history.encode() if before is not None else b"")
         for name in sorted(base.tensors):
             digest.update(base.tensors[name].tobytes())
@@ -237,9 +267,7 @@ class Arena:
         none = cid.of_raw(b"")
         phases = Phases(1, 1, 1, 1, 1)
         tolerance = self.spec.score.tolerance
-        return TaskState(
-            TASK, b"", "", "lm", b"", none, none, none, 1, 0, phases, tolerance, 0, 0
-        )
+        return TaskState(TASK, b"", "", "lm", b"", none, none, none, 1, 0, phases, tolerance, 0, 0)
 
 
 def _place_of(judged: RoundState, index: int) -> int:

@@ -242,7 +242,7 @@ def merge(
         output.print_json(merged)
     elif stopped:
         for one in merged["conflicts"]:
-            click.echo(f"{output.printable(one['path'])}: {one['why']}")
+            click.echo(f"{output.one_line(one['path'])}: {one['why']}")
         output.say("nothing was changed; --ours or --theirs takes one side of each")
     else:
         click.echo(merged["commit"])
@@ -313,7 +313,7 @@ def _changed(file: Json) -> str:
 
     sizes = [format_size(size) for size in (file["old_size"], file["new_size"]) if size is not None]
     mark = {"added": "+", "removed": "-", "changed": "~"}[file["change"]]
-    return f"{mark} {output.printable(file['path'])}  {' -> '.join(sizes)}".rstrip()
+    return f"{mark} {output.one_line(file['path'])}  {' -> '.join(sizes)}".rstrip()
 
 
 def _inside(file: Json) -> list[str]:
@@ -321,7 +321,7 @@ def _inside(file: Json) -> list[str]:
     lines = []
     if tensors := file.get("tensors"):
         for kind in ("added", "removed", "changed"):
-            names = [output.printable(name) for name in tensors[kind]]
+            names = [output.one_line(name) for name in tensors[kind]]
             lines += [f"{kind}: {', '.join(names)}"] if names else []
         lines.append(f"the same: {tensors['same']:,}")
     if rows := file.get("rows"):

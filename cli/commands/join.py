@@ -62,6 +62,11 @@ import click
     metavar="[PORT]",
     help="Answer as an IPFS gateway on http://127.0.0.1:PORT/ipfs/CID, for this machine only.  [port: 8080]",
 )
+@click.option(
+    "--metrics",
+    metavar="PORT",
+    help="Tell Prometheus on http://127.0.0.1:PORT/metrics, with /livez and /readyz.",
+)
 @click.option("--no-view", is_flag=True, help="Plain log lines also on a terminal.")
 @click.option(
     "--log-level",
@@ -92,6 +97,7 @@ def command(
     seal_share: float | None,
     no_seal: bool,
     gateway: str | None,
+    metrics: str | None,
     no_view: bool,
     log_level: str | None,
     temporary: bool,
@@ -106,6 +112,7 @@ def command(
     """
     from cli import logs, node_process
     from swarm.config import Settings, default_settings_file
+    from swarm.identity import make_home
 
     flags = {
         "storage": storage,
@@ -121,14 +128,15 @@ def command(
         "keep": False if reader or temporary else None,
         "seal_share": 0.0 if no_seal else seal_share,
         "gateway": gateway,
+        "metrics": metrics,
         "temporary": temporary or None,
         "log_level": log_level,
     }
     settings = Settings.build(flags, os.environ, default_settings_file())
     live = not no_view and not as_json and sys.stderr.isatty() and sys.stdout.isatty()
-    if live:
-        settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    logs.configure(settings.log_level, settings.home / "node.log" if live else None)
+    make_home(settings.home)
+    file = settings.home / "node.log" if live else None
+    logs.configure(settings.log_level, file, settings.home / "logs")
     teller = node_process.Teller.JSON if as_json else node_process.Teller.LINES
     if live:
         teller = node_process.Teller.LIVE

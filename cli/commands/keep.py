@@ -194,9 +194,9 @@ def cost_lines(quote: Json) -> list[str]:
         f" {format_tokens(quote['cost'])} tokens are put aside of {format_tokens(quote['balance'])}",
         "a keeper is paid for each audit in which it shows the content; what is left at the end returns",
     ]
-    seats = quote["pieces"] * quote["replicas"]
-    if quote["keepers"] < quote["replicas"] or (quote["coded"] and quote["keepers"] < seats):
-        lines.append(
-            f"there are {quote['keepers']:,} keepers in good standing now: seats wait until there are more"
-        )
+    keepers = f"there are {quote['keepers']:,} keepers in good standing now"
+    if quote["keepers"] < quote["replicas"]:
+        lines.append(f"{keepers}: seats wait until there are more")
+    elif quote["keepers"] < quote["pieces"] * quote["replicas"]:
+        lines.append(f"{keepers}: some keep several pieces, which are lost together with them")
     return lines

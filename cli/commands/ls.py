@@ -41,7 +41,7 @@ def _kept(found: dict[str, Any], *, as_json: bool) -> None:
         output.print_json(found["kept"])
         return
     rows = [
-        (one["cid"], _size(one["size"]), one["kind"], output.printable(one["label"]))
+        (one["cid"], _size(one["size"]), one["kind"], output.one_line(one["label"]))
         for one in found["kept"]
     ]
     output.print_table(("cid", "size", "kept as", "label"), rows)
@@ -63,7 +63,7 @@ def _entries(client: Client, place: str, *, as_json: bool) -> None:
         output.print_json(entries)
         return
     rows = [
-        (one["cid"], _size(one["size"]), one["kind"], output.printable(one["name"]))
+        (one["cid"], _size(one["size"]), one["kind"], output.one_line(one["name"]))
         for one in entries
     ]
     output.print_table(("cid", "size", "kind", "name"), rows)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cli import connection, output, view
+from cli.commands.pause import paused
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,4 +22,4 @@ def command(*, home: Path, as_json: bool) -> None:
     if as_json:
         output.print_json(status)
     else:
-        output.print_fields(view.fields(status))
+        output.print_fields([*view.fields(status), ("paused", paused(status))])

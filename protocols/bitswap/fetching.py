@@ -15,6 +15,7 @@ from protocols.transport import UnreachableError
 from storage import cid as cids
 from storage import dag
 from storage.errors import ChunkNotFoundError, CorruptChunkError
+from storage.quota import topped_up
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -305,13 +306,5 @@ class Fetching:
         Raises:
             QuotaError: There is none.
         """
-        held = 0 if self._reservation is None else self._reservation.remaining
         needed = self.walk.awaited + arrived
-        if needed <= held:
-            return
-        more = self._around.store.reserve(needed - held)
-        if self._reservation is None:
-            self._reservation = more
-        else:  # only this thread draws on either, so moving the room from one to the other is safe
-            self._reservation.remaining += more.remaining
-            more.remaining = 0
+        self._reservation = topped_up(self._reservation, needed, self._around.store.reserve)

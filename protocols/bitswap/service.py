@@ -14,7 +14,7 @@ from protocols.bitswap.messages import MAX_FRAME_BYTES, PROTOCOLS, Frames, cid_o
 from protocols.bitswap.schedule import Ask, Inquire, Withdraw
 from protocols.transport import RemoteProtocolError, StreamError, UnreachableError
 from storage import cid as cids
-from storage.errors import ChunkNotFoundError
+from storage.errors import ChunkNotFoundError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -187,13 +187,7 @@ class BitswapService:
     async def _take(self, line: Line, message: Message) -> None:
         if message.blocks:
             named = await trio.to_thread.run_sync(_names, message.blocks, limiter=self._limiter)
-            unasked = [one for one in named if one[0] is None or one[0] not in line.asked]
-            if unasked:
-                self._note_unasked(line, unasked)
-            for cid, data in named:
-                if cid is not None and cid in line.asked:
-                    for fetching in tuple(self._fetches):
-                        fetching.block(line.peer, cid, data)
+            self._take_blocks(line, named)
         for wire, is_held in message.presences:
             cid = cid_of(wire)
             if cid is not None and cid in line.asked:
@@ -211,8 +205,17 @@ class BitswapService:
             line.ledger.take(message, sizes)
             self._wake(line)
 
-    def _note_unasked(self, line: Line, unasked: Sequence[tuple[Cid | None, bytes]]) -> None:
-        """Chunks that nobody asked for are one misbehaviour, however many a message holds."""
+    def _take_blocks(self, line: Line, named: Sequence[tuple[Cid | None, bytes]]) -> None:
+        """Those that were not asked for are one misbehaviour, however many a message holds."""
+        unasked: list[tuple[Cid | None, bytes]] = []
+        for cid, data in named:
+            if cid is None or cid not in line.asked:
+                unasked.append((cid, data))
+                continue
+            for fetching in tuple(self._fetches):
+                fetching.block(line.peer, cid, data)
+        if not unasked:
+            return
         cid, data = unasked[0]
         what = "no known kind" if cid is None else cids.text(cid)
         reason = f"it sent {len(data):,} bytes of {what}, not asked for"
@@ -242,9 +245,12 @@ class BitswapService:
         while True:
             await trio.sleep(LOOK_SECONDS)
             if waiting := self._next_waiting():
-                self._arrived(
-                    await trio.to_thread.run_sync(self._sizes, waiting, limiter=self._limiter)
-                )
+                try:
+                    self._arrived(
+                        await trio.to_thread.run_sync(self._sizes, waiting, limiter=self._limiter)
+                    )
+                except (StorageError, OSError) as error:
+                    _log.warning("bitswap.not_looked", error=str(error))
             now = trio.current_time()
             for line in tuple(self._lines.values()):
                 if now - line.used > (IDLE_SECONDS if line.is_idle else WAITING_SECONDS):

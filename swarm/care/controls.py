@@ -7,6 +7,7 @@ Only what is begun anew is held back: votes, scores, reveals and the answers to 
 from __future__ import annotations
 
 import json
+import re
 import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -27,6 +28,9 @@ ALL: Final = "all"
 MAX_PAUSE_SECONDS: Final = 366 * 86_400
 FILE: Final = "controls.json"
 MAX_FILE_BYTES: Final = 4096
+_DURATION: Final = re.compile(
+    r"(?P<bare>\d{1,6})|(?:(?P<d>\d{1,3})d)?(?:(?P<h>\d{1,5})h)?(?:(?P<m>\d{1,6})m)?(?:(?P<s>\d{1,8})s)?"
+)
 
 _log = structlog.get_logger("swarm.care")
 
@@ -64,15 +68,11 @@ class Controls:
 
     def holds(self, part: str) -> bool:
         """Whether nothing of a part may be begun now."""
-        return self.is_finishing or self._is_paused(part)
-
-    def breaks(self, part: str) -> bool:
-        """Whether what runs of a part is to end at once, not only what would begin."""
-        return self._is_paused(part)
+        return self.is_finishing or self.is_paused(part)
 
     def why(self, part: str) -> str:
         """Why a part is held back, in words; empty where it is not."""
-        if self._is_paused(part):
+        if self.is_paused(part):
             until = self._until[part]
             return "paused until `swarm resume`" if until is None else f"paused until {_at(until)}"
         return "finishing: nothing new is begun" if self.is_finishing else ""
@@ -92,7 +92,7 @@ class Controls:
         Raises:
             OSError: It cannot be remembered.
         """
-        ended = [part for part in parts if self._is_paused(part)]
+        ended = [part for part in parts if self.is_paused(part)]
         gone = set(parts)
         self.is_finishing = False
         self._set({part: until for part, until in self._until.items() if part not in gone})
@@ -100,10 +100,11 @@ class Controls:
 
     def told(self) -> dict[str, Any]:
         """For a status: `paused`: `part`, `until` (seconds since 1970, None: until it is resumed) each; `finishing`."""
-        paused = [{"part": one, "until": self._until[one]} for one in PARTS if self._is_paused(one)]
+        paused = [{"part": one, "until": self._until[one]} for one in PARTS if self.is_paused(one)]
         return {"paused": paused, "finishing": self.is_finishing}
 
-    def _is_paused(self, part: str) -> bool:
+    def is_paused(self, part: str) -> bool:
+        """Whether a person has paused a part: what runs of it ends at once, and nothing is begun."""
         if part not in self._until:
             return False
         until = self._until[part]
@@ -134,3 +135,25 @@ def _read(path: Path) -> dict[str, float | None]:
 
 def _at(seconds: float) -> str:
     return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def parse_duration(text: str) -> int:
+    """Seconds of a time as people write it: `2h`, `90m`, `1d12h`, `45s`, or bare minutes.
+
+    Raises:
+        UsageError: Not one, nothing, or more than a year.
+    """
+    match = _DURATION.fullmatch(text.strip().lower())
+    seconds = 0
+    if match is not None:
+        if match["bare"]:
+            seconds = 60 * int(match["bare"])
+        else:
+            seconds = sum(
+                size * int(match[unit] or 0)
+                for unit, size in (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1))
+            )
+    if not 0 < seconds <= MAX_PAUSE_SECONDS:
+        message = f"{text[:32]!r} is not a time of up to a year"
+        raise UsageError(message, "write it like 2h, 90m, 1d12h or 45s")
+    return seconds

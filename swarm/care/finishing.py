@@ -44,8 +44,10 @@ class Finishing:
 
     async def run(self) -> None:
         """Stop the node when it is told to finish and owes nothing; runs until then."""
-        while not (self._controls.is_finishing and not self.left):
+        while True:
             await trio.sleep(LOOK_SECONDS)
+            if self._controls.is_finishing and not self.left:
+                break
         _log.info("node.finished")
         self._stop()
 

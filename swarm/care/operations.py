@@ -76,4 +76,4 @@ class Care:
 
     def numbers(self) -> Numbers:
         """The measures now, by name; see `swarm.care.metrics`."""
-        return metrics.measure(self._node)
+        return metrics.measure(self._node, is_ready=not self.why_not_ready())

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from swarm.care.operations import Care
     from swarm.chain.operations import Chain
     from swarm.keeper.operations import KeepingOperations
     from swarm.ranges import Ranges
@@ -49,6 +50,10 @@ class NodeApi(Protocol):
     def chain(self) -> Chain:
         """Stakes, validators, transactions and proofs: what `chain/…` asks."""
 
+    @property
+    def care(self) -> Care:
+        """How it does, and what is held back: what `care…` asks."""
+
     def status(self) -> Json:
         """The node now.
 
@@ -57,7 +62,7 @@ class NodeApi(Protocol):
             `problems` (a list of sentences), `finality_ms` (`p50`, `p99`), `storage` (`lent`, `used`,
             `free`, `in_place`, `reclaimable`; of a keeper also `sealed`, `goal`, `seconds_left`), `balance`, `earned`, `stake`, `roles`, `device`, `task` (None, or `name`, `round`,
             `rounds`, `phase`, `blocks_left`, `loss`, `version`, `activity`), `version`, `uptime_s`,
-            `temporary`, `pid`, `home`, `bytes_in`, `bytes_out`.
+            `temporary`, `pid`, `home`, `bytes_in`, `bytes_out`, `paused` (`part`, `until` each), `finishing`.
         """
 
     async def peers(self) -> list[Json]:

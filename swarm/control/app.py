@@ -12,6 +12,9 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from swarm.care import probes
+from swarm.care.routes import OPERATIONS as CARE_OPERATIONS
+from swarm.care.routes import QUESTIONS as CARE_QUESTIONS
 from swarm.chain.routes import OPERATIONS as CHAIN_OPERATIONS
 from swarm.chain.routes import QUESTIONS as CHAIN_QUESTIONS
 from swarm.control.faults import STATUS
@@ -55,6 +58,7 @@ def make_app(node: NodeApi) -> Starlette:
         for path, work in _OPERATIONS.items()
     ]
     routes += gateway.routes(lambda: node.ranges, check_host=False)
+    routes += probes.routes(lambda: node.care, check_host=False)
     handlers: Mapping[Any, Any] = {404: _no_route, 405: _no_route, Exception: _failed}
     return Starlette(routes=routes, exception_handlers=handlers)
 
@@ -206,6 +210,7 @@ _QUESTIONS: dict[str, Question] = {
     "scoreboard": _scoreboard,
     "look": _look,
     "entries": _entries,
+    **CARE_QUESTIONS,
     **CHAIN_QUESTIONS,
     **KEEPING_QUESTIONS,
 }
@@ -220,6 +225,7 @@ _OPERATIONS: dict[str, Work] = {
     "hold": _hold,
     "car": _import_car,
     "stop": _stop,
+    **CARE_OPERATIONS,
     **CHAIN_OPERATIONS,
     **DATASET_OPERATIONS,
     **MODEL_OPERATIONS,

@@ -83,7 +83,10 @@ def _failure(error: Exception) -> Response:
     if status == STATUS["internal"]:
         _log.error("gateway.bug", exc_info=error)
     return Response(
-        f"{fault.message}\n", status, {"cache-control": "no-store"}, media_type="text/plain"
+        f"{fault.message}\n",
+        status,
+        {"cache-control": "no-store", "x-content-type-options": "nosniff"},
+        media_type="text/plain",
     )
 
 
@@ -102,9 +105,9 @@ class _Answer:
         wanted = requests.wanted_format(self._query, self._asked.get("accept", ""))
         if wanted == "car":
             return await self._car()
-        cid = await self._reading.resolve(self._path)
         if wanted == "raw":
-            return await self._raw(cid)
+            return await self._raw(await self._reading.resolve(self._path))
+        cid = await self._reading.find(self._path)
         found = await self._reading.look(cid)
         if found.kind == "folder":
             return await self._folder(cid)
@@ -174,7 +177,7 @@ class _Answer:
             last = quote(self._url_path.rpartition("/")[2], safe="")
             return Response(None, 301, {"location": f"./{last}/", "cache-control": A_WEEK})
         with contextlib.suppress(PathNotFoundError):
-            index = await self._reading.resolve(f"{self._path}/{INDEX}")
+            index = await self._reading.find(f"{self._path}/{INDEX}")
             found = await self._reading.look(index)
             if found.kind == "file":
                 return await self._file(index, found, INDEX)

@@ -16,7 +16,7 @@ from protocols.exchange.errors import ExchangeError
 from protocols.exchange.service import PATIENCE_SECONDS
 from storage import cid as cids
 from storage.erasure import MAX_RECIPE_BYTES, Recipe, rebuild_piece
-from storage.errors import StorageError
+from storage.errors import QuotaError, StorageError
 from swarm.errors import SwarmError
 from swarm.keeper import core
 
@@ -44,9 +44,14 @@ _log = structlog.get_logger("swarm.duties")
 
 @dataclass(slots=True)
 class _Task:
-    """One piece on its way."""
+    """One piece on its way.
 
-    size: int
+    Attributes:
+        coming: Bytes of it for which the store had no room.
+        scope: Cancels it.
+    """
+
+    coming: int = 0
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
 
@@ -97,8 +102,11 @@ class Duties:
 
     @property
     def coming(self) -> int:
-        """Bytes of pieces that are to be fetched."""
-        return sum(one.size for one in self._tasks.values())
+        """Bytes of pieces for which the store had no room, beside what it has promised to chunks on their way.
+
+        So a piece counts once its nodes have told how large it is, and no slot gives way to one that nobody has.
+        """
+        return sum(one.coming for one in self._tasks.values())
 
     async def run(self) -> None:
         """Keep what the ledger says, until cancelled."""
@@ -112,7 +120,7 @@ class Duties:
                 for duty in duties:
                     label = core.label(duty)
                     if label not in self._tasks and label not in self.here:
-                        self._tasks[label] = _Task(duty.size)
+                        self._tasks[label] = _Task()
                         nursery.start_soon(self._keep, duty, self._tasks[label])
 
     async def _let_go(self, duties: list[Duty]) -> None:
@@ -139,15 +147,22 @@ class Duties:
         label = core.label(duty)
         try:
             with task.scope:
-                while not await self._try(duty, label):  # noqa: ASYNC110 - nothing tells that a peer has it now
+                while not await self._try(duty, label, task):  # noqa: ASYNC110 - nothing tells that a peer has it now
                     await trio.sleep(AGAIN_SECONDS)
         finally:
             del self._tasks[label]
 
-    async def _try(self, duty: Duty, label: str) -> bool:
+    async def _try(self, duty: Duty, label: str, task: _Task) -> bool:
         deal = self._view().deal(duty.deal)
         if deal is None:
             return False
+        here = 0
+
+        def told(done: int, total: int) -> None:
+            nonlocal here
+            here = done
+            task.coming = min(task.coming, max(0, duty.size - total))
+
         try:
             async with self._turns:
                 await self._hold(duty.root, label)
@@ -156,6 +171,7 @@ class Duties:
                     await self._exchange.fetch(
                         duty.root,
                         self._holders(deal, duty.root),
+                        told,
                         label=label,
                         max_bytes=duty.size,
                         patience=PATIENCE_SECONDS if recipe is None else self.patience,
@@ -167,6 +183,7 @@ class Duties:
             self._whole.add(label)
             await self._transport.provide(duty.root)
         except EXPECTED as error:
+            task.coming = max(0, duty.size - here) if isinstance(error, QuotaError) else 0
             self.problems[label] = f"a piece of {duty.size:,} bytes is not here yet: {error}"
             _log.warning("duty.not_here", root=cids.text(duty.root), error=str(error))
             return False

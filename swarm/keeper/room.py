@@ -5,7 +5,8 @@ Slots are the part that can be made again, so they give way:
 
 - They grow into what is lent until a margin is left: a fifth of it, at most 4 GiB. The margin takes new chunks at once.
 - When chunks have taken half of the margin, slots are given back until the whole margin is free again.
-- Pieces that this keeper has a duty to fetch count as soon as the ledger names it, before they are here.
+- Pieces that this keeper has a duty to fetch count as chunks as soon as the store has promised them room; and where it
+  has none, before they are here.
 - The disk's reserve, which the store keeps free whatever is lent, bounds slots like the number does.
 - Slots that the ledger counts are given back once it counts fewer, unless half of the reserve is gone: a full disk is
   worse than a strike.
@@ -33,7 +34,7 @@ class Room:
         lent: What the person said.
         chunks: Used by the store and promised to chunks on their way.
         shelf: Files unpacked for the worker.
-        coming: Pieces that are to be fetched.
+        coming: Pieces that are to be fetched and for which the store had no room.
         slots: How many are sealed.
         disk_free: Of the disk.
         keep_free: What stays free of the disk.

@@ -9,17 +9,22 @@ A file that one validator alone could not fetch is nobody's fault: it costs the 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from swarm.ledger import rewards
 from swarm.ledger.holdings import Conduct
 from swarm.ledger.tasks import SCORE_REFUSED, Accepted, Refusal
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from storage.cid import Cid
     from swarm.ledger.draft import Draft
     from swarm.ledger.genesis import Params
     from swarm.ledger.state import EpochSet, RoundState, ScoreReveal, TaskState
+
+LEAST_PERCENT: Final = 25
+"""Of the upper median of the round's improvements; who improves less than that is not accepted."""
 
 
 def judge(task: TaskState, current: RoundState, members: EpochSet) -> RoundState:
@@ -36,15 +41,25 @@ def judge(task: TaskState, current: RoundState, members: EpochSet) -> RoundState
         if first[submission.root] < order[submission.worker]:
             median = Refusal.DUPLICATE.score
         medians.append(median)
-    accepted = [
-        Accepted(at, median) for at, median in enumerate(medians) if median > task.tolerance
-    ]
+    least = _least(medians, task.tolerance)
+    accepted = [Accepted(at, median) for at, median in enumerate(medians) if median > least]
     if task.kind == "gan" and accepted:
         submissions = current.submissions
         accepted = [
             min(accepted, key=lambda one: (-one.score, order[submissions[one.index].worker]))
         ]
     return replace(current, base_loss=base_loss, medians=tuple(medians), accepted=tuple(accepted))
+
+
+def _least(medians: Sequence[int], tolerance: int) -> int:
+    """What a score must pass: the tolerance, and a share of the upper median of all that pass it.
+
+    Poison that just passes, and noise by its luck, lie far behind those who worked.
+    """
+    gains = sorted(median - tolerance for median in medians if median > tolerance)
+    if not gains:
+        return tolerance
+    return tolerance + gains[len(gains) // 2] * LEAST_PERCENT // 100
 
 
 def near(scored: ScoreReveal, current: RoundState, spread: int, *, excused: bool = False) -> bool:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 REASON_NO_GAIN = "no improvement above the tolerance"
 REASON_NOT_BEST = "not the best of the round"
+REASON_FAR_BEHIND = "improves far less than the others"
 REASON_NO_SCORES = "too few validators scored"
 REASON_NO_QUORUM = "no quorum on the merged checkpoint"
 
@@ -195,7 +196,8 @@ def _scoreboard(
             reason = "" if outcome is Outcome.MERGED else REASON_NO_QUORUM
         else:
             refused = refusal(score)
-            weak = REASON_NOT_BEST if score > task.tolerance else REASON_NO_GAIN
+            beaten = REASON_NOT_BEST if task.kind == "gan" else REASON_FAR_BEHIND
+            weak = beaten if score > task.tolerance else REASON_NO_GAIN
             reason = refused.reason if refused is not None else weak
         payment = paid.get(one.worker, 0)
         lines.append(SettledSubmission(one.worker, one.root, score, not reason, reason, payment))

@@ -47,7 +47,8 @@ class Refusal(IntEnum):
     WRONG_BASE = 3
     NOT_FINITE = 4
     WRONG_SHAPES = 5
-    DUPLICATE = 6  # the same CID as one that was committed earlier
+    DUPLICATE = 6  # the same CID as one that was committed earlier, or nearly the same content
+    NOT_OWN_DATA = 7  # it gains no more on the samples that its worker was to train on than on others
 
     @property
     def score(self) -> int:
@@ -67,6 +68,7 @@ _REFUSAL_WORDS = {
     Refusal.NOT_FINITE: "not finite",
     Refusal.WRONG_SHAPES: "wrong shapes",
     Refusal.DUPLICATE: "same as an earlier submission",
+    Refusal.NOT_OWN_DATA: "not trained on its own samples",
 }
 
 

@@ -130,9 +130,7 @@ def owes(round_: RoundState, me: bytes, memory: RoundMemory) -> bool:
         )
     ):
         return True
-    return (
-        memory.merged is not None and phase is Phase.ATTEST and me not in round_.attestations
-    )
+    return memory.merged is not None and phase is Phase.ATTEST and me not in round_.attestations
 
 
 def _as_worker(round_: RoundState, me: bytes, memory: RoundMemory) -> Send | Work | None:

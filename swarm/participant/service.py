@@ -323,9 +323,11 @@ class Participant:
             height = await self._heights.above(height)
 
     async def _cancel_when_paused(self, scope: trio.CancelScope) -> None:
-        while not self._controls.breaks(TRAIN):
+        while True:
             await trio.sleep(PAUSE_LOOK_SECONDS)
-        scope.cancel()
+            if self._controls.is_paused(TRAIN):
+                scope.cancel()
+                return
 
     async def _train(
         self, memory: RoundMemory, state: TaskState, round_: RoundState, lease: Lease
@@ -409,15 +411,31 @@ class Participant:
         for root in (state.dataset, state.pool):
             await self._hold(root, Data(round_.task))
 
+        spec, data = parse_spec(state.spec), cids.text(state.dataset)
+        peers = [signing.peer_id(one.worker) for one in round_.submissions]
+        commits = list(round_.commits)
+
         def draw(total: int) -> list[int]:
-            return assignment.scoring_ids(
+            ids = assignment.scoring_ids(
                 round_.task,
                 round_.number,
                 round_.score_beacon,
-                sequences=parse_spec(state.spec).score.sequences,
+                sequences=spec.score.sequences,
                 pool_total=1,
                 data_total=total,
             )[1]
+            for peer in peers:
+                ids += assignment.own_ids(
+                    round_.task,
+                    data,
+                    round_.number,
+                    peer,
+                    (round_.start_beacon, round_.score_beacon),
+                    drawn=spec.train.steps * spec.train.batch,
+                    count=spec.score.sequences,
+                    total=total,
+                )
+            return ids
 
         samples = self._path(round_.task, "samples")
         result = await self._worker.score(
@@ -431,7 +449,10 @@ class Participant:
                 dataset=await self._samples.take(state.dataset, state.spec, draw, lease, samples),
                 pool=await lease.take(state.pool),
                 updates=await self._take_updates(pairs, state, round_, lease),
-                peers=[signing.peer_id(one.worker) for one in round_.submissions],
+                peers=peers,
+                order=[commits.index(one.worker) for one in round_.submissions],
+                start_beacon=round_.start_beacon,
+                dataset_root=data,
             )
         )
         salt = secrets.token_bytes(SALT_BYTES)

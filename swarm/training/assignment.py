@@ -17,6 +17,8 @@ from storage import canonical
 
 _WORD = 2**64
 _TAG = b"swarm/assignment/1\0"
+MIN_OWN = 64
+"""With fewer sequences in a score, a worker's own samples tell too little, and none are looked at."""
 
 
 class Generator:
@@ -100,6 +102,37 @@ def scoring_ids(
     pool = Generator("score-pool", task, round_, beacon).distinct(from_pool, pool_total)
     data = Generator("score-data", task, round_, beacon).distinct(sequences // 2, data_total)
     return pool, data
+
+
+def own_ids(
+    task: bytes,
+    dataset_root: str,
+    round_: int,
+    peer: str,
+    beacons: tuple[bytes, bytes],
+    *,
+    drawn: int,
+    count: int,
+    total: int,
+) -> list[int]:
+    """Some of the samples that a peer had to train on: what scorers look for its work on; none below `MIN_OWN`.
+
+    Args:
+        task: The task's 32-byte id.
+        dataset_root: The dataset's CID as text.
+        round_: The round's number.
+        peer: The peer id.
+        beacons: Of the round's start, which drew the peer's samples, and of its score, which draws among them.
+        drawn: How many samples the peer had.
+        count: How many to take at most.
+        total: How many samples the dataset has.
+    """
+    if count < MIN_OWN:
+        return []
+    start, scored = beacons
+    ids = sample_ids(task, dataset_root, round_, peer, start, count=drawn, total=total)
+    places = Generator("score-own", task, round_, peer, scored).distinct(min(count, drawn), drawn)
+    return [ids[at] for at in places]
 
 
 def torch_seed(purpose: str, *parts: bytes | str | int) -> int:

@@ -9,6 +9,8 @@ MALFORMED: Final = 2
 WRONG_BASE: Final = 3
 NOT_FINITE: Final = 4
 WRONG_SHAPES: Final = 5
+DUPLICATE: Final = 6
+NOT_OWN_DATA: Final = 7
 
 REFUSED: Final = -(2**40)
 """A refused update's score is `REFUSED - code`: far below any score that work can earn."""

@@ -180,9 +180,37 @@ def _score(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
         held, seen = (_text(spec, base.tokenizer, job[name], bench) for name in ("pool", "dataset"))
         sequences = score.batches(spec, job["task"], job["round"], job["beacon"], held, seen)
         loss, scores = score.score(
-            spec, base, sequences, paths, expected, bench.device, bench.report
+            spec,
+            base,
+            sequences,
+            paths,
+            expected,
+            bench.device,
+            bench.report,
+            order=job.get("order", []),
+            own=_own(spec, job, seen),
         )
     return {"base_loss": loss, "scores": scores}
+
+
+def _own(spec: TaskSpec, job: dict[str, Any], seen: data.TextData) -> list[Array]:
+    """For each update, some of the samples that its peer had to train on; empty where nobody asks."""
+    if not job.get("start_beacon"):
+        return []
+    drawn = [
+        assignment.own_ids(
+            job["task"],
+            job["dataset_root"],
+            job["round"],
+            peer,
+            (job["start_beacon"], job["beacon"]),
+            drawn=spec.train.steps * spec.train.batch,
+            count=spec.score.sequences,
+            total=seen.total,
+        )
+        for peer in job["peers"]
+    ]
+    return [seen.samples(ids) for ids in drawn if ids]
 
 
 def _score_pairs(

@@ -6,6 +6,14 @@
 Batches have a fixed size and composition and sums are float64, so that scorers agree within 10^-5.
 An update is scored by itself and unclipped: a file that one scorer could not fetch must not change the
 score that this scorer gives to another file.
+
+Two refusals look at the others of the round. A copy of an earlier update is refused (`copies`). And work on one's own
+samples shows: an update gains more on what its worker had to train on than on other samples of the dataset,
+
+    t = (mean(d on own) - mean(d on others)) / sqrt(var(d on own) / own + var(d on others) / others)
+
+Early in a task, or with few sequences, nobody's `t` is large and it tells nothing. In a round whose upper median is at
+least `SHOWN`, an update with less than `LEAST` is refused.
 """
 
 from __future__ import annotations
@@ -16,8 +24,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 
-from swarm.training import assignment, codec, merge, models
-from swarm.training.errors import REFUSED, UpdateError
+from swarm.training import assignment, codec, copies, merge, models
+from swarm.training.errors import DUPLICATE, NOT_OWN_DATA, REFUSED, UpdateError
 from swarm.training.local import sequence_losses
 
 if TYPE_CHECKING:
@@ -36,6 +44,10 @@ UNITS: Final = 100_000
 """Score units in one; losses on chain are nats times this."""
 BATCH: Final = 16
 """Sequences evaluated at once; part of the definition of a score."""
+SHOWN: Final = 3.5
+"""From this upper median of `t` on, a round tells who worked on its own samples."""
+LEAST: Final = 1.64
+"""Where it tells, the least `t`: one rider in twenty has more."""
 
 
 def batches(
@@ -83,6 +95,9 @@ def score(
     expected: Sequence[Expected],
     device: torch.device,
     report: Callable[[int, int, float], None],
+    *,
+    order: Sequence[int] = (),
+    own: Sequence[Array] = (),
 ) -> tuple[int, list[int]]:
     """Score updates.
 
@@ -94,23 +109,57 @@ def score(
         expected: What each must be.
         device: Where to compute.
         report: Called after each update with (done, all, its loss).
+        order: The place of each update's commit among all; without it, copies count.
+        own: For each update, some of the samples that its worker had to train on; without them, nobody asks.
 
     Returns:
         (the base's loss in units, one score an update: floor(10^5 * s), or a refusal).
     """
     before = model_losses(base, base.tensors, sequences, device)
-    scores = []
-    for done, (path, wanted) in enumerate(zip(updates, expected, strict=True), 1):
-        try:
-            update = codec.read(path, wanted)
-            moved = merge.merge(base.tensors, [update.groups], wanted.layout, spec.amplify_milli)
-        except UpdateError as error:
-            scores.append(REFUSED - error.code)
+    read = [_read(path, wanted) for path, wanted in zip(updates, expected, strict=True)]
+    groups = [None if isinstance(one, int) else one for one in read]
+    copied = copies.copies(groups, order) if order else set()
+    scores, shown = [], {}
+    for at, one in enumerate(read):
+        if isinstance(one, int) or at in copied:
+            scores.append(REFUSED - (one if isinstance(one, int) else DUPLICATE))
             continue
+        moved = merge.merge(base.tensors, [one], expected[at].layout, spec.amplify_milli)
         after = model_losses(base, moved, sequences, device)
         scores.append(units(lower_bound(before, after, spec.score.z)))
-        report(done, len(updates), float(after.mean()))
+        if own and scores[-1] > spec.score.tolerance:
+            others = spec.score.sequences - spec.score.sequences // 2  # the pool's half comes first
+            mine = model_losses(base, base.tensors, own[at], device)
+            mine -= model_losses(base, moved, own[at], device)
+            shown[at] = margin(mine, (before - after)[others:])
+        report(at + 1, len(updates), float(after.mean()))
+    for at in riders(shown):
+        scores[at] = REFUSED - NOT_OWN_DATA
     return units(float(before.mean())), scores
+
+
+def _read(path: Path | None, wanted: Expected) -> list[codec.Sparse] | int:
+    """An update's groups, or the code of its refusal."""
+    try:
+        return codec.read(path, wanted).groups
+    except UpdateError as error:
+        return error.code
+
+
+def margin(own: Array, others: Array) -> float:
+    """`t`: how clearly an update gains more on its own samples; 0 where there is no telling."""
+    if min(len(own), len(others)) < 2 or not np.isfinite(np.concatenate([own, others])).all():
+        return 0.0
+    error = math.sqrt(own.var(ddof=1) / len(own) + others.var(ddof=1) / len(others))
+    return float(own.mean() - others.mean()) / error if error else 0.0
+
+
+def riders(shown: Mapping[int, float]) -> list[int]:
+    """Of updates with their `t`, those that show no work on their own samples in a round that tells."""
+    ordered = sorted(shown.values())
+    if not ordered or ordered[len(ordered) // 2] < SHOWN:
+        return []
+    return [at for at, found in shown.items() if found < LEAST]
 
 
 def lower_bound(before: Array, after: Array, z: float) -> float:

@@ -118,6 +118,9 @@ class ScoreJob:
     pool: Path
     updates: list[Path | None]
     peers: list[str] = field(default_factory=list)  # who must have made each; empty: not checked
+    order: list[int] = field(default_factory=list)  # places of their commits; empty: copies count
+    start_beacon: bytes = b""  # drew the peers' samples; empty: nobody looks for work on them
+    dataset_root: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,7 @@ class _Comparison:
     def __init__(self, get: Get) -> None:
         self._get = get
         self._left = 2 * MAX_ENTRIES
+        self._is_folder: dict[Cid, bool] = {}
 
     def folders(self, path: str, old: Cid | None, new: Cid | None, depth: int) -> Iterator[Change]:
         if depth == 0:
@@ -78,8 +79,8 @@ class _Comparison:
         if self._left < 0:
             message = f"two trees hold more than {2 * MAX_ENTRIES:,} entries that are not the same"
             raise ManifestError(message)
-        old_folder = was if was is not None and is_folder(was.cid, self._get) else None
-        new_folder = now if now is not None and is_folder(now.cid, self._get) else None
+        old_folder = was if was is not None and self._leads_to_folder(was.cid) else None
+        new_folder = now if now is not None and self._leads_to_folder(now.cid) else None
         old_file = None if old_folder else was
         new_file = None if new_folder else now
         if old_file or new_file:
@@ -93,3 +94,9 @@ class _Comparison:
                 None if new_folder is None else new_folder.cid,
                 depth - 1,
             )
+
+    def _leads_to_folder(self, cid: Cid) -> bool:
+        """As `is_folder`; one large node under many names is read once."""
+        if cid not in self._is_folder:
+            self._is_folder[cid] = is_folder(cid, self._get)
+        return self._is_folder[cid]

@@ -81,9 +81,20 @@ def test_a_root_that_is_not_whole_is_told_and_not_pinned(pair, root, swarm, tmp_
 def test_a_file_that_is_no_car_is_refused(pair, root, swarm, tmp_path):
     (tmp_path / "none.car").write_bytes(b"not a CAR file at all")
     code, _, err = swarm("car", "import", "none.car")
-    assert code == 4
-    assert "CAR file" in err
+    assert code == 2
+    assert err.startswith("error: none.car: a CAR file")
     assert swarm("car", "export", "none")[0] == 2
+
+
+def test_a_chunk_that_is_not_what_its_name_says_is_refused_as_a_fault_of_the_file(
+    pair, root, swarm, tmp_path
+):
+    bad = car.section(cids.of_raw(b"hello"), b"hellO")
+    (tmp_path / "bad.car").write_bytes(car.header([root]) + bad)
+    code, _, err = swarm("car", "import", "bad.car")
+    assert code == 2
+    assert err.startswith("error: bad.car: the bytes of chunk bafk")
+    assert pair[1].store.chunks == {}
 
 
 @pytest.mark.slow

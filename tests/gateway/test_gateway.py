@@ -11,6 +11,7 @@ import httpx
 import pytest
 import trio
 
+from protocols.signing import Signer
 from storage import car, unixfs
 from storage import cid as cids
 from storage.memory import MemoryBlockstore
@@ -19,6 +20,7 @@ from swarm.errors import RefusedError, UsageError
 from swarm.gateway import requests
 from swarm.gateway.requests import Span, UnsatisfiableError
 from swarm.gateway.service import serve
+from swarm.versions import commit
 from tests.gateway.reading import open_pair
 
 MIB = 2**20
@@ -70,6 +72,18 @@ async def test_a_file_is_served_with_its_type_and_for_ever(gateway):
     assert etag == f'"{cids.text(cids.of_raw(b"hello"))}"'
     again = await gateway("/sub%20folder/%C3%A9.txt", if_none_match=f'"other", W/{etag}')
     assert (again.status_code, again.content) == (304, b"")
+
+
+async def test_a_commit_is_a_chunk_to_programs_and_its_files_to_a_browser(gateway):
+    made = commit.make(Signer(b"a" * 32), gateway.root, [], "all", 7)
+    gateway.giver.store.put_many([(made.cid, commit.encode(made))])
+    above = f"/../{cids.text(made.cid)}"  # of another root than the fixture's
+    page = await gateway(f"{above}/sub%20folder/%C3%A9.txt")
+    assert (page.status_code, page.text) == (200, "hello")
+    raw = await gateway(f"{above}?format=raw")
+    assert raw.content == commit.encode(made)
+    listed = car.Reader(io.BytesIO((await gateway(f"{above}?format=car&dag-scope=block")).content))
+    assert listed.roots == (made.cid,)
 
 
 async def test_a_range_of_a_file_brings_only_its_chunks(gateway):

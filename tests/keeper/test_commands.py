@@ -8,6 +8,7 @@ import threading
 import pytest
 import trio
 
+from cli.commands.keep import cost_lines
 from cli.main import main
 from cli.view import sealed
 from swarm.control.service import serve
@@ -169,6 +170,16 @@ def test_coded_pieces_have_one_replica_if_nobody_says_more(keeping, swarm):
     assert (name, terms.replicas, terms.is_coded) == ("plays", 1, True)
 
 
+def test_a_quote_says_what_the_keepers_of_now_mean_for_it():
+    def last(**other):
+        return cost_lines(QUOTE | other)[-1]
+
+    assert "seats wait" in last(keepers=2)
+    coded = {"coded": True, "replicas": 1, "pieces": 14}
+    assert "some keep several pieces" in last(keepers=4, **coded)
+    assert "in good standing" not in last(keepers=14, **coded) + last(keepers=3)
+
+
 def test_deals_are_listed_ended_and_restored(keeping, swarm):
     assert "ab" * 8 not in swarm("keep", "list")[1]
     assert "2/3" in swarm("keep", "list", "--all")[1]
@@ -188,5 +199,5 @@ def test_publish_with_replicas_posts_a_deal_for_what_it_published(keeping, swarm
 def test_a_node_without_slots_says_nothing_of_sealing():
     assert sealed({"lent": GB, "used": 0, "free": GB}) == ""
     assert sealed({"sealed": 0, "goal": 0, "seconds_left": None}) == "0 B of 0 B"
-    shrinking = {"sealed": 3 * GB, "goal": GB, "seconds_left": 0.0}
-    assert sealed(shrinking) == "3.0 GB, of which 2.0 GB are to be given back"
+    full = {"sealed": 3 * GB, "goal": GB, "seconds_left": 0.0}
+    assert sealed(full) == "3.0 GB, and no more is sealed"

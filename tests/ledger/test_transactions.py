@@ -136,7 +136,7 @@ def test_bytes_of_transactions_and_the_root_of_a_genesis_are_pinned(tmp_path):
         TaskPost("gpt", "lm", b"", BASE, BASE, BASE, 3, 9, Phases(1, 1, 0, 1, 1), 1),
         ScoreReveal(TASK, 1, 0, (1,) * 257, SALT),
         ScoreReveal(TASK, 1, 0, (-(2**40),), SALT),
-        ScoreReveal(TASK, 1, 0, (-(2**40) - 7,), SALT),
+        ScoreReveal(TASK, 1, 0, (-(2**40) - 8,), SALT),
         ScoreReveal(TASK, 1, 0, (2**40 + 1,), SALT),
         Evidence(b""),
         CapacityCommit(b"r" * 31, 1),

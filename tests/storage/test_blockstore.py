@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import sqlite3
 import threading
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 
 from storage import cid as cids
+from storage import unixfs
 from storage.blockstore import BATCH_BYTES, FORMAT, Blockstore, SegmentBlockstore
 from storage.chunks import MAX_CHUNK_BYTES
 from storage.collection import Collector
@@ -286,6 +289,24 @@ class TestOnDisk:
         assert store.missing(cid for cid, _ in chunks(5)) == [chunk(2)[0]]
         store.close()
 
+    def test_an_index_that_fails_while_it_is_open_is_a_failure_of_the_store(self, folder):
+        store = SegmentBlockstore(folder, 2**32)
+        store.put_many(chunks(1))
+        with closing(sqlite3.connect(folder / "index.db")) as other:
+            other.execute("DROP TABLE chunks")
+        for ask in (store.has, store.get, store.size, lambda cid: store.missing([cid])):
+            with pytest.raises(StorageError, match="the disk failed"):
+                ask(chunk(0)[0])
+        with pytest.raises(StorageError, match="the disk failed"):
+            store.put_many(chunks(2))
+        store.close()
+
+    def test_a_pin_may_be_called_like_a_file_whose_name_is_not_utf_8(self, folder):
+        store = SegmentBlockstore(folder, 2**32)
+        store.pin(chunk(0)[0], os.fsdecode(b"caf\xe9"))
+        assert store.pins() == {chunk(0)[0]: "caf?"}
+        store.close()
+
     def test_a_segment_that_is_gone_takes_its_chunks_from_the_index(self, folder):
         store = SegmentBlockstore(folder, 2**30)
         store.put_many(chunks(5))
@@ -439,6 +460,14 @@ class FullDisk(Files):
 
 
 class TestTheDiskIsNotFilled:
+    def test_a_file_that_does_not_fit_is_refused_for_the_disk_and_not_the_quota(self, folder):
+        file = folder.parent / "file"
+        file.write_bytes(bytes(9_000))
+        store = SegmentBlockstore(folder, 2**30, keep_free=1_000, files=FullDisk(2**40, 5_000))
+        with pytest.raises(DiskReserveError, match="1,000 bytes of the disk are kept free"):
+            unixfs.add_path(file, store)
+        assert store.usage().used == 0
+
     def test_beyond_the_reserve_nothing_is_written(self, folder):
         disk = FullDisk(2**40, 5_000)
         store = SegmentBlockstore(folder, 2**30, keep_free=1_000, files=disk)

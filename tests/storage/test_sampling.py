@@ -12,7 +12,7 @@ from storage import cid as cids
 from storage import dag_pb, sampling
 from storage.cid import Cid
 from storage.dag_pb import Link
-from storage.errors import ChunkNotFoundError, ManifestError
+from storage.errors import ChunkNotFoundError
 from storage.memory import MemoryBlockstore
 from storage.unixfs import add_path
 

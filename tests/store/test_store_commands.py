@@ -102,7 +102,10 @@ def test_a_full_quota_is_exit_4_and_names_gc_where_that_would_help(keepers, swar
     assert swarm("unpin", first)[0] == 0
     code, _, err = swarm("publish", large)
     assert code == 4
-    assert "hint: `swarm gc` gives up to 8.4 MB back" in err
+    assert "hint: `swarm gc` gives up to 8.4 MB back\n" in err
+    code, _, err = swarm("publish", file(tmp_path, "third", 40 * MIB, 3))
+    assert code == 4
+    assert "8.4 MB back, which is not enough: lend more" in err
     assert swarm("gc")[0] == 0
     assert swarm("publish", large)[0] == 0
 

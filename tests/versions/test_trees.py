@@ -169,3 +169,17 @@ def test_a_merge_agrees_with_dictionaries_and_with_itself_mirrored(trees, tmp_pa
         write_path(merged.root, trees.store, tmp_path / "merged")
         assert read(tmp_path / "merged") == expected
         shutil.rmtree(tmp_path / "merged")
+
+
+def test_one_node_under_many_names_is_looked_at_once(trees):
+    old = trees.add({"a": "1"})
+    new = trees.add({"a": "1", **{f"deep/{number}/same": "x" for number in range(100)}})
+    read_blocks = []
+
+    def get(cid):
+        read_blocks.append(cid)
+        return trees.store.get(cid)
+
+    assert len(list(changes(old, new, get))) == 201
+    # The folder of `same` is asked for what is in it a hundred times, and once more for what it is.
+    assert len(read_blocks) == 2 + 1 + 1 + 1 + 100

@@ -142,6 +142,15 @@ async def test_a_keeper_that_never_answers_is_given_up(keeper, autojump_clock):
         assert trio.current_time() < 400
 
 
+async def test_no_pause_is_longer_than_the_auditor_was_told(keeper, autojump_clock):
+    async with open_memory_network() as network:
+        transport = network.join(Signer(b"n" * 32).peer_id)
+        asking = Auditor(transport, SEALING, pause_s=0.05)
+        began = trio.current_time()
+        assert await failure_of(asking.ask_slot(7, keeper.commitment, 0)) is Failure.SILENT
+        assert trio.current_time() - began == pytest.approx((ATTEMPTS - 1) * 0.05)
+
+
 async def test_a_keeper_that_drips_its_answer_is_given_up(keeper, autojump_clock):
     async def drip(stream):
         await stream.send_all(frame(encode_count(LEAVES)))

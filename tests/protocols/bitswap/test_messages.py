@@ -140,7 +140,8 @@ def test_more_entries_than_allowed_are_refused():
 
 
 @pytest.mark.parametrize(
-    "around", [lambda body: body, lambda body: bytes_field(1, body), lambda body: bytes_field(3, body)]
+    "around",
+    [lambda body: body, lambda body: bytes_field(1, body), lambda body: bytes_field(3, body)],
 )
 def test_more_fields_than_a_full_message_has_are_refused_wherever_they_stand(around):
     """Each costs a microsecond of the one thread that everything waits for."""

@@ -11,7 +11,7 @@ from protocols.bitswap.messages import OLDEST, Entry, Message, block_frame, enco
 from protocols.transport import StreamError, UnreachableError
 from storage import cid as cids
 from storage.dag_pb import bytes_field, varint
-from storage.errors import QuotaError
+from storage.errors import QuotaError, StorageError
 from storage.unixfs import add_path, read_file
 
 MB = 2**20
@@ -351,6 +351,28 @@ def test_a_peer_that_speaks_no_bitswap_is_told_at_once(in_world):
     in_world(test)
 
 
+@pytest.mark.slow
+def test_a_store_that_fails_for_a_while_does_not_end_the_service(in_world):
+    async def test(world):
+        node, puppet = await world.node(), world.puppet()
+        wanted = cids.of_raw(b"late")
+        await puppet.say(node, encode(Message((entry(wanted),))))
+        await trio.sleep(1)
+        size = node.store.size
+
+        def fail(_):
+            message = "the disk failed"
+            raise StorageError(message)
+
+        node.store.size = fail
+        await trio.sleep(3 * service.LOOK_SECONDS)
+        node.store.size = size
+        node.store.put_many([(wanted, b"late")])
+        assert await puppet.blocks(1) == [wanted]
+
+    in_world(test)
+
+
 def test_many_chunks_that_nobody_asked_for_are_one_complaint(in_world):
     async def test(world):
         node, puppet = await world.node(), world.puppet()
@@ -372,8 +394,8 @@ def test_wants_of_many_peers_are_looked_for_in_turns_and_all_are_served(in_world
         monkeypatch.setattr(service, "LOOK_WANTS", 10)
         node, puppets = await world.node(), [world.puppet() for _ in range(5)]
         wanted = cids.of_raw(b"late")
-        others = [cids.of_raw(b"other %d" % number) for number in range(10)]
-        for puppet in puppets:
+        for at, puppet in enumerate(puppets):
+            others = [cids.of_raw(b"other %d" % number) for number in range(10 * at, 10 * at + 10)]
             await puppet.say(node, encode(Message(tuple(map(entry, [wanted, *others])))))
         await trio.sleep(1)
         asked = []

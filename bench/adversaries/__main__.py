@@ -1,0 +1,107 @@
+"""What half of the workers can do to the demo's GPT when they are hostile: one line a kind of adversary.
+
+    python -m bench.adversaries [--honest 3] [--hostile 3] [--rounds 6] [--seeds 1] [--only "sign flip"] [--full]
+                              [--sequences 32] [--z 0] [--unguarded]
+
+Honest workers train, attackers do what `attackers` says, and both go through the shipped codec, score, verdict of the
+ledger, pay and merge; only network and chain are left out. One thread; the first rounds of the task's 32. `--full` is 4 and 4, 16 rounds,
+three seeds; `--unguarded` leaves out what compares the updates of a round with each other.
+`pay` is what an attacker earns for each unit of an honest worker of the same run; `loss` is over 512 sequences of the
+pool, and `against` the difference to the same run without attackers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+import swarm.training
+from bench.adversaries.arena import Arena, Run
+from bench.adversaries.attackers import ATTACKS
+from bench.machine import describe
+from swarm.training import demo_data, spec
+
+
+def main() -> None:
+    """Print the table."""
+    options = _options()
+    usual = (4, 4, 16, 3) if options.full else (3, 3, 6, 1)
+    asked = (options.honest, options.hostile, options.rounds, options.seeds)
+    honest, hostile, rounds, seeds = (
+        normal if one is None else one for one, normal in zip(asked, usual, strict=True)
+    )
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    file = Path(swarm.training.__file__).parent / "tasks" / "gpt.toml"
+    task = spec.parse_spec(file.read_bytes())
+    if options.sequences is not None:
+        task = dataclasses.replace(
+            task, score=dataclasses.replace(task.score, sequences=options.sequences)
+        )
+    if options.z is not None:
+        task = dataclasses.replace(task, score=dataclasses.replace(task.score, z=options.z))
+    print(describe())
+    print(
+        f"{honest} honest and {hostile} hostile workers, {rounds} rounds, "
+        f"{task.score.sequences} sequences a score, z {task.score.z:g}"
+    )
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as name:
+        dataset, pool = demo_data.write_text_dataset(Path(name) / "data")
+        for seed in range(1, seeds + 1):
+            seeded = dataclasses.replace(task, train=dataclasses.replace(task.train, seed=seed))
+            arena = Arena(
+                seeded, Path(name) / str(seed), dataset, pool, guarded=not options.unguarded
+            )
+            friends = [f"peer{at + 1}" for at in range(honest)]
+            foes = [f"peer{at + 1}" for at in range(honest, honest + hostile)]
+            alone = arena.run(rounds, friends, [], ATTACKS["malformed"])
+            print(
+                f"\nseed {seed}: {alone.loss:.4f} without attackers, "
+                f"{alone.honest.accepted} of {alone.honest.submitted} accepted"
+            )
+            print(
+                f"{'':16}{'accepted':>10}{'pay':>7}{'loss':>9}{'against':>9}{'honest refused':>16}"
+            )
+            for kind in options.only or ATTACKS:
+                line(kind, arena.run(rounds, friends, foes, ATTACKS[kind]), alone)
+    print(f"\n{time.monotonic() - started:.0f} s")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.adversaries")
+    parser.add_argument("--honest", type=int)
+    parser.add_argument("--hostile", type=int)
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--seeds", type=int)
+    parser.add_argument("--only", action="append", choices=tuple(ATTACKS))
+    parser.add_argument("--sequences", type=int)
+    parser.add_argument("--z", type=float)
+    parser.add_argument("--unguarded", action="store_true")
+    parser.add_argument("--full", action="store_true")
+    return parser.parse_args()
+
+
+def line(kind: str, run: Run, alone: Run) -> None:
+    """One run in one line."""
+    good, bad = run.honest, run.hostile
+    each = (good.paid / good.submitted) or 1
+    refused = good.submitted - good.accepted
+    reasons = ", ".join(f"{count} {why}" for why, count in bad.reasons.most_common())
+    if good.reasons:
+        told = ", ".join(f"{count} {why}" for why, count in good.reasons.most_common())
+        reasons += f"; honest: {told}"
+    print(
+        f"{kind:16}{bad.accepted:>4} of {bad.submitted:<3}{bad.paid / bad.submitted / each:>6.2f}"
+        f"{run.loss:>9.4f}{run.loss - alone.loss:>+9.4f}{refused:>9} of {good.submitted:<4}  {reasons}",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""`swarm doctor`: what is wrong with the node on this machine, and what mends it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from cli import connection, output
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from swarm.care.check import Check
+
+MARKS = {"good": "ok", "warn": "warn", "bad": "BAD", "unknown": "?"}
+
+
+@click.command("doctor")
+@connection.options
+def command(*, home: Path, as_json: bool) -> int:
+    """Say what is wrong with this machine or its node, and the command that mends it.
+
+    Works with and without a running node, and changes nothing.
+    What cannot be known from here is marked with a question mark.
+    Ends with 1 where something is bad.
+
+    \b
+    swarm doctor
+    swarm doctor --json | jq 'select(.verdict == "bad")'
+    """  # noqa: D301 - \b is click's
+    from swarm.care.doctor import is_well
+
+    found = examine(home)
+    if as_json:
+        output.print_json(one.to_json() for one in found)
+    else:
+        for line in lines(found):
+            click.echo(line)
+    return 0 if is_well(found) else 1
+
+
+def examine(home: Path) -> list[Check]:
+    """Ask the node that runs on a data folder, if one does, and look at this machine."""
+    from swarm.care import doctor
+    from swarm.client import Client
+    from swarm.config import Settings, default_settings_file
+
+    settings = Settings.build({"home": home}, os.environ, default_settings_file())
+    report = None
+    if connection.answers(home):
+        with Client.of_home(home) as client:
+            report = client.care()
+    return doctor.examine(settings, report)
+
+
+def lines(found: list[Check]) -> list[str]:
+    """One line a check, and one below it that says what mends it."""
+    width = max(len(one.name) for one in found)
+    told = []
+    for one in found:
+        told.append(f"{MARKS[one.verdict]:<4}  {one.name:<{width}}  {one.text}")
+        if one.fix:
+            told.append(f"{'':<4}  {'':<{width}}  mend: {one.fix}")
+    return told

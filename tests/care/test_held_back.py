@@ -1,0 +1,139 @@
+"""What a pause does to the participant and to the keeper, on a real ledger and real slots."""
+
+from types import SimpleNamespace
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from protocols.memory import MemoryNetwork
+from storage.blockstore import SegmentBlockstore
+from storage.slots import SlotStore
+from swarm.care.controls import SEAL, TRAIN, Controls
+from swarm.keeper.room import SLOT_COST
+from swarm.keeper.service import Keeping
+from swarm.participant import service
+from tests.ledger.alone import ALICE
+from tests.participant.test_service import Hands, open_room
+
+KEY = ALICE.public_key
+
+
+@pytest.fixture
+def hands():
+    hands = Hands()
+    hands.may_end = trio.Event()
+    return hands
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setattr(service, "PAUSE_LOOK_SECONDS", 0.01)
+
+
+async def until(condition):
+    with trio.fail_after(30):
+        while not condition():
+            await trio.sleep(0.002)
+            await wait_all_tasks_blocked()
+
+
+async def test_a_pause_gives_up_what_is_trained_and_begins_nothing_until_it_is_resumed(
+    tmp_path, hands
+):
+    async with open_room(tmp_path, hands) as room:
+        mine = room._participant
+        mine._controls.pause([TRAIN], None)
+        await until(lambda: mine.activity[room.task] == "paused until `swarm resume`")
+        room.alone.grow()
+        await until(lambda: mine._heights.height == room.alone.heights.height)
+        assert hands.begun == 1
+        assert mine.owing == set()
+        assert mine.problems == {}
+        mine._controls.resume([TRAIN])
+        hands.may_end.set()
+        await room.blocks(2)
+        assert hands.begun == 2
+
+
+async def test_a_node_that_finishes_ends_its_update_and_owes_it_until_it_is_opened(tmp_path, hands):
+    async with open_room(tmp_path, hands) as room:
+        mine = room._participant
+        mine._controls.is_finishing = True
+        assert mine.owing == {room.task}
+        hands.may_end.set()
+        for _ in range(6):
+            if not mine.owing:
+                break
+            height = room.alone.heights.height
+            room.alone.grow()
+            await until(lambda height=height: room.alone.heights.height > height)
+            await wait_all_tasks_blocked(0.05)
+        assert mine.owing == set()
+        assert list(room.round.reveals) == [KEY]
+        assert hands.begun == 1
+
+
+def keeping_of(tmp_path, controls, nursery):
+    store = SegmentBlockstore(tmp_path / "chunks", 10**9)
+    slots = SlotStore(tmp_path / "slots", KEY, b"c" * 32, 4, 1)
+    duties = SimpleNamespace(coming=0, was_whole=lambda *_: True, problems={})
+    return Keeping(
+        key=KEY,
+        view=lambda: None,
+        included=lambda _: None,
+        heights=None,
+        wallet=None,
+        store=store,
+        shelf_bytes=lambda: 0,
+        slots=slots,
+        duties=duties,
+        transport=MemoryNetwork(nursery).join("keeper"),
+        folder=tmp_path / "slots",
+        lent=400 * SLOT_COST,
+        share=0.25,
+        controls=controls,
+    )
+
+
+async def test_while_sealing_is_paused_what_is_sealed_stays_and_nothing_more_is_wanted(
+    tmp_path, nursery
+):
+    controls = Controls()
+    keeping = keeping_of(tmp_path, controls, nursery)
+    try:
+        wanted = keeping.goal
+        assert wanted > 0
+        keeping.slots.append()
+        controls.pause([SEAL], None)
+        keeping._aim(keeping._measure())
+        assert keeping.goal == keeping.sealer.goal == 1
+        controls.resume([SEAL])
+        keeping._aim(keeping._measure())
+        assert keeping.sealer.goal == keeping.goal == wanted
+    finally:
+        keeping.slots.close()
+        keeping._store.close()
+
+
+async def test_sealing_that_was_nearly_done_goes_on_after_a_pause(tmp_path, nursery):
+    controls = Controls()
+    keeping = keeping_of(tmp_path, controls, nursery)
+    try:
+        for _ in range(17):
+            keeping.slots.append()
+        keeping.room = keeping._measure()
+        while keeping.goal > 20:
+            keeping.lend(keeping.lent - SLOT_COST)
+        left = keeping.goal
+        assert left > 17
+        keeping._aim(keeping.room)
+        controls.pause([SEAL], None)
+        keeping._aim(keeping.room)
+        assert keeping.sealer.goal == 17
+        controls.resume([SEAL])
+        keeping._aim(keeping.room)
+        assert keeping.sealer.goal == left
+    finally:
+        keeping.slots.close()
+        keeping._store.close()

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from swarm.training import codec, copies, score
+from swarm.training.codec import Layout, Sparse
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+LAYOUT = Layout({"a": (64, 64), "b": (48, 64), "c": (96,)}, 74)
+
+
+def update(seed: int) -> list[Sparse]:
+    chance = np.random.default_rng(seed)
+    groups = [
+        chance.standard_normal(group.size).astype(np.float32) * 0.01 for group in LAYOUT.groups
+    ]
+    return codec.compress(groups, LAYOUT)
+
+
+def noisy(made: Sequence[Sparse], share: float) -> list[Sparse]:
+    chance = np.random.default_rng(99)
+    return [
+        Sparse(
+            item.positions,
+            item.negative ^ (chance.random(len(item.negative)) < share),
+            item.level * 3,
+        )
+        for item in made
+    ]
+
+
+def spliced(one: Sequence[Sparse], two: Sequence[Sparse]) -> list[Sparse]:
+    return [one[0], *two[1:]]
+
+
+def test_of_a_cluster_of_copies_the_earliest_commit_counts() -> None:
+    made = [update(1), noisy(update(0), 0.02), update(0), update(2), update(3)]
+    assert copies.copies(made, [0, 1, 2, 3, 4]) == {2}
+    assert copies.copies(made, [4, 3, 2, 1, 0]) == {1}
+    copied = [update(0), *[noisy(update(0), 0.02)] * 3, update(1), update(2), update(3), update(4)]
+    assert copies.copies(copied, list(range(8))) == {1, 2, 3}
+
+
+def test_a_copy_is_one_whatever_levels_it_gives_its_groups() -> None:
+    scaled = [
+        dataclasses.replace(item, level=item.level * 10**at) for at, item in enumerate(update(0))
+    ]
+    made = [update(0), scaled, update(1), update(2)]
+    assert copies.copies(made, [0, 1, 2, 3]) == {1}
+
+
+def test_the_exact_copy_of_the_only_other_update_is_one() -> None:
+    assert copies.copies([update(0), update(0)], [1, 0]) == {0}
+    assert copies.copies([update(0), update(1)], [0, 1]) == set()
+    assert copies.copies([update(0)], [0]) == copies.copies([None, None], [0, 1]) == set()
+
+
+def test_what_could_not_be_read_is_no_copy_and_hides_none() -> None:
+    assert copies.copies([None, update(0), None, update(0)], [0, 1, 2, 3]) == {3}
+
+
+def test_an_update_that_turns_every_sign_is_no_copy() -> None:
+    assert copies.copies([update(0), noisy(update(0), 1.0), update(1)], [0, 1, 2]) == set()
+
+
+def test_honest_updates_that_are_all_alike_are_no_copies_of_each_other() -> None:
+    # As in a first round: a half of what each says is what everybody says.
+    shared = update(0)
+    made = [spliced(shared, update(at)) for at in range(1, 6)]
+    assert copies.copies(made, list(range(5))) == set()
+
+
+@pytest.mark.parametrize(
+    ("shown", "refused"),
+    [
+        ({0: 6.0, 1: 5.0, 2: 0.3, 3: -1.0}, [2, 3]),  # a half rides
+        ({0: 6.0, 1: 5.0, 2: 4.4, 3: 2.1}, []),
+        ({0: 2.6, 1: 3.0, 2: 0.3, 3: -1.0}, []),  # the round does not tell
+        ({0: 6.0, 1: 0.1, 2: 0.3}, []),  # most ride: no telling
+        ({}, []),
+    ],
+)
+def test_riders_are_refused_only_in_a_round_that_tells(
+    shown: dict[int, float], refused: list[int]
+) -> None:
+    assert score.riders(shown) == refused
+
+
+def test_a_margin_is_in_its_own_errors_and_nothing_without_samples() -> None:
+    chance = np.random.default_rng(1)
+    own, others = chance.normal(0.2, 0.1, 100), chance.normal(0.1, 0.1, 100)
+    error = np.sqrt(own.var(ddof=1) / 100 + others.var(ddof=1) / 100)
+    assert score.margin(own, others) == pytest.approx((own.mean() - others.mean()) / error)
+    assert score.margin(own * 7, others * 7) == pytest.approx(score.margin(own, others))
+    assert score.margin(own[:1], others) == score.margin(np.ones(4), np.zeros(4)) == 0.0
+    assert score.margin(np.array([np.inf, 1.0]), others) == 0.0
