@@ -16,7 +16,7 @@ from swarm.care.redaction import Private, redact
 from swarm.identity import KEY_FILE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from swarm.config import Settings
 
@@ -46,19 +46,27 @@ def compose(
         status: Of the running node; None where none runs.
         keeps_addresses: Whether IP addresses stay.
     """
-    sections = [
-        ("versions", _versions()),
-        ("packages", _packages()),
-        ("settings", [f"{one.name} = {getattr(settings, one.name)}" for one in fields(settings)]),
-        ("doctor", list(doctor)),
+    told = [
+        ("settings of swarm.toml and the environment", _settings(settings)),
+        ("doctor", doctor),
         ("node", ["none runs"] if status is None else _node(status)),
         (f"last {LOG_LINES} lines of the log", tail(settings.home / LOG)),
     ]
-    lines = ["# A report for those who mend swarm"]
+    private = private_of(settings.home, keeps_addresses=keeps_addresses)
+    # A version in four parts looks like an address, and what is installed is no secret.
+    known = _written([("versions", _versions()), ("packages", _packages())])
+    return f"# A report for those who mend swarm\n{known}{redact(_written(told), private)}"
+
+
+def _written(sections: Iterable[tuple[str, Sequence[str]]]) -> str:
+    lines: list[str] = []
     for title, body in sections:
         lines += ["", f"## {title}", "", *(body or ["(none)"])]
-    text = "\n".join(lines) + "\n"
-    return redact(text, private_of(settings.home, keeps_addresses=keeps_addresses))
+    return "\n".join(lines) + "\n"
+
+
+def _settings(settings: Settings) -> list[str]:
+    return [f"{one.name} = {getattr(settings, one.name)}" for one in fields(settings)]
 
 
 def private_of(home: Path, *, keeps_addresses: bool = False) -> Private:

@@ -5,6 +5,7 @@ What cannot be known from this machine is said to be unknown, never good.
 
 from __future__ import annotations
 
+import ipaddress
 from typing import TYPE_CHECKING, Any, Final
 
 from swarm.care.check import Check, bad, good, unknown, warn
@@ -45,7 +46,7 @@ def clock(gap_ms: int | None) -> Check:
             f"{gap_ms / 1000:.1f} s ahead of the times in new blocks, or blocks take that long",
             _SYNC_CLOCK,
         )
-    return good("clock", f"blocks of other leaders come {gap_ms / 1000:.1f} s after their time")
+    return good("clock", f"blocks of other leaders are final {gap_ms:,} ms after their time")
 
 
 def disk(facts: DiskFacts, lent: int, used: int) -> list[Check]:
@@ -145,6 +146,9 @@ def reachable(report: Json) -> Check:
     inbound, port = report["inbound"], _port(report["addresses"])
     if inbound["public"]:
         return good("reachable", f"direct: {inbound['public']:,} peers outside have dialled in")
+    if report["addresses"] and all(place_of(one) == "loopback" for one in report["addresses"]):
+        text = "by this machine alone: it listens on no other address"
+        return unknown("reachable", text, "swarm join --listen /ip4/0.0.0.0/tcp/0")
     forward = f"forward TCP port {port} of the router to this machine" if port else ""
     if inbound["private"]:
         text = f"from the local network: {inbound['private']:,} peers of it have dialled in; from outside is unknown"
@@ -174,7 +178,7 @@ def device(facts: DeviceFacts, *, wants_gpu: bool, trains: bool, now: str = "") 
     driver = f", driver {facts.driver}" if facts.driver else ""
     checks = []
     if now.startswith("no worker:"):
-        checks.append(bad("worker", now, "swarm logs, or node.log in the data folder, says why"))
+        checks.append(bad("worker", now, "logs/node.jsonl in the data folder says why"))
     if names:
         idle = "" if wants_gpu or not trains else "; not used"
         fix = "swarm join --gpu" if idle else ""
@@ -222,6 +226,8 @@ def sync(report: Json) -> Check:
     if not report["peers"]:
         return unknown("sync", f"height {height:,}; no peer to compare with")
     text = f"height {height:,}, peers {best:,}, blocks held from {report['first_block']:,} on"
+    if report["snapshot"] is not None:
+        text += f", snapshot at {report['snapshot']:,}"
     if not report["caught_up"]:
         return warn("sync", f"catching up: {text}")
     if best - height > BEHIND_BLOCKS:
@@ -293,3 +299,15 @@ def node(report: Json | None, home: object, version: str) -> Check:
 def problems(sentences: Sequence[str]) -> list[Check]:
     """What the node itself says is wrong."""
     return [warn("problem", one) for one in sentences[:10]]
+
+
+def place_of(address: str) -> str:
+    """Where a multiaddr lies: `loopback`, `private` or `public`."""
+    parts = address.split("/")
+    try:
+        host = ipaddress.ip_address(parts[2].split("%")[0])
+    except (IndexError, ValueError):
+        return "public"  # a name
+    if host.is_loopback:
+        return "loopback"
+    return "public" if host.is_global else "private"

@@ -15,8 +15,8 @@ ADDRESS: Final = "<address>"
 MAX_NAME: Final = 64
 
 _NAMED: Final = re.compile(
-    r"(?i)([\w-]*(?:password|passwd|passphrase|secret|token|api[_-]?key|private[_-]?key|seed|mnemonic|authorization|cookie)[\w-]*"
-    r"[\"']?\s*[=:]\s*)(?:bearer\s+|basic\s+)?(\"[^\"\n]*\"|'[^'\n]*'|[^\s,;}\]]+)"
+    r"(?i)((?:password|passwd|passphrase|secret|token|api[_-]?key|private[_-]?key|seed|mnemonic|authorization|cookie)[\w-]{0,64}"
+    r"(?:\\*[\"'])?\s{0,8}[=:]\s{0,8})(?:bearer\s+|basic\s+)?(\"[^\"\n]*\"|'[^'\n]*'|[^\s,;}\]]+)"
 )
 _BEARER: Final = re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}")
 _KNOWN: Final = re.compile(
@@ -27,7 +27,7 @@ _PEM: Final = re.compile(r"-----BEGIN [A-Z ]+-----.*?(?:-----END [A-Z ]+-----|\Z
 _IN_URL: Final = re.compile(r"(?<=://)[^\s/@]{1,256}@")
 _HOME: Final = re.compile(r"(?<![\w.-])/(?:home|Users)/[^\s/:'\",;)\]}]+")
 _IP4: Final = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.]*\d\.\d)")
-_IP6: Final = re.compile(r"(?<![\w:.])[0-9a-fA-F:]*:[0-9a-fA-F:]*:[0-9a-fA-F:]*(?:\.\d{1,3}){0,3}")
+_IP6: Final = re.compile(r"(?<![\w:.])[0-9a-fA-F:]{2,45}(?:\.\d{1,3}){0,3}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 import time
 from typing import TYPE_CHECKING, Any
 
 import trio
 
+from swarm.care.checks import place_of
 from swarm.ledger.errors import LedgerError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ async def report(node: Node) -> Json:
     """Everything that the doctor judges and only the node knows.
 
     Returns:
-        `time_ms`, `clock_gap_ms` (None: not known), `height`, `best_head`, `first_block`, `caught_up`, `peers`,
+        `time_ms`, `clock_gap_ms` (None: not known), `height`, `best_head`, `first_block`, `snapshot` (the newest here; None: none yet), `caught_up`, `peers`,
         `addresses`, `listen` (settings), `inbound` (`public`, `private`, `loopback`: peers that dialled this node),
         `outbound`, `chunks_damaged`, `storage`, `keeper` (None, or `slots`, `sealed`, `goal`, `strikes`, `suspended`,
         `verdict`, `problems`), `member` (`stake`, `balance`, `roles`, `jailed_until`, `weight`, `min_bond`, `trains`,
@@ -29,20 +29,23 @@ async def report(node: Node) -> Json:
     """
     usage = node.store.usage()
     damaged = await trio.to_thread.run_sync(node.store.damaged)
+    snapshots = await trio.to_thread.run_sync(node.snapshots.snapshots)
     settings = node.settings
+    lent = settings.storage if node.keeping is None else node.keeping.lent
     return {
         "time_ms": time.time_ns() // 10**6,
         "clock_gap_ms": node.clock.median_ms,
         "height": node.heights.height,
         "best_head": node.best_head(),
         "first_block": node.ledger.first_block(),
+        "snapshot": max(snapshots, default=None),
         "caught_up": node.sync.caught_up.is_set(),
         "peers": len(node.network.peers()),
         "addresses": node.network.addresses(),
         "listen": list(settings.listen),
         **_connections(node),
         "chunks_damaged": len(damaged),
-        "storage": {"lent": settings.storage, "used": usage.used, "free": usage.free},
+        "storage": {"lent": lent, "used": usage.used, "free": usage.free},
         "keeper": _keeper(node),
         "member": _member(node),
         "device": node.device,
@@ -69,18 +72,6 @@ def _connections(node: Node) -> Json:
         else:
             inbound[place_of(one.address)] += 1
     return {"inbound": inbound, "outbound": outbound}
-
-
-def place_of(address: str) -> str:
-    """Where a multiaddr lies: `loopback`, `private` or `public`."""
-    parts = address.split("/")
-    try:
-        host = ipaddress.ip_address(parts[2].split("%")[0])
-    except (IndexError, ValueError):
-        return "public"  # a name
-    if host.is_loopback:
-        return "loopback"
-    return "public" if host.is_global else "private"
 
 
 def _keeper(node: Node) -> Json | None:

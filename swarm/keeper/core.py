@@ -122,7 +122,8 @@ def affordable(params: Params, account: Account, keeper: Keeper | None) -> int:
     if not params.keeper_bond:
         return 2**32
     locked = keeper.collateral if keeper is not None else 0
-    return (locked + account.balance - account.balance // BALANCE_PARTS) // params.keeper_bond
+    free = locked + account.balance - account.balance // BALANCE_PARTS
+    return params.free_slots + free // params.keeper_bond
 
 
 def is_open(params: Params, height: int) -> bool:

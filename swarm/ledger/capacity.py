@@ -53,7 +53,7 @@ def commit(draft: Draft, sender: bytes, asked: CapacityCommit, height: int) -> N
         following = height // params.audit_blocks + 1
         before = before or Keeper(sender, asked.root, 0, 0, height)
         before = replace(before, clean_since=following)
-    due = asked.slots * params.keeper_bond
+    due = max(0, asked.slots - params.free_slots) * params.keeper_bond
     if due > before.collateral:
         more = due - before.collateral
         if account.balance < more:

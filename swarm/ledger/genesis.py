@@ -74,6 +74,7 @@ class Params:
     deviation_limit: int = 4  # so many of them far from the medians freeze a scorer's pay
     freeze_rounds: int = 16  # scored rounds without pay
     small_budget: int = 1_000 * UNIT  # a round; a task of no more is small
+    free_slots: int = 1_024  # of each keeper, without collateral: a newcomer with nothing begins with a GiB
 
 
 RANGES: dict[str, tuple[int, int]] = {
@@ -113,6 +114,7 @@ RANGES: dict[str, tuple[int, int]] = {
     "deviation_limit": (1, 64),
     "freeze_rounds": (0, 10_000),
     "small_budget": (0, CAP),
+    "free_slots": (0, 2**32),
 }
 """Each parameter's lowest and highest value."""
 
@@ -156,6 +158,7 @@ MEANINGS: dict[str, tuple[str, str]] = {
     "deviation_limit": ("rounds", "of them with such scores that freeze a scorer's pay"),
     "freeze_rounds": ("rounds", "without pay after that"),
     "small_budget": ("tokens", "a round, up to which a task counts as small"),
+    "free_slots": ("slots", "that each keeper lends without collateral"),
 }
 """What each parameter is counted in, and what it means; those in tokens are kept in units."""
 

@@ -9,8 +9,9 @@ waited for has acted, if that is earlier. All transitions happen at the end of a
 - SCORE_COMMIT waits for all validators of the epoch, SCORE_REVEAL for all of them that committed. Under a quorum of
   weight the batches are drawn again, for the validators of that height; after `score_redraws` such draws the round
   fails: nobody is paid and the base stays.
-- A submission's score is the lower median by weight; it is accepted above the tolerance. A task of kind "gan" takes
-  only the best (of equals, the earlier commit); none accepted settles the round at once, with the base unchanged.
+- A submission's score is the lower median by weight; it is accepted above the tolerance and not far behind
+  the others (`scoring`). A task of kind "gan" takes only the best (of equals, the earlier commit); none accepted
+  settles the round at once, with the base unchanged.
 - ATTEST waits for a quorum of weight on one checkpoint, which becomes the name's next version.
 """
 

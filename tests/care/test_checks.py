@@ -6,7 +6,6 @@ from swarm.care import checks
 from swarm.care.clock import ENOUGH, ClockGaps
 from swarm.care.doctor import is_well
 from swarm.care.machine import DeviceFacts, DiskFacts, FolderFacts, MemoryFacts, PortFacts
-from swarm.care.report import place_of
 
 GB = 10**9
 
@@ -20,6 +19,7 @@ def report(**changed):
         "height": 100,
         "best_head": 100,
         "first_block": 1,
+        "snapshot": None,
         "caught_up": True,
         "chunks_damaged": 0,
         "storage": {"lent": 10 * GB, "used": GB, "free": 9 * GB},
@@ -97,6 +97,8 @@ def test_only_a_peer_from_outside_that_dialled_in_shows_that_a_node_can_be_reach
     assert verdict(private=5).verdict == "unknown"
     assert verdict(loopback=5).verdict == "unknown"
     assert "port 4001" in verdict().fix
+    alone = checks.reachable(report(addresses=["/ip4/127.0.0.1/tcp/4001/p2p/12D3KooW"]))
+    assert (alone.verdict, alone.fix[:19]) == ("unknown", "swarm join --listen")
 
 
 def test_a_port_that_another_program_has_is_bad_and_names_it():
@@ -139,6 +141,7 @@ def test_damaged_chunks_are_bad_and_their_repair_is_named():
 def test_a_height_without_peers_is_unknown_and_one_far_behind_a_warning():
     assert checks.sync(report(peers=0)).verdict == "unknown"
     assert checks.sync(report(best_head=103)).verdict == "good"
+    assert "snapshot at 60" in checks.sync(report(snapshot=60)).text
     assert checks.sync(report(best_head=120)).verdict == "warn"
     assert checks.sync(report(caught_up=False)).verdict == "warn"
 
@@ -202,4 +205,4 @@ def test_unknown_is_neither_good_nor_bad():
     ],
 )
 def test_an_address_lies_where_its_range_says(address, place):
-    assert place_of(address) == place
+    assert checks.place_of(address) == place

@@ -22,6 +22,7 @@ REPORT = {
     "height": 42,
     "best_head": 42,
     "first_block": 1,
+    "snapshot": None,
     "caught_up": True,
     "peers": 3,
     "addresses": [],

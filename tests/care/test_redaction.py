@@ -24,6 +24,7 @@ CID = "bafkreiaxnnnb7qz2focittuqq3ya25q7rcv3bqynnczfzako47346wosmu"
         '{"Authorization": "Bearer s3cr3t-value"}',
         "Authorization: Bearer s3cr3t-value",
         "SWARM_SEED = s3cr3t-value",
+        '{"error": "got {\\"token\\": \\"s3cr3t-value\\"}"}',
         "https://ann:s3cr3t-value@example.org/x",
         "-----BEGIN PRIVATE KEY-----\ns3cr3t-value\n-----END PRIVATE KEY-----",
         "-----BEGIN OPENSSH PRIVATE KEY-----\ns3cr3t-value",
@@ -57,6 +58,11 @@ def test_addresses_go_but_for_those_that_tell_nothing():
     found = redact(text, ANN)
     assert found == "/ip4/<address>/tcp/4001 [<address>]:80 <address> 127.0.0.1:9417 0.0.0.0 ::1"
     assert redact(text, Private(keeps_addresses=True)) == text
+
+
+@pytest.mark.parametrize("part", [":", "a", "token", "1.", "-", "/home/", " ", "://", "=\\"])
+def test_a_hostile_line_of_any_length_is_read_in_time_that_grows_with_it(part):
+    assert redact(part * 20_000, ANN)
 
 
 def test_times_versions_peers_and_cids_stay():

@@ -32,6 +32,7 @@ PARAMS = Params(
     audit_report_blocks=14,
     audit_leaves=8,
     keeper_bond=1_000,
+    free_slots=0,
     strike_limit=3,
     standing_audits=2,
     seal_log_n=4,

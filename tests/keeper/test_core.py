@@ -13,7 +13,9 @@ from swarm.ledger.genesis import Params
 from swarm.ledger.holdings import Account
 from swarm.ledger.keeping import AuditPhase, AuditState, Duty, Failure, Keeper, Verdict
 
-PARAMS = Params(audit_blocks=100, audit_answer_blocks=4, audit_report_blocks=8, keeper_bond=10)
+PARAMS = Params(
+    audit_blocks=100, audit_answer_blocks=4, audit_report_blocks=8, keeper_bond=10, free_slots=0
+)
 KEY = b"k" * 32
 OPEN = 130
 """A height at which commitments are taken, and early in an audit's blocks."""

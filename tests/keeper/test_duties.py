@@ -95,9 +95,6 @@ async def test_a_piece_that_does_not_fit_asks_for_its_room_until_it_is_promised(
             assert 4 * MIB < duties.coming <= 5 * MIB
             assert not duties.was_whole(ledger.standing[0])
             node.store.set_limit(2**40)
-            near.network.stall(giver.peer, node.peer)
-            await until(lambda: not duties.coming)
-            near.network.heal()
             await until(lambda: duties.here)
             assert duties.was_whole(ledger.standing[0])
             # At the next audit it is walked again, and takes no second room meanwhile.

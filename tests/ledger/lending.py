@@ -34,6 +34,7 @@ class Lending(World):
             "audit_answer_blocks": ANSWERS,
             "audit_report_blocks": REPORTS,
             "keeper_bond": 10,
+            "free_slots": 0,
             "slash_part": 1_000,
             "standing_audits": 3,
         }

@@ -482,12 +482,25 @@ def some_report(rng, world, auditor):
     return AuditReport(audit.number, tuple(failed), tuple(sorted(missing)))
 
 
+def test_who_owns_nothing_lends_the_free_slots_and_not_one_more():
+    world, poor = Lending(free_slots=4), signer("poor")
+    world.keep(poor)
+    assert "collateral" in world.lend(poor, 5)
+    assert world.lend(poor, 4) == ""
+    assert world.view.keeper(poor.public_key).collateral == 0
+    bob = world.people["bob"]
+    world.keep(bob)
+    assert world.lend(bob, 6) == ""
+    assert world.view.keeper(bob.public_key).collateral == 2 * world.genesis.params.keeper_bond
+
+
 def test_an_audit_on_disk_goes_as_in_memory(tmp_path):
     small = {
         "audit_blocks": BLOCKS,
         "audit_answer_blocks": ANSWERS,
         "audit_report_blocks": REPORTS,
         "keeper_bond": 10,
+        "free_slots": 0,
     }
     with open_alone(tmp_path, **small) as alone:
         key = VrfKey.of(ALICE.seed).public_key

@@ -89,6 +89,28 @@ def test_scores_that_are_never_opened_count_as_far_off():
     assert {world.view.conduct(one.public_key) for one in others} == {Conduct()}
 
 
+def test_who_improves_less_than_a_quarter_of_the_upper_median_is_not_accepted():
+    world = World(people=("alice", *"bcdef"))
+    world.w = [world.people[name] for name in "bcdef"]
+    world.register(*world.w)
+    task = world.post(world.people["alice"], rounds=2, tolerance=10)
+    made = {who: f"update {at}" for at, who in enumerate(world.w)}
+    world.commits(task, made)
+    world.reveals(task, made)
+    # The tolerance is 10, so the gains that pass are 100, 24, 25 and 9,000: the upper median of four is 100.
+    given = dict(zip(made.values(), (110, 34, 36, 9010, 10), strict=True))
+    world.score(task, dict.fromkeys(world.validators, given))
+    names = {root(name): name for name in given}
+    current = world.round(task)
+    accepted = {names[current.submissions[one.index].root] for one in current.accepted}
+    assert accepted == {"update 0", "update 2", "update 3"}
+    world.attest(task, dict.fromkeys(world.validators[:3], MERGED))
+    settled = world.view.history(task)[-1]
+    reasons = {names[one.root]: one.reason for one in settled.submissions}
+    assert reasons["update 1"] == "improves far less than the others"
+    assert reasons["update 4"] == "no improvement above the tolerance"
+
+
 def order(world, task):
     names = {root(f"update {at}"): at for at in range(2)}
     return [names[one.root] for one in world.round(task).submissions]

@@ -5,7 +5,7 @@ import hashlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarm.training.assignment import Generator, sample_ids, scoring_ids
+from swarm.training.assignment import Generator, own_ids, sample_ids, scoring_ids
 
 TASK, BEACON = b"T" * 32, b"B" * 32
 
@@ -38,3 +38,17 @@ def test_scoring_takes_half_from_the_pool_and_half_from_the_dataset() -> None:
     pool, data = scoring_ids(TASK, 1, BEACON, sequences=33, pool_total=100, data_total=10**6)
     assert (len(set(pool)), len(set(data))) == (17, 16)
     assert max(pool) < 100
+
+
+def test_the_samples_looked_for_are_some_that_the_peer_had_and_no_one_could_know_which() -> None:
+    def own(score_beacon: bytes, count: int = 64) -> list[int]:
+        beacons = (BEACON, score_beacon)
+        sizes = {"drawn": 300, "count": count, "total": 10**9}
+        return own_ids(TASK, "bafyd", 3, "peer1", beacons, **sizes)
+
+    first, second = own(b"C" * 32), own(b"D" * 32)
+    assert len(set(first)) == len(set(second)) == 64
+    assert set(first) | set(second) <= set(ids())
+    assert first != second
+    assert set(own(b"C" * 32, 1000)) == set(ids())
+    assert own(b"C" * 32, 63) == []

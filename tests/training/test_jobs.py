@@ -10,7 +10,15 @@ import pytest
 import torch
 
 from swarm.training import checkpoint, gan, jobs, score, tensors
-from swarm.training.errors import MALFORMED, NOT_FOUND, REFUSED, WRONG_BASE, CheckpointError
+from swarm.training.errors import (
+    DUPLICATE,
+    MALFORMED,
+    NOT_FOUND,
+    NOT_OWN_DATA,
+    REFUSED,
+    WRONG_BASE,
+    CheckpointError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -194,6 +202,59 @@ def test_an_update_with_flipped_signs_scores_below_zero(room: Room) -> None:
     signs[: jobs.codec.Layout(base.shapes, 74).total] ^= 1
     tensors.write(path, {**file.tensors, "signs": np.packbits(signs)}, file.metadata)
     assert run("score", **room.fields(), updates=[str(path)], peers=[])["scores"][0] < 0
+
+
+def test_a_copy_in_another_name_is_refused_and_the_earlier_commit_is_not(room: Room) -> None:
+    initial(room)
+    for peer in ("a", "b"):
+        train(room, peer)
+    file = tensors.read(Path(updates(room, "a")[0]), max_bytes=10**6)
+    tensors.write(room.folder / "u1-c", file.tensors, {**file.metadata, "peer": "c"})
+    peers = ["c", "a", "b"]
+    job = {**room.fields(), "updates": updates(room, *peers), "peers": peers}
+    alone = run("score", **job)["scores"]
+    assert run("score", **job, order=[2, 0, 1])["scores"] == [REFUSED - DUPLICATE, *alone[1:]]
+    assert run("score", **job, order=[0, 2, 1])["scores"][:2] == [alone[0], REFUSED - DUPLICATE]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_who_gains_no_more_on_its_own_samples_than_on_others_is_refused(
+    room: Room, threads: int
+) -> None:
+    initial(room)
+    peers = ["a", "b", "c"]
+    for peer in peers:
+        train(room, peer)
+    torch.set_num_threads(threads)
+    spec = jobs.parse_spec(room.spec)
+    base = checkpoint.load(room.folder / "v0")
+    seen = jobs.data.TextData(room.train, 16)
+    # What they worked on is text, what the score shows of the dataset is not: only b's own samples are such too.
+    text, junk = seen.samples(range(16)), np.full((16, 17), 200, np.uint8)
+    found = score.score(
+        spec,
+        base,
+        np.concatenate([text[:4], junk[:3], junk[:1] + 1]),
+        [Path(name) for name in updates(room, *peers)],
+        [jobs._expected(spec, room.fields(), base, peer) for peer in peers],
+        torch.device("cpu"),
+        lambda *_: None,
+        own=[text, np.concatenate([junk, junk[:2] + 1]), text],
+    )[1]
+    assert found[1] == REFUSED - NOT_OWN_DATA
+    assert min(found[0], found[2]) > 0
+
+
+def test_own_samples_are_looked_at_only_by_scores_of_enough_sequences(room: Room) -> None:
+    initial(room)
+    train(room, "a")
+    job = {**room.fields(), "peers": ["a"], "dataset_root": "bafyd", "start_beacon": b"S" * 32}
+    seen = jobs.data.TextData(room.train, 16)
+    assert jobs._own(jobs.parse_spec(room.spec), job, seen) == []
+    many = jobs.parse_spec(room.spec.replace(b"sequences = 8", b"sequences = 64"))
+    (own,) = jobs._own(many, job, seen)
+    assert own.shape == (24, 17)
+    assert jobs._own(many, {**job, "start_beacon": b""}, seen) == []
 
 
 def test_every_merger_writes_the_same_folder(room: Room) -> None:

@@ -23,8 +23,8 @@ def update(seed: int) -> list[Sparse]:
     return codec.compress(groups, LAYOUT)
 
 
-def noisy(made: Sequence[Sparse], share: float) -> list[Sparse]:
-    chance = np.random.default_rng(99)
+def noisy(made: Sequence[Sparse], share: float, seed: int = 99) -> list[Sparse]:
+    chance = np.random.default_rng(seed)
     return [
         Sparse(
             item.positions,
@@ -45,6 +45,15 @@ def test_of_a_cluster_of_copies_the_earliest_commit_counts() -> None:
     assert copies.copies(made, [4, 3, 2, 1, 0]) == {1}
     copied = [update(0), *[noisy(update(0), 0.02)] * 3, update(1), update(2), update(3), update(4)]
     assert copies.copies(copied, list(range(8))) == {1, 2, 3}
+
+
+def test_what_is_like_a_refused_copy_alone_is_no_copy_itself() -> None:
+    first = update(0)
+    second = noisy(first, 0.18)
+    third = noisy(second, 0.18, 98)
+    made = [first, second, third, update(1), update(2), update(3)]
+    assert copies.copies(made, list(range(6))) == {1}
+    assert copies.copies(made[1:], list(range(5))) == {1}
 
 
 def test_a_copy_is_one_whatever_levels_it_gives_its_groups() -> None:

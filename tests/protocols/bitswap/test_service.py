@@ -393,18 +393,18 @@ def test_wants_of_many_peers_are_looked_for_in_turns_and_all_are_served(in_world
     async def test(world):
         monkeypatch.setattr(service, "LOOK_WANTS", 10)
         node, puppets = await world.node(), [world.puppet() for _ in range(5)]
-        wanted = cids.of_raw(b"late")
+        late = [(cids.of_raw(b"late %d" % at), b"late %d" % at) for at in range(5)]
         for at, puppet in enumerate(puppets):
             others = [cids.of_raw(b"other %d" % number) for number in range(10 * at, 10 * at + 10)]
-            await puppet.say(node, encode(Message(tuple(map(entry, [wanted, *others])))))
+            await puppet.say(node, encode(Message(tuple(map(entry, [late[at][0], *others])))))
         await trio.sleep(1)
         asked = []
         size = node.store.size
         node.store.size = lambda cid: asked.append(cid) or size(cid)
         await trio.sleep(service.LOOK_SECONDS)
         assert len(asked) == 11
-        node.store.put_many([(wanted, b"late")])
-        for puppet in puppets:
-            assert await puppet.blocks(1) == [wanted]
+        node.store.put_many(late)
+        for at, puppet in enumerate(puppets):
+            assert await puppet.blocks(1) == [late[at][0]]
 
     in_world(test)
