@@ -46,6 +46,8 @@ BATCH_BYTES = 8 * 2**20
 """What one `put_many` holds in memory at a time."""
 FLUSH_BYTES = 64 * 2**20
 """What one `put_many` writes at most before it makes it durable."""
+FLUSH_CHUNKS = 2**16
+"""Likewise, where they are small: until then each is remembered in memory."""
 
 
 class SegmentBlockstore:
@@ -146,7 +148,7 @@ class SegmentBlockstore:
         self, pairs: Pairs, reservation: Reservation | None = None, *, verify: bool = False
     ) -> int:
         added = 0
-        unflushed = 0
+        unflushed = chunks = 0
         mended: set[Cid] = set()
         for batch in _batches(pairs, verify=verify):
             self.leases.touch(batch)
@@ -154,9 +156,10 @@ class SegmentBlockstore:
             mended |= self._pins.damaged & batch.keys()
             added += size
             unflushed += size
-            if unflushed >= FLUSH_BYTES:
+            chunks += len(batch)
+            if unflushed >= FLUSH_BYTES or chunks >= FLUSH_CHUNKS:
                 self.writer.flush()
-                unflushed = 0
+                unflushed = chunks = 0
         self.writer.flush()
         if mended:
             self._pins.mend(mended)

@@ -20,7 +20,8 @@ from storage import cid as cids
 from storage import dag
 from storage.chunks import MAX_CHUNK_BYTES
 from storage.dag_pb import target, varint
-from storage.errors import ChunkNotFoundError, ManifestError
+from storage.errors import ManifestError
+from storage.walk import missing_below
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -193,17 +194,7 @@ def first_missing(root: Cid, store: Blockstore) -> Cid | None:
     Raises:
         ManifestError: A chunk is malformed.
     """
-    order = Order([root])
-    while (cid := order.next()) is not None:
-        if not dag.is_manifest(cid):
-            if not store.has(cid):
-                return cid
-            continue
-        try:
-            order.push(cid, store.get(cid))
-        except ChunkNotFoundError:
-            return cid
-    return None
+    return next(missing_below(root, store, dag.links), None)
 
 
 class Reader:

@@ -15,7 +15,13 @@ import pytest
 
 from storage import cid as cids
 from storage import unixfs
-from storage.blockstore import BATCH_BYTES, FORMAT, Blockstore, SegmentBlockstore
+from storage.blockstore import (
+    BATCH_BYTES,
+    FLUSH_CHUNKS,
+    FORMAT,
+    Blockstore,
+    SegmentBlockstore,
+)
 from storage.chunks import MAX_CHUNK_BYTES
 from storage.collection import Collector
 from storage.errors import (
@@ -521,3 +527,19 @@ def test_a_store_of_100_000_chunks_opens_by_reading_the_index_alone(folder, monk
     finally:
         tracemalloc.stop()
     store.close()
+
+
+@pytest.mark.slow
+def test_many_small_chunks_are_made_durable_long_before_their_bytes_are_many(folder):
+    """Each is remembered in memory until then: a million of them took 400 MB."""
+    with closing(SegmentBlockstore(folder, 2**32)) as store:
+        first = chunk(0, 8)
+        held = []
+
+        def come():
+            for number in range(2 * FLUSH_CHUNKS):
+                yield chunk(number, 8)
+                held.append(store.has(first[0]) if number % 1_000 == 0 else False)
+
+        store.put_many(come())
+        assert any(held)
