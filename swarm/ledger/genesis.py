@@ -74,7 +74,9 @@ class Params:
     deviation_limit: int = 4  # so many of them far from the medians freeze a scorer's pay
     freeze_rounds: int = 16  # scored rounds without pay
     small_budget: int = 1_000 * UNIT  # a round; a task of no more is small
-    free_slots: int = 1_024  # of each keeper, without collateral: a newcomer with nothing begins with a GiB
+    free_slots: int = (
+        1_024  # of each keeper, without collateral: a newcomer with nothing begins with a GiB
+    )
 
 
 RANGES: dict[str, tuple[int, int]] = {

@@ -48,7 +48,7 @@ class Refusal(IntEnum):
     NOT_FINITE = 4
     WRONG_SHAPES = 5
     DUPLICATE = 6  # the same CID as one that was committed earlier, or nearly the same content
-    NOT_OWN_DATA = 7  # it gains no more on the samples that its worker was to train on than on others
+    NOT_OWN_DATA = 7  # it gains no more on its own samples than on others
 
     @property
     def score(self) -> int:
