@@ -149,6 +149,11 @@ class Replica:
         self.core = self._build(block)
         return self._end_of_epoch(self.core.handle(Start(self._entries), now), now)
 
+    @property
+    def _patience(self) -> int:
+        """Messages of the next epoch after which this node asks what it missed: more than a quick hand-off brings."""
+        return 4 * len(self.core.committee.index)
+
     def _elsewhen(self, event: Received, now: Now) -> list[Effect]:
         epoch = event.message.epoch
         if self.previous is not None and epoch == self.previous.epoch:
@@ -157,5 +162,6 @@ class Replica:
             proposals = sum(isinstance(early.message, Proposal) for early in self._early)
             if not isinstance(event.message, Proposal) or proposals < MAX_EARLY_PROPOSALS:
                 self._early.append(event)
-            return []
+            # They say the same again and again: who would have helped may have restarted, and only knows its epoch.
+            return [] if len(self._early) % self._patience else [Behind(epoch)]
         return [Behind(epoch)] if epoch > self.core.epoch else []

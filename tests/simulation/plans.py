@@ -45,12 +45,13 @@ def drawn(seed: int) -> Scenario:
         Crash(chance.below(chaos), chance.below(4), chance.between(50, 1_500))
         for _ in range(chance.below(4))
     )
+    interval = chance.pick((60, 150, 300))
     return Scenario(
         title=f"seed {seed}",
         weights=weights,
         chaos_ms=chaos,
-        calm_ms=2_500,
-        consensus=Consensus(100, chance.pick((60, 150, 300)), 4),
+        calm_ms=4_000 if interval == 300 else 2_500,
+        consensus=Consensus(100, interval, 4),
         links=Links(
             latency_ms=chance.pick(((2, 10, 20, 20), (2, 10, 60, 400))),
             loss=chance.pick((0, 50_000, 150_000, 300_000)),
