@@ -152,7 +152,7 @@ class Replica:
     @property
     def _patience(self) -> int:
         """Messages of the next epoch after which this node asks what it missed: more than a quick hand-off brings."""
-        return 4 * len(self.core.committee.index)
+        return 2 * len(self.core.committee.index)
 
     def _elsewhen(self, event: Received, now: Now) -> list[Effect]:
         epoch = event.message.epoch

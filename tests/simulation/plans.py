@@ -41,10 +41,10 @@ def drawn(seed: int) -> Scenario:
         end = min(chaos, begin + chance.between(300, 2_000))
         half = tuple(sorted(chance.sample(range(4), chance.between(1, 2))))
         cuts.append(Partition(begin, end, half, one_way=chance.happens(300_000)))
-    crashes = tuple(
-        Crash(chance.below(chaos), chance.below(4), chance.between(50, 1_500))
-        for _ in range(chance.below(4))
-    )
+    crashes = []
+    for _ in range(chance.below(4)):
+        at, node, down = chance.below(chaos), chance.below(4), chance.between(50, 1_500)
+        crashes.append(Crash(at, node, min(down, chaos + 500 - at)))  # or the calm is none
     interval = chance.pick((60, 150, 300))
     return Scenario(
         title=f"seed {seed}",
@@ -59,7 +59,7 @@ def drawn(seed: int) -> Scenario:
             skew_ms=800,
         ),
         churn=Churn(down_ms=(50, 800), torn_writes=chance.pick((0, 0, 10_000))),
-        crashes=crashes,
+        crashes=tuple(crashes),
         partitions=tuple(cuts),
         liars=liars,
     )

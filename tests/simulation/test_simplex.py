@@ -140,8 +140,8 @@ MUTANTS = {
 }
 
 
-RARE = (318, 407)
-"""Seeds that see what few do: to notarize the same block of a view again and again is a storm, and seldom more."""
+RARE = (101, 318, 407)
+"""Seeds that see what few do, such as a storm of votes for the one block of a view."""
 
 
 def caught(seeds):
