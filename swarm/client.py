@@ -236,7 +236,7 @@ class Client:
         return cast("Json", self._ask("storage"))
 
     def lend(self, size: int) -> Json:
-        """Lend so many bytes from now on, until the node is started again."""
+        """Lend so many bytes from now on, until the node is started with another number."""
         return cast("Json", self._run("storage/lend", None, bytes=size))
 
     def keep(self, action: str, progress: Progress | None = None, **fields: object) -> Json:

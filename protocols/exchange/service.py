@@ -15,7 +15,6 @@ from protocols.exchange.serving import Serving
 from protocols.exchange.sessions import Session, Sessions
 from protocols.transport import RemoteProtocolError, StreamError
 from storage import cid as cids
-from storage import unixfs
 from storage.chunks import MAX_CHUNK_BYTES
 
 if TYPE_CHECKING:
@@ -38,8 +37,6 @@ BUFFER_BYTES = 24 * 2**20
 THREADS = 4
 MAX_REMEMBERED = 1_024
 """Peers whose bytes are counted, and liars that are remembered."""
-SMALL_BYTES = 4 * 2**20
-"""What `fetch_small` accepts if not told otherwise."""
 
 _log = structlog.get_logger("swarm.exchange")
 
@@ -183,18 +180,6 @@ class ExchangeService:
         )
         return fetched
 
-    async def fetch_small(
-        self,
-        root: Cid,
-        providers: Sequence[PeerId] | None = None,
-        *,
-        max_bytes: int = SMALL_BYTES,
-        patience: float = PATIENCE_SECONDS,
-    ) -> bytes:
-        """Fetch a small file and give its bytes; raises what `fetch` does."""
-        await self.fetch(root, providers, max_bytes=max_bytes, patience=patience)
-        return await trio.to_thread.run_sync(self._read_small, root, limiter=self._limiter)
-
     def stats(self) -> Stats:
         """What was exchanged, and what is under way."""
         return Stats(
@@ -226,9 +211,6 @@ class ExchangeService:
         await self._running.wait()
         assert self._nursery is not None  # noqa: S101 - set before `_running` is
         return await self._sessions.get(peer, self._nursery)
-
-    def _read_small(self, root: Cid) -> bytes:
-        return b"".join(unixfs.read_file(root, self._store))
 
     async def _serve(self, stream: Stream) -> None:
         older = self._serving.pop(stream.peer, None)

@@ -6,10 +6,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from swarm.ledger.state import Phase
+from swarm.ledger.transactions import (
+    CheckpointCommit,
+    CheckpointReveal,
+    MergeAttest,
+    ScoreCommit,
+    ScoreReveal,
+    commit_hash,
+    score_hash,
+)
 
 if TYPE_CHECKING:
     from storage.cid import Cid
     from swarm.ledger.state import RoundState
+    from swarm.ledger.transactions import Payload
     from swarm.participant.memory import RoundMemory
 
 
@@ -90,6 +100,24 @@ Send: TypeAlias = Commit | Reveal | CommitScores | RevealScores | Attest
 """A transaction: repeated until the ledger shows it."""
 Work: TypeAlias = Train | Prefetch | Score | Merge
 """Work of seconds to minutes, cancelled when its phase is over."""
+
+
+def payload(step: Send, round_: RoundState, account: bytes) -> Payload:
+    """What a step sends to the ledger."""
+    task, number = round_.task, round_.number
+    match step:
+        case Commit(root, salt):
+            return CheckpointCommit(task, number, commit_hash(root, account, salt))
+        case Reveal(root, salt):
+            return CheckpointReveal(task, number, root, salt)
+        case CommitScores(base_loss, scores, salt):
+            return ScoreCommit(
+                task, number, score_hash(task, number, account, base_loss, scores, salt)
+            )
+        case RevealScores(base_loss, scores, salt):
+            return ScoreReveal(task, number, base_loss, scores, salt)
+        case Attest(root, loss):
+            return MergeAttest(task, number, root, loss)
 
 
 def decide(round_: RoundState, me: Me, memory: RoundMemory) -> Send | Work | None:

@@ -23,15 +23,6 @@ from storage.unixfs import add_path
 from swarm.care.controls import TRAIN, Controls
 from swarm.errors import SwarmError
 from swarm.ledger.errors import LedgerError
-from swarm.ledger.transactions import (
-    CheckpointCommit,
-    CheckpointReveal,
-    MergeAttest,
-    ScoreCommit,
-    ScoreReveal,
-    commit_hash,
-    score_hash,
-)
 from swarm.participant import core
 from swarm.participant.memory import SALT_BYTES, MemoryFile, Merged, RoundMemory, Scores
 from swarm.participant.samples import Samples
@@ -49,7 +40,6 @@ if TYPE_CHECKING:
     from storage.cid import Cid
     from swarm.heights import Heights
     from swarm.ledger.state import LedgerView, RoundState, TaskState
-    from swarm.ledger.transactions import Payload
     from swarm.participant.announcements import Announcements
     from swarm.ranges import Ranges
     from swarm.shelf import Lease, Shelf
@@ -242,24 +232,9 @@ class Participant:
             return False
         if isinstance(step, core.Reveal):
             await self._announcements.tell(round_.task, round_.number, step.root, step.salt)
-        await self._wallet.submit(self._payload(step, round_))
+        await self._wallet.submit(core.payload(step, round_, self._me.account))
         drive.sent[type(step)] = height
         return False
-
-    def _payload(self, step: core.Send, round_: RoundState) -> Payload:
-        task, number, account = round_.task, round_.number, self._me.account
-        match step:
-            case core.Commit(root, salt):
-                return CheckpointCommit(task, number, commit_hash(root, account, salt))
-            case core.Reveal(root, salt):
-                return CheckpointReveal(task, number, root, salt)
-            case core.CommitScores(base_loss, scores, salt):
-                opened = score_hash(task, number, account, base_loss, scores, salt)
-                return ScoreCommit(task, number, opened)
-            case core.RevealScores(base_loss, scores, salt):
-                return ScoreReveal(task, number, base_loss, scores, salt)
-            case core.Attest(root, loss):
-                return MergeAttest(task, number, root, loss)
 
     async def _work(
         self, drive: _Drive, step: core.Work, state: TaskState, round_: RoundState

@@ -5,21 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from swarm.ledger.transactions import (
-    CheckpointCommit,
-    CheckpointReveal,
-    MergeAttest,
-    ScoreCommit,
-    ScoreReveal,
-    commit_hash,
-    score_hash,
-)
 from swarm.participant import core
 from swarm.participant.memory import Merged, RoundMemory, Scores
 
 if TYPE_CHECKING:
     from swarm.ledger.state import LedgerView, RoundState
-    from swarm.ledger.transactions import Payload
     from swarm.simulator.accounts import Account
     from swarm.simulator.chance import Chance
     from swarm.simulator.events import Schedule
@@ -128,24 +118,9 @@ class Member:
 
     def _send(self, step: core.Send, round_: RoundState, height: int) -> None:
         if height - self._sent.get(type(step), -RESEND_BLOCKS) >= RESEND_BLOCKS and (
-            self.account.submit(self._payload(step, round_))
+            self.account.submit(core.payload(step, round_, self.account.key))
         ):
             self._sent[type(step)] = height
-
-    def _payload(self, step: core.Send, round_: RoundState) -> Payload:
-        task, number, key = round_.task, round_.number, self.account.key
-        match step:
-            case core.Commit(root, salt):
-                return CheckpointCommit(task, number, commit_hash(root, key, salt))
-            case core.Reveal(root, salt):
-                return CheckpointReveal(task, number, root, salt)
-            case core.CommitScores(base_loss, scores, salt):
-                opened = score_hash(task, number, key, base_loss, scores, salt)
-                return ScoreCommit(task, number, opened)
-            case core.RevealScores(base_loss, scores, salt):
-                return ScoreReveal(task, number, base_loss, scores, salt)
-            case core.Attest(root, loss):
-                return MergeAttest(task, number, root, loss)
 
     # Work
 

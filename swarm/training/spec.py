@@ -95,11 +95,6 @@ class Phases:
     score_reveal: int = 3
     attest: int = 6
 
-    @property
-    def round_blocks(self) -> int:
-        """Blocks from a round's first to the next round's first."""
-        return self.train + self.reveal + self.score_commit + self.score_reveal + self.attest
-
 
 @dataclass(frozen=True, slots=True)
 class TaskSpec:

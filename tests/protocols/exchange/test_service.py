@@ -19,7 +19,7 @@ from storage.cid import of_dag_pb, of_raw
 from storage.dag_pb import Link
 from storage.errors import ManifestError, QuotaError
 from storage.memory import MemoryBlockstore
-from storage.unixfs import add_path, read_file
+from storage.unixfs import add_path
 from tests.protocols.exchange.conftest import copy_of, open_neighbourhood
 
 
@@ -275,18 +275,7 @@ async def test_content_above_the_callers_limit_is_refused(published):
         taker = await near.node()
         with pytest.raises(ContentTooLargeError):
             await taker.exchange.fetch(root, max_bytes=2**20)
-        with pytest.raises(ContentTooLargeError):
-            await taker.exchange.fetch_small(root)
         assert not taker.store.chunks
-
-
-async def test_a_small_file_is_given_as_bytes(published):
-    store, root = published
-    async with open_neighbourhood() as near:
-        await near.node(store)
-        taker = await near.node()
-        data = await taker.exchange.fetch_small(root, max_bytes=2**24)
-        assert data == b"".join(read_file(root, store))
 
 
 @pytest.mark.parametrize("size", [10, 2**20, 2**40, 2**63])

@@ -279,3 +279,25 @@ def test_every_peer_gets_its_turn_and_a_liar_never_again():
     assert asked == set(peers) - {"p3"}
     book.told("p3", 99)
     assert book.best(peers, 0) is None
+
+
+async def test_who_hints_without_end_makes_nobody_ask_without_end(
+    autojump_clock, network, nursery_
+):
+    server = network.join(SERVER, CHAIN)
+    asked = []
+
+    async def answer(stream):
+        asked.append(trio.current_time())
+        await FrameReader(stream, 512).read()
+        await stream.send_all(frame(encode_tip(0)))
+        await stream.close()
+
+    server.handle(PROTOCOL, answer)
+    reader = Reader(network)
+    await nursery_.start(reader.sync.run)
+    end = trio.current_time() + 3
+    while trio.current_time() < end:
+        reader.sync.wake()
+        await trio.sleep(0.001)
+    assert 1 < len(asked) <= 40
