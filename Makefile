@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.stamp
 
-.PHONY: demo test soak mutants fuzz check bench bench-peers adversaries interop clean
+.PHONY: demo test soak mutants fuzz check bench bench-peers bench-training adversaries interop clean
 
 demo: $(STAMP)
 	$(BIN)/swarm demo
@@ -51,6 +51,10 @@ interop: $(STAMP) .interop/.stamp
 # Kubo, iroh and libtorrent beside this on one file, each in an environment of its own in .peers; loopback only.
 bench-peers: $(STAMP) $(addprefix .peers/,kubo iroh libtorrent)
 	$(BIN)/python -m bench.peers $(BENCH_PEERS)
+
+# The loss at equal tokens, and a round's exchange beside hivemind's. Hours with all seeds.
+bench-training: $(STAMP) .peers/hivemind
+	$(BIN)/python -m bench.learning $(BENCH_TRAINING)
 
 .peers/%: bench/peers/%.txt
 	$(PYTHON) -m venv $@

@@ -86,14 +86,28 @@ def merge(
     groups = codec.gather(base, layout)
     moves = steps(updates)
     for at, flat in enumerate(groups):
-        total = np.zeros(len(flat), np.int64)
-        named = np.zeros(len(flat), np.int64)
-        for update, move in zip(updates, moves, strict=True):
-            item = update[at]
-            total[item.positions] += np.where(item.negative, -move[at], move[at])
-            named[item.positions] += 1
-        _apply(flat, _share(total, named, len(updates), amplify_milli))
+        if not np.isfinite(flat).all() or (len(flat) and np.abs(flat).max() > MAX_WEIGHT):
+            message = f"the base holds a weight that is not finite or above {MAX_WEIGHT:,.0f}"
+            raise CheckpointError(message)
+        if updates:
+            positions, total, named = _sums(
+                [update[at] for update in updates], [m[at] for m in moves]
+            )
+            _apply(flat, positions, _share(total, named, len(updates), amplify_milli))
     return codec.scatter(groups, layout)
+
+
+def _sums(updates: Sequence[Sparse], moves: Sequence[int]) -> tuple[Array, Array, Array]:
+    """The weights that a group's updates name: position, sum of the signed steps, and how many name it."""
+    positions = np.concatenate([item.positions for item in updates])
+    signed = [
+        np.where(item.negative, -move, move) for item, move in zip(updates, moves, strict=True)
+    ]
+    order = np.argsort(positions, kind="stable")  # runs that are sorted are merged
+    positions = positions[order]
+    firsts = np.flatnonzero(np.diff(positions, prepend=-1))
+    total = np.add.reduceat(np.concatenate(signed).astype(np.int64)[order], firsts)
+    return positions[firsts], total, np.diff(firsts, append=len(positions))
 
 
 def _share(total: Array, named: Array, count: int, amplify_milli: int) -> Array:
@@ -107,14 +121,13 @@ def _share(total: Array, named: Array, count: int, amplify_milli: int) -> Array:
     return np.where(total < 0, -moved, moved)
 
 
-def _apply(flat: Array, total: Array) -> None:
-    moved = np.flatnonzero(total)
-    if not np.isfinite(flat).all() or (len(flat) and np.abs(flat).max() > MAX_WEIGHT):
-        message = f"the base holds a weight that is not finite or above {MAX_WEIGHT:,.0f}"
-        raise CheckpointError(message)
-    fixed = np.rint(flat[moved].astype(np.float64) * 2.0**SCALE_BITS).astype(np.int64)
-    value = (fixed - total[moved]).astype(np.float64) * 2.0**-SCALE_BITS
-    flat[moved] = np.clip(value, -MAX_WEIGHT, MAX_WEIGHT).astype(np.float32)
+def _apply(flat: Array, positions: Array, moves: Array) -> None:
+    """Move these weights; one whose move is zero keeps its bits."""
+    moved = np.flatnonzero(moves)
+    at = positions[moved]
+    fixed = np.rint(flat[at].astype(np.float64) * 2.0**SCALE_BITS).astype(np.int64)
+    value = (fixed - moves[moved]).astype(np.float64) * 2.0**-SCALE_BITS
+    flat[at] = np.clip(value, -MAX_WEIGHT, MAX_WEIGHT).astype(np.float32)
 
 
 def _fixed(level: float) -> int:

@@ -45,16 +45,19 @@ class Child:
                     env=os.environ | {"HOME": str(folder)},
                 )
             )
-        assert child._answer() == "up"
+        assert child.answer() == "up"
         return child
 
-    def do(self, task: str, **fields: str) -> Any:
+    def do(self, task: str, **fields: Any) -> Any:
+        self.tell(task, **fields)
+        return self.answer()
+
+    def tell(self, task: str, **fields: Any) -> None:
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps({"do": task, **fields}) + "\n")
         self.process.stdin.flush()
-        return self._answer()
 
-    def _answer(self) -> Any:
+    def answer(self) -> Any:
         assert self.process.stdout is not None
         answer = json.loads(self.process.stdout.readline() or '{"error": "it has ended"}')
         if "error" in answer:
