@@ -17,8 +17,11 @@ from swarm.errors import NotFoundError, SwarmError
 from swarm.ledger.state import NameVersion, name_key
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from protocols.consensus.messages import Block, Finalization
     from swarm.ledger.application import LedgerApplication
+    from swarm.ledger.state import LedgerView
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,37 @@ class ProvenName:
         }
 
 
+def look_up(view: Callable[[], LedgerView], name: str, version: int | None = None) -> NameVersion:
+    """A version of a name as this node's own finalized state has it, without a proof for others.
+
+    Args:
+        view: That state, as it is now.
+        name: As registered.
+        version: Which one; None is the latest.
+
+    Raises:
+        NotFoundError: No such name or version, up to the height that the message names.
+    """
+    now = view()
+    found = now.name_version(name, _number(now, name, version))
+    if found is None:
+        message = f"the ledger has no record of {name}@{version}"
+        raise SwarmError(message, "the ledger on disk is damaged: start with a new data folder")
+    return found
+
+
+def _number(view: LedgerView, name: str, version: int | None) -> int:
+    latest = view.name(name)
+    if latest is None:
+        message = f"the ledger has no name {name!r} at height {view.height:,}"
+        raise NotFoundError(message, "`swarm tasks` lists the names; is this the right network?")
+    wanted = latest.version if version is None else version
+    if not 0 <= wanted <= latest.version:
+        message = f"{name} has versions 0 to {latest.version}, not {wanted}"
+        raise NotFoundError(message)
+    return wanted
+
+
 def prove(ledger: LedgerApplication, name: str, version: int | None = None) -> ProvenName | None:
     """Look a name up and check its proof.
 
@@ -66,15 +100,7 @@ def prove(ledger: LedgerApplication, name: str, version: int | None = None) -> P
         NotFoundError: No such name or version, up to the height that the message names.
         SwarmError: The proof does not hold: this node's state is damaged.
     """
-    view = ledger.view()
-    latest, height = view.name(name), view.height
-    if latest is None:
-        message = f"the ledger has no name {name!r} at height {height:,}"
-        raise NotFoundError(message, "`swarm tasks` lists the names; is this the right network?")
-    wanted = latest.version if version is None else version
-    if not 0 <= wanted <= latest.version:
-        message = f"{name} has versions 0 to {latest.version}, not {wanted}"
-        raise NotFoundError(message)
+    wanted = _number(ledger.view(), name, version)
     key = name_key(name, wanted)
     block, finalization, value, proof = ledger.prove(key)
     if finalization.block_id != block.id:

@@ -7,12 +7,10 @@ import hashlib
 import html
 import mimetypes
 import os
-from contextlib import aclosing
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import structlog
-import trio
 from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
@@ -22,13 +20,14 @@ from storage.errors import PathNotFoundError
 from swarm.control.faults import STATUS, translate
 from swarm.gateway import requests
 from swarm.gateway.requests import CAR_TYPE, RAW_TYPE, UnsatisfiableError
+from swarm.gateway.stream import Stream
 from swarm.ranges import ENTITY
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from starlette.requests import Request
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp
 
     from storage.cid import Cid
     from storage.unixfs import Entry
@@ -48,9 +47,9 @@ _TYPES.add_type("text/markdown", ".md")  # Python knows it from 3.14 on
 _log = structlog.get_logger("swarm.gateway")
 
 
-def make_app(ranges: Ranges) -> Starlette:
-    """The gateway by itself; it answers only who asks a loopback name."""
-    return Starlette(routes=routes(lambda: ranges, check_host=True))
+def make_app(ranges: Ranges, more: Sequence[Route] = ()) -> Starlette:
+    """The gateway, with more routes beside its own; it answers only who asks a loopback name."""
+    return Starlette(routes=[*routes(lambda: ranges, check_host=True), *more])
 
 
 def routes(ranges: Callable[[], Ranges], *, check_host: bool) -> list[Route]:
@@ -63,11 +62,8 @@ def routes(ranges: Callable[[], Ranges], *, check_host: bool) -> list[Route]:
 
     async def answer(request: Request) -> ASGIApp:
         try:
-            if check_host and not requests.is_local(request.headers.get("host")):
-                return Response("this gateway serves its own machine\n", 403)
-            fetch = [request.headers.get(f"sec-fetch-{name}") for name in ("site", "dest")]
-            if check_host and requests.is_embedded(*fetch):
-                return Response("this gateway serves no parts of other pages\n", 403)
+            if check_host and (refused := requests.refusal(request.headers)) is not None:
+                return Response(f"{refused}\n", 403)
             return await _Answer(request, ranges()).make()
         except UnsatisfiableError:
             return Response("no byte of the file is in that range\n", 416)
@@ -138,7 +134,7 @@ class _Answer:
         headers["content-type"] = f"{CAR_TYPE}; version=1; order=dfs; dups=n"
         headers["content-disposition"] = f'attachment; filename="{cids.text(self._root)}.car"'
         headers["accept-ranges"] = "none"
-        return _Stream(
+        return Stream(
             None if self._is_head else self._reading.car(self._path, scope, start, length), headers
         )
 
@@ -148,7 +144,7 @@ class _Answer:
             return Response(None, 304, headers)
         if found.kind == "symlink":
             return Response(await self._target(cid), 200, headers, "inode/symlink")
-        headers |= {"content-type": _type_of(name), "accept-ranges": "bytes"}
+        headers |= {"content-type": type_of(name), "accept-ranges": "bytes"}
         if self._query.get("download") == "true":
             saved = quote(self._query.get("filename", name or cids.text(cid))[:255], safe="")
             headers["content-disposition"] = f"attachment; filename*=UTF-8''{saved}"
@@ -164,7 +160,7 @@ class _Answer:
         if span is not None:
             headers["content-range"] = f"bytes {start}-{end - 1}/{found.size}"
         body = None if self._is_head else self._reading.read(cid, start, end - start)
-        return _Stream(body, headers, 200 if span is None else 206)
+        return Stream(body, headers, 200 if span is None else 206)
 
     async def _target(self, cid: Cid) -> bytes:
         from storage.unixfs_nodes import read_node
@@ -206,51 +202,8 @@ class _Answer:
         return requests.is_known(headers["etag"], self._asked.get("if-none-match"))
 
 
-class _Stream:
-    """An ASGI response that sends what a generator gives, and closes it when the client goes.
-
-    Args:
-        body: The bytes; None for an answer to `HEAD`.
-        headers: As they are sent.
-        status: Of HTTP.
-    """
-
-    def __init__(
-        self, body: AsyncGenerator[bytes, None] | None, headers: Headers, status: int = 200
-    ) -> None:
-        self._body = body
-        self._headers = [(name.encode(), value.encode()) for name, value in headers.items()]
-        self._status = status
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; a fault after the first byte breaks the connection off."""
-        del scope
-        start = {"type": "http.response.start", "status": self._status, "headers": self._headers}
-        await send(start)
-        if self._body is not None:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_cancel_when_gone, receive, nursery.cancel_scope)
-                await self._send_body(self._body, send)
-                nursery.cancel_scope.cancel()
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    async def _send_body(self, body: AsyncGenerator[bytes, None], send: Send) -> None:
-        try:
-            async with aclosing(body) as parts:
-                async for part in parts:
-                    await send({"type": "http.response.body", "body": part, "more_body": True})
-        except Exception as error:
-            _log.warning("gateway.broken_off", error=str(error))
-            raise
-
-
-async def _cancel_when_gone(receive: Receive, scope: trio.CancelScope) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    scope.cancel()
-
-
-def _type_of(name: str) -> str:
+def type_of(name: str) -> str:
+    """The media type that a file's name says."""
     kind, encoding = _TYPES.guess_type(name, strict=False)
     if kind is None or encoding is not None:
         return "application/octet-stream"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from storage import cid as cids
 from swarm.errors import UsageError
@@ -154,6 +155,22 @@ def is_embedded(site: str | None, destination: str | None) -> bool:
     a person follows is answered, and so is whatever is no browser.
     """
     return site in {"cross-site", "same-site"} and destination != "document"
+
+
+def is_foreign(origin: str | None) -> bool:
+    """Whether an `Origin` header names a page that is not of this machine."""
+    return origin is not None and not is_local(urlsplit(origin).netloc or None)
+
+
+def refusal(headers: Mapping[str, str]) -> str | None:
+    """Why a request to a port of this machine is not answered, by its headers; None where it is."""
+    if not is_local(headers.get("host")):
+        return "this gateway serves its own machine"
+    if is_embedded(headers.get("sec-fetch-site"), headers.get("sec-fetch-dest")):
+        return "this gateway serves no parts of other pages"
+    if is_foreign(headers.get("origin")):
+        return "this gateway serves no pages of other sites"
+    return None
 
 
 def is_local(host: str | None) -> bool:

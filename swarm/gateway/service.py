@@ -14,6 +14,9 @@ from swarm.errors import RefusedError
 from swarm.gateway.app import make_app
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from starlette.routing import Route
     from trio_typing import TaskStatus
 
     from swarm.ranges import Ranges
@@ -29,6 +32,7 @@ _log = structlog.get_logger("swarm.gateway")
 async def serve(
     ranges: Ranges,
     port: int,
+    more: Sequence[Route] = (),
     *,
     task_status: TaskStatus[int] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -37,6 +41,7 @@ async def serve(
     Args:
         ranges: What content is read with.
         port: Of 127.0.0.1; 0 takes a free one.
+        more: Routes that stand on the port beside the gateway's.
         task_status: Started with the port once connections are taken.
 
     Raises:
@@ -52,7 +57,7 @@ async def serve(
         listener.listen(BACKLOG)
         taken: int = listener.getsockname()[1]
         async with trio.open_nursery() as nursery:
-            app = make_app(ranges)
+            app = make_app(ranges, more)
             await nursery.start(partial(serve_app, app, listener, most=MAX_CONNECTIONS))
             _log.info("gateway.serving", address=f"http://{ADDRESS}:{taken}/ipfs/")
             task_status.started(taken)

@@ -1,0 +1,92 @@
+"""What a person asks of the Hub's side of a node: a version in the cache of the Hub's clients."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+
+from storage import cid as cids
+from swarm.errors import NotFoundError, UsageError
+from swarm.hub import cache
+from swarm.hub.errors import HubError
+from swarm.hub.repository import MAIN
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from swarm.control.api import Json, Progress
+    from swarm.hub.repository import Hub
+    from swarm.shelf import Shelf
+
+
+class HubOperations:
+    """A person's door to the Hub's side.
+
+    Args:
+        hub: Finds versions.
+        shelf: Where their files lie.
+        caught_up: Waits, within bounds, until the ledger is as new as its peers'.
+    """
+
+    def __init__(
+        self, hub: Hub, shelf: Shelf, caught_up: Callable[[Progress], Awaitable[None]]
+    ) -> None:
+        self._hub = hub
+        self._shelf = shelf
+        self._caught_up = caught_up
+
+    async def link(
+        self, kind: str, name: str, version: int | None, folder: Path, progress: Progress
+    ) -> Json:
+        """Make a version appear in a cache of the Hub's clients, with its card.
+
+        Args:
+            kind: "models" or "datasets".
+            name: Of the ledger, or a CID.
+            version: Which one; None is the latest, and what `main` stands for from then on.
+            folder: The cache.
+            progress: Told while the files come.
+
+        Returns:
+            `repository` (as clients call it), `name`, `version` (None of a CID), `cid`, `revision`, `path` (the
+            snapshot), `files`, `copied` (bytes), and `ways`: how many files were `kept`, `made` (a card), or
+            came by `reflink`, `hard link` or `copy`.
+
+        Raises:
+            NotFoundError: No such name or version.
+        """
+        await self._caught_up(progress)
+        wanted = MAIN if version is None else f"v{version}"
+        try:
+            found = await self._hub.version(kind, name, wanted)
+            files = await found.files()
+        except HubError as error:
+            raise NotFoundError(str(error), "`swarm tasks` lists the names") from error
+        revision = found.revision
+        refs = [MAIN] if version is None else []
+        refs += [] if revision.version is None else [f"v{revision.version}"]
+        with self._shelf.lease() as lease:
+            tree = await found.tree()
+            source = await lease.take(
+                tree, progress=lambda done, total: progress("fetch", done, total)
+            )
+            if not source.is_dir():
+                message = f"{name} is a file and no folder"
+                raise UsageError(message)
+            linked = await trio.to_thread.run_sync(
+                partial(cache.link, folder, revision, source, files, refs)
+            )
+        return {
+            "repository": f"swarm/{revision.name}",
+            "name": revision.name,
+            "version": revision.version,
+            "cid": cids.text(revision.root),
+            "revision": revision.alias,
+            "path": str(linked.snapshot),
+            "files": linked.files,
+            "copied": linked.copied,
+            "ways": dict(linked.ways),
+        }
