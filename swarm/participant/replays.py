@@ -1,0 +1,303 @@
+"""Work run again: the states that a worker keeps for it, the checks that a validator owes, and those that a person asks for.
+
+A worker's states lie in the store from the end of its training until the round is settled and nothing of it is to be run
+again. What a peer would not or could not give is a finding; what went wrong on this node (its disk, its dataset, its worker
+process) is none: it is tried again, and then this node is silent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import structlog
+import trio
+
+from protocols import signing
+from protocols.exchange.errors import ExchangeError
+from storage.errors import StorageError
+from swarm.errors import NetworkError, NotFoundError, RefusedError, SwarmError, UsageError
+from swarm.ledger import replays as rules
+from swarm.ledger.errors import LedgerError
+from swarm.ledger.replaying import MAX_DISTANCE, OPEN
+from swarm.ledger.state import Finding, Replay
+from swarm.ledger.transactions import ReplayFinding
+from swarm.participant.again import Again, Asked, WithheldError
+from swarm.training.errors import WorkerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from storage.blockstore import Blockstore
+    from swarm.heights import Heights
+    from swarm.ledger.genesis import Params
+    from swarm.ledger.state import LedgerView, TaskState
+    from swarm.participant.core import Me
+    from swarm.ranges import Ranges
+    from swarm.shelf import Shelf
+    from swarm.training.supervisor import Worker
+    from swarm.wallet import Wallet
+
+_log = structlog.get_logger("swarm.replays")
+
+FETCH_SECONDS: Final = 120.0
+"""For a peer's record and states, where a person asks and no block height ends the wait."""
+MAX_FAILURES: Final = 3
+"""Faults of this node after which it is silent about a submission."""
+PARTS: Final = 10**6
+_OURS = (WorkerError, StorageError, ExchangeError, SwarmError, LedgerError, OSError)
+_STATES: Final = "states"
+
+
+@dataclass(frozen=True, slots=True)
+class States:
+    """What this node recorded of one round, until nobody can ask for it any more."""
+
+    task: bytes
+    round: int
+
+    @property
+    def label(self) -> str:
+        """As the hold is called."""
+        return f"{_STATES} {self.task.hex()} {self.round}"
+
+    @classmethod
+    def of(cls, label: str) -> States | None:
+        """What a hold is for; None if it is another part's."""
+        try:
+            kind, task, round_ = label.split(" ")
+            return cls(bytes.fromhex(task), int(round_)) if kind == _STATES else None
+        except ValueError:
+            return None
+
+
+def is_recorded(params: Params, kind: str) -> bool:
+    """Whether workers of a network record rounds of a kind of task."""
+    return params.replay_one_in > 0 and kind in rules.KINDS
+
+
+class Replays:
+    """What this node keeps of its own work, and does about that of others.
+
+    Args:
+        me: The account and its roles.
+        view: The newest finalized state.
+        heights: Tells when that changes.
+        wallet: Sends findings.
+        shelf: Unpacks what peers give.
+        store: Holds this node's own states.
+        worker: Runs segments again.
+        folder: For parts of datasets.
+        block_seconds: The time between blocks, for deadlines on the clock.
+        ranges: Reads parts of datasets; None: each is taken whole.
+        fetch_seconds: For a peer to give a person its record and states.
+    """
+
+    def __init__(
+        self,
+        *,
+        me: Me,
+        view: Callable[[], LedgerView],
+        heights: Heights,
+        wallet: Wallet,
+        shelf: Shelf,
+        store: Blockstore,
+        worker: Worker,
+        folder: Path,
+        block_seconds: float,
+        ranges: Ranges | None = None,
+        fetch_seconds: float = FETCH_SECONDS,
+    ) -> None:
+        self._fetch_seconds = fetch_seconds
+        self._me = me
+        self._view = view
+        self._heights = heights
+        self._wallet = wallet
+        self._store = store
+        self._block_seconds = block_seconds
+        self._again = Again(me.account, view, shelf, worker, folder / "replay.samples", ranges)
+        self._failures: dict[tuple[bytes, int, bytes], int] = {}
+        self.problems: dict[str, str] = {}
+        """Why this node is silent about a submission, in words, by peer; the last one of each."""
+
+    async def run(self) -> None:
+        """Let go of states that nobody can ask for, and run again what this node was drawn for; until cancelled."""
+        said: set[tuple[bytes, int, bytes]] = set()
+        height = -1
+        while True:
+            height = await self._heights.above(height)
+            view = self._view()
+            try:
+                await trio.to_thread.run_sync(self._let_go, view)
+            except (StorageError, OSError) as error:
+                _log.warning("states.not_released", error=str(error))
+            owed = {
+                (one.task, one.round, one.worker): one
+                for one in (view.replays() if self._me.validates else ())
+                if self._me.account in one.asked
+            }
+            said &= owed.keys()
+            for key, one in owed.items():
+                if key not in said and self._failures.get(key, 0) < MAX_FAILURES:
+                    if await self._answer(one):
+                        said.add(key)
+                    else:
+                        self._failures[key] = self._failures.get(key, 0) + 1
+            self._failures = {key: at for key, at in self._failures.items() if key in owed}
+
+    def _let_go(self, view: LedgerView) -> None:
+        for root, label in self._store.holds():
+            states = States.of(label)
+            if states is not None and _is_over(view, states, self._me.account):
+                self._store.release(root, label)
+
+    async def _answer(self, one: Replay) -> bool:
+        """Run it again and say what came of it; False where this node could not."""
+        peer = signing.peer_id(one.worker)
+        task = self._view().task(one.task)
+        if task is None:
+            return False
+        asked = Asked(
+            task,
+            one.round,
+            one.worker,
+            one.root,
+            one.base,
+            one.beacon,
+            lambda segments: rules.segment_of(one.seed, segments),
+        )
+        left = max(1, one.until - self._heights.height) * self._block_seconds
+        finding, distance = Finding.WITHHELD, 0
+        try:
+            with trio.fail_after(left):
+                result = (await self._again.run(asked, left / 3)).result
+            if result.outcome in ("match", "within"):
+                finding = Finding.MATCH
+            elif result.outcome == "mismatch":
+                finding, distance = Finding.MISMATCH, _parts(result.distance)
+            _log.info("replayed", peer=peer, outcome=result.outcome, why=result.why)
+        except WithheldError as error:
+            _log.info("replay.withheld", peer=peer, why=str(error))
+        except (*_OURS, trio.TooSlowError) as error:
+            self.problems[peer] = str(error) or "no time was left"
+            _log.warning("replay.failed", peer=peer, error=self.problems[peer])
+            return False
+        try:
+            payload = ReplayFinding(one.task, one.round, one.worker, int(finding), distance)
+            await self._wallet.submit(payload)
+        except _OURS as error:
+            _log.warning("replay.not_said", peer=peer, error=str(error))
+            return False
+        return True
+
+    # What a person asks
+
+    async def ask(
+        self,
+        task: TaskState,
+        number: int,
+        peer: str,
+        segment: int | None,
+        progress: Callable[[str, int, int], None],
+    ) -> dict[str, object]:
+        """Run a segment of a peer's round again, for a person.
+
+        Args:
+            task: Which.
+            number: Of the round.
+            peer: Whose, as a peer id.
+            segment: From 1; None: the one that the beacon drew, or the first.
+            progress: Told (stage, done, total).
+
+        Raises:
+            UsageError: The network or the task records nothing, or there is no such segment.
+            NotFoundError: No such round, or the peer handed nothing in.
+            RefusedError: The time in which states are kept is over.
+            NetworkError: The peer does not give them.
+        """
+        asked, drawn = self._of_person(task, number, peer, segment)
+        try:
+            outcome = await self._again.run(asked, self._fetch_seconds, progress)
+        except WithheldError as error:
+            raise self._explained(error, asked, drawn) from error
+        result = outcome.result
+        return {
+            "task": task.id.hex(),
+            "name": task.name,
+            "round": number,
+            "peer": peer,
+            "segment": outcome.segment + 1,
+            "segments": outcome.segments,
+            "first_step": outcome.steps[0] + 1,
+            "last_step": outcome.steps[1],
+            "outcome": result.outcome,
+            "distance": result.distance,
+            "tolerance": self._view().params.replay_tolerance / PARTS,
+            "same_machine": result.same_machine,
+            "seconds": round(result.seconds, 3),
+            "why": result.why,
+            "stage": None if drawn is None else drawn.stage.name.lower(),
+        }
+
+    def _of_person(
+        self, task: TaskState, number: int, peer: str, segment: int | None
+    ) -> tuple[Asked, Replay | None]:
+        view = self._view()
+        if not is_recorded(view.params, task.kind):
+            message = f"no round of {task.name} is recorded"
+            hint = f"workers record tasks of kind {', '.join(rules.KINDS)}, where the network's "
+            raise UsageError(message, hint + "`replay_one_in` is not 0")
+        try:
+            worker = signing.public_key(peer)
+        except ValueError as error:
+            raise UsageError(f"{peer!r} is no peer id", "`swarm scoreboard` lists them") from error  # noqa: EM102
+        settled, drawn = view.settled(task.id, number), view.replay(task.id, number, worker)
+        current = view.round(task.id)
+        beacon = None if drawn is None else drawn.beacon
+        if settled is not None:
+            base = settled.base
+            roots = {line.worker: line.root for line in settled.submissions if line.root}
+        elif current is not None and current.number == number:
+            base, beacon, roots = current.base, current.start_beacon, dict(current.reveals)
+        else:
+            message = f"{task.name} has no round {number}"
+            raise NotFoundError(message, f"`swarm scoreboard {task.name}` lists its rounds")
+        if worker not in roots:
+            message = f"{peer} revealed nothing in round {number}"
+            raise NotFoundError(message, f"`swarm scoreboard {task.name}` says who did")
+
+        def which(segments: int) -> int:
+            if segment is None:
+                return rules.segment_of(drawn.seed, segments) if drawn is not None else 0
+            if not 1 <= segment <= segments:
+                message = f"the round has {segments} segments"
+                raise UsageError(message, "they count from 1")
+            return segment - 1
+
+        return Asked(task, number, worker, roots[worker], base, beacon, which), drawn
+
+    def _explained(self, error: WithheldError, asked: Asked, drawn: Replay | None) -> SwarmError:
+        """Whether a peer need not show any more what it recorded, or should."""
+        over = _is_over(self._view(), States(asked.task.id, asked.round), asked.worker)
+        if over:
+            message = f"the states of round {asked.round} need not be kept any more: {error}"
+            why = "its check is over" if drawn is not None else "it was not drawn to be run again"
+            return RefusedError(message, f"{why}; run a round again before it is settled")
+        message = f"{asked.peer} withholds what it recorded: {error}"
+        return NetworkError(message, "is the peer connected? `swarm peers` says so")
+
+
+def _is_over(view: LedgerView, states: States, worker: bytes) -> bool:
+    """Whether nobody can ask for a round's states any more; what the ledger does not know yet is kept."""
+    task = view.task(states.task)
+    if task is None:
+        return False
+    if view.settled(states.task, states.round) is None:
+        return not task.open
+    drawn = view.replay(states.task, states.round, worker)
+    return drawn is None or drawn.stage not in OPEN
+
+
+def _parts(distance: float) -> int:
+    return min(MAX_DISTANCE, max(0, int(distance * PARTS)))

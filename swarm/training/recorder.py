@@ -1,0 +1,158 @@
+"""What a worker keeps while it trains: its states at segment ends, and the transcript that names them."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import shutil
+import struct
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+
+from storage import cid
+from storage.importer import hash_path
+from swarm.training import models, tensors, transcript
+from swarm.training.codec import Record
+from swarm.training.transcript import Fingerprint, Segment, Transcript
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import nn
+
+    from storage.cid import Cid
+    from swarm.training.local import Optimizers, Place
+    from swarm.training.spec import Train
+    from swarm.training.tensors import Array
+
+WEIGHT: Final = "weight."
+"""Before the names of a state's weights; its other tensors are the optimisers' own."""
+
+
+def of(
+    job: Mapping[str, Any], place: Place, settings: Train, device: torch.device
+) -> Recorder | None:
+    """What keeps the states of a job; None where it asks for no record."""
+    if not job.get("record"):
+        return None
+    return Recorder(Path(job["record"]), place, settings, job["every"], device)
+
+
+class Recorder:
+    """Keeps one round's states in a folder, which is whole or not there.
+
+    Args:
+        folder: Replaced when the round is over.
+        place: Task, round, peer and beacon.
+        settings: Of the task.
+        every: Steps of a segment that the network asks for.
+        device: What the round is computed on.
+    """
+
+    def __init__(
+        self, folder: Path, place: Place, settings: Train, every: int, device: torch.device
+    ) -> None:
+        self._folder = folder
+        self._part = folder.with_name(folder.name + ".part")
+        self._place = place
+        self._settings = settings
+        self._every = transcript.length(settings.steps, every)
+        self._fingerprint = fingerprint(device)
+        self._states: list[Cid] = []
+        self._segments: list[Segment] = []
+
+    def begin(self, model: nn.Module, optimizers: Optimizers, ids: Sequence[int]) -> None:
+        """Keep the state before the first step."""
+        shutil.rmtree(self._part, ignore_errors=True)
+        self._part.mkdir(parents=True)
+        self._model, self._optimizers, self._ids = model, optimizers, ids
+        self._states.append(self._keep())
+
+    def after(self, done: int, loss: float) -> None:
+        """Keep the state after a step that ends a segment.
+
+        Args:
+            done: Steps of the round so far.
+            loss: Of the last one.
+        """
+        if done % self._every and done != self._settings.steps:
+            return
+        state = self._keep()
+        batch = self._settings.batch
+        first = len(self._segments) * self._every * batch
+        samples = transcript.samples_digest(self._ids[first : done * batch])
+        self._segments.append(Segment(state, samples, struct.pack("<f", loss)))
+        self._states.append(state)
+
+    def finish(self) -> Record:
+        """Write the transcript and put the folder in its place."""
+        place = self._place
+        made = Transcript(
+            place.task,
+            place.round,
+            place.peer,
+            place.beacon,
+            self._settings.steps,
+            self._every,
+            self._fingerprint,
+            self._states[0],
+            tuple(self._segments),
+        )
+        path = self._part / transcript.NAME
+        path.write_bytes(made.encode())
+        record = hash_path(path).root
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._part.replace(self._folder)
+        facts = transcript.fingerprint_hash(self._fingerprint)
+        return Record(made.root, cid.text(record), facts)
+
+    def _keep(self) -> Cid:
+        path = self._part / f"state-{len(self._states):04d}.safetensors"
+        tensors.write(path, state_of(self._model, self._optimizers), {})
+        return hash_path(path).root
+
+
+def state_of(model: nn.Module, optimizers: Optimizers) -> dict[str, Array]:
+    """Weights and moments by name."""
+    values = {WEIGHT + name: item for name, item in models.values(model).items()}
+    return values | {name: item.cpu().numpy() for name, item in optimizers.state().items()}
+
+
+def fingerprint(device: torch.device) -> Fingerprint:
+    """What this process computes with: where two are the same, equal work gives equal bits."""
+    name = _processor()
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    facts = {
+        "torch": str(torch.__version__),
+        "build": hashlib.sha256(torch.__config__.show().encode()).hexdigest()[:16],
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "device": f"{device.type}: {name}"[: transcript.MAX_FACT],
+        "threads": str(torch.get_num_threads()),
+        "deterministic": str(torch.are_deterministic_algorithms_enabled()),
+        "tf32": str(torch.backends.cuda.matmul.allow_tf32),
+        "code": _code(),
+    }
+    return tuple(sorted(facts.items()))
+
+
+@cache
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not on Linux
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+@cache
+def _code() -> str:
+    """SHA-256 over the training room's own modules."""
+    found = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        found.update(path.name.encode() + b"\x00" + path.read_bytes())
+    return found.hexdigest()[:16]
