@@ -26,7 +26,17 @@ import numpy as np
 import torch
 
 import swarm.training
-from swarm.training import assignment, checkpoint, data, demo_data, jobs, local, models, spec
+from swarm.training import (
+    assignment,
+    checkpoint,
+    data,
+    demo_data,
+    jobs,
+    local,
+    models,
+    objectives,
+    spec,
+)
 
 TASK = b"T" * 32
 SEQUENCES = 256
@@ -132,7 +142,8 @@ def together(task: spec.TaskSpec, room: Path, dataset: Path, pool: Path, workers
 def alone(task: spec.TaskSpec, room: Path, dataset: Path, pool: Path, every: int) -> None:
     """One node on every n-th sample of the dataset: as many steps as a worker, nothing compressed."""
     base = checkpoint.load(room / "v0")
-    model = models.fill(models.build(task.model), base.tensors, torch.device("cpu"))
+    device = torch.device("cpu")
+    model = models.fill(models.build(task.model), base.tensors, device)
     optimizers = local.Optimizers(model, task.train)
     text = data.TextData(dataset, task.lm.context)
     settings = task.train
@@ -142,10 +153,10 @@ def alone(task: spec.TaskSpec, room: Path, dataset: Path, pool: Path, every: int
         ids = assignment.sample_ids(
             TASK, "bafyd", round_ + 1, "peer1", beacon, count=count, total=text.total // every
         )
-        tokens = torch.from_numpy(text.samples([at * every for at in ids]).astype(np.int64))
+        samples = text.samples([at * every for at in ids])
         for step in range(settings.steps):
-            batch = tokens[step * settings.batch : (step + 1) * settings.batch]
-            local.sequence_losses(model, batch).mean().backward()  # type: ignore[no-untyped-call]  # torch
+            batch = samples[step * settings.batch : (step + 1) * settings.batch]
+            objectives.losses(model, batch, device).mean().backward()  # type: ignore[no-untyped-call]  # torch
             done = round_ * settings.steps + step
             optimizers.step(local.rate(settings, done, task.rounds * settings.steps))
     config = dataclasses.replace(base.config, version=1)

@@ -1,6 +1,6 @@
 """`make bench-training`: the loss at equal tokens, and a round's exchange beside hivemind.
 
-    python -m bench.learning curves [--rounds 200] [--workers 8] [--seeds 3] [--top-k 74] [--ways swarm,dense]
+    python -m bench.learning curves [--rounds 200] [--workers 8] [--seeds 3] [--top-k 56] [--ways swarm,dense]
     python -m bench.learning tune   [--rounds 40] [--workers 8]
     python -m bench.learning exchange [--rounds 5]
 
@@ -29,8 +29,14 @@ WAYS = {
     "central": (curves.central, "muon"),
     "parallel": (curves.parallel, "muon"),
 }
-RATES = dict.fromkeys(WAYS, (0.012, 0.02))
-"""(AdamW's rate, Muon's rate) of each way."""
+RATES = {
+    "swarm": (0.012, 0.02),
+    "dense": (0.024, 0.04),
+    "dense-adamw": (0.006, 0.01),
+    "central": (0.012, 0.02),
+    "parallel": (0.024, 0.04),
+}
+"""(AdamW's rate, Muon's rate) of each way, as `tune` chose them of three."""
 FACTORS = (0.5, 1.0, 2.0)
 
 
@@ -43,9 +49,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--top-k", type=int, default=74)
+    parser.add_argument("--top-k", type=int, default=56)
     parser.add_argument("--feedback", type=float)
-    parser.add_argument("--amplify", type=float)
+    parser.add_argument("--amplify", type=float, default=8.0)
     parser.add_argument("--ways", default=",".join(WAYS))
     parser.add_argument("--factors", default=",".join(map(str, FACTORS)))
     options = parser.parse_args()

@@ -9,8 +9,11 @@ import contextlib
 import hashlib
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from swarm.training import memory, sizes
 from swarm.training.errors import DataError, SpecError
+from swarm.training.sizes import ClassifierModel, FinetuneModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +26,8 @@ MAX_TRAINING_BYTES: Final = 2**40
 """Of memory for one peer's round: more than any machine that is meant to join."""
 MAKING_BYTES: Final = 16
 """Of memory for each parameter while the first weights are made."""
+MIN_CLASSES: Final = 2
+SHOWN_CLASSES: Final = 8
 MIN_IMAGES: Final = 2
 """A spread needs so many."""
 LINE_BYTES: Final = 32
@@ -53,6 +58,8 @@ def check_sizes(spec: TaskSpec) -> list[str]:
     """
     here = memory.machine_bytes()
     count = sizes.parameters(spec.model)
+    if isinstance(spec.model, FinetuneModel):
+        count += sizes.frozen(spec.model)
     making = MAKING_BYTES * count
     if making > here:
         raise SpecError(
@@ -126,10 +133,32 @@ def text_overlap(
     return _doubt(len(wanted) - len(missing), len(wanted), "lines")
 
 
-def image_overlap(dataset: Array, pool: Array) -> list[str]:
-    """A doubt where many images of the pool stand in the dataset, (N, C, H, W) both."""
-    held = {_hash(image) for image in pool}
-    return _doubt(len(held & {_hash(image) for image in dataset}), len(held), "images")
+def sample_overlap(dataset: Array, pool: Array, what: str) -> list[str]:
+    """A doubt where many samples of the pool stand in the dataset, (N, …) both; `what` they are."""
+    held = {_hash(one) for one in pool}
+    return _doubt(len(held & {_hash(one) for one in dataset}), len(held), what)
+
+
+def check_labels(model: ClassifierModel, labels: Array) -> list[str]:
+    """A doubt where the dataset has no sample of some classes.
+
+    Raises:
+        SpecError: It has samples of one class only, so that there is nothing to learn.
+    """
+    counts = np.bincount(labels, minlength=model.classes)
+    found = int((counts > 0).sum())
+    if found < MIN_CLASSES:
+        raise SpecError(
+            field="data.dataset",
+            why=f"holds samples of {found} class, at least {MIN_CLASSES} are needed",
+        )
+    missing = [str(at) for at in np.flatnonzero(counts == 0)]
+    if not missing:
+        return []
+    named = [model.names[int(at)] if model.names else at for at in missing[:SHOWN_CLASSES]]
+    return [
+        f"the dataset has no sample of {len(missing)} of {model.classes} classes: {', '.join(named)}"
+    ]
 
 
 def _doubt(found: int, total: int, what: str) -> list[str]:

@@ -1,5 +1,8 @@
 """A checkpoint folder: `model.safetensors`, `config.json`, `README.md`; of a gan `evaluator.safetensors`.
 
+Of a finetune the tensors are in two files, as `transformers` writes a large model: the first holds what is frozen and
+stays the same, the second what is trained, and an index says which tensor is where.
+
 Of a language model it is a folder that `transformers` loads: `config.json` and the tensors are that library's, and
 `tokenizer.json` and `tokenizer_config.json` stand beside them. Over the tokens of a published tokenizer,
 `tokenizer.json` has the bytes that were published, and `config.json` names their CID.
@@ -13,6 +16,7 @@ same on every machine: no time, no machine, no measured loss.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -24,9 +28,10 @@ from storage.errors import CidError
 from storage.unixfs import hash_path
 from swarm.training import hf, tensors
 from swarm.training.errors import CheckpointError, SpecError, TensorFileError
-from swarm.training.sizes import GanModel, LmModel
+from swarm.training.sizes import ClassifierModel, FinetuneModel, LmModel, Model
 from swarm.training.spec import (
     BYTES,
+    KINDS,
     MAX_PARAMETERS,
     MAX_TOKENIZER_BYTES,
     NONE,
@@ -44,6 +49,9 @@ if TYPE_CHECKING:
 
 FORMAT: Final = "swarm-checkpoint-2"
 MODEL: Final = "model.safetensors"
+FROZEN: Final = "model-00001-of-00002.safetensors"
+TRAINED: Final = "model-00002-of-00002.safetensors"
+INDEX: Final = "model.safetensors.index.json"
 CONFIG: Final = "config.json"
 CARD: Final = "README.md"
 EVALUATOR: Final = "evaluator.safetensors"
@@ -63,7 +71,12 @@ class Config:
     name: str
     version: int
     tokenizer: str  # "bytes", "none", or the CID of tokenizer.json
-    model: LmModel | GanModel
+    model: Model
+
+    @property
+    def file(self) -> str:
+        """Where the tensors stand that are trained."""
+        return TRAINED if isinstance(self.model, FinetuneModel) else MODEL
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +86,7 @@ class Checkpoint:
     config: Config
     tensors: dict[str, Array]
     tokenizer: bytes | None = None  # content of tokenizer.json, if there is one
+    folder: Path | None = None  # where it was read
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -88,9 +102,9 @@ def load(folder: Path) -> Checkpoint:
     """
     config = load_config(folder)
     try:
-        file = tensors.read(folder / MODEL, max_bytes=MAX_MODEL_BYTES)
+        file = tensors.read(folder / config.file, max_bytes=MAX_MODEL_BYTES)
     except TensorFileError as error:
-        message = f"{MODEL} {error}"
+        message = f"{config.file} {error}"
         raise CheckpointError(message) from error
     for name, item in file.tensors.items():
         if item.dtype != np.dtype("<f4") or not np.isfinite(item).all():
@@ -99,7 +113,7 @@ def load(folder: Path) -> Checkpoint:
     tokenizer = None
     if config.tokenizer not in (BYTES, NONE):
         tokenizer = read_tokenizer(folder / TOKENIZER, config.tokenizer)
-    return Checkpoint(config, file.tensors, tokenizer)
+    return Checkpoint(config, file.tensors, tokenizer, folder)
 
 
 def read_tokenizer(path: Path, root: str | None = None) -> bytes:
@@ -160,12 +174,12 @@ def _config(value: Any) -> Config:  # noqa: ANN401 - JSON gives anything
         value[key] for key in ("kind", "name", "version", "tokenizer")
     )
     if (
-        kind not in ("lm", "gan")
+        kind not in KINDS
         or not isinstance(name, str)
         or len(name) > 64
         or type(version) is not int
         or not 0 <= version < 2**53
-        or not (_is_tokenizer(tokenizer) if kind == "lm" else tokenizer == NONE)
+        or not (_is_tokenizer(tokenizer) if kind in _OF_TEXT else tokenizer == NONE)
     ):
         message = f"{CONFIG} holds a kind, name, version or tokenizer that is not known"
         raise CheckpointError(message)
@@ -174,6 +188,9 @@ def _config(value: Any) -> Config:  # noqa: ANN401 - JSON gives anything
     except SpecError as error:
         message = f"{CONFIG}: {error}"
         raise CheckpointError(message) from error
+    if isinstance(model, FinetuneModel) and not model.layers:
+        message = f"{CONFIG} does not say the sizes of its base"
+        raise CheckpointError(message)
     return Config(kind, name, version, tokenizer, model)
 
 
@@ -200,7 +217,7 @@ def _as_json(config: Config) -> dict[str, Any]:
         "tokenizer": config.tokenizer,
         "version": config.version,
     }
-    theirs = hf.config(config.model) if isinstance(config.model, LmModel) else {}
+    theirs = hf.config(config.model) if isinstance(config.model, LmModel | FinetuneModel) else {}
     return {**theirs, OURS: ours}
 
 
@@ -212,6 +229,7 @@ def write(
     *,
     evaluator: Path | None = None,
     tokenizer: bytes | None = None,
+    frozen: Path | None = None,
 ) -> None:
     """Write a whole checkpoint folder; a folder with the same files is overwritten.
 
@@ -222,16 +240,53 @@ def write(
         card: The README's text.
         evaluator: The file to carry along (gan), or None.
         tokenizer: The content of the file to carry along, or None where bytes are the tokens.
+        frozen: The file of the frozen part to carry along (finetune), or None.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors.write(folder / MODEL, values, hf.TENSOR_METADATA)
+    tensors.write(folder / config.file, values, hf.TENSOR_METADATA)
+    if frozen is not None:
+        _carry(frozen, folder / FROZEN)
+        (folder / INDEX).write_bytes(_index(folder))
     write_config(folder, config)
     (folder / CARD).write_bytes(card.encode())
     if evaluator is not None and evaluator != folder / EVALUATOR:
         shutil.copyfile(evaluator, folder / EVALUATOR)
-    if isinstance(config.model, LmModel):
+    if isinstance(config.model, LmModel | FinetuneModel):
         (folder / TOKENIZER).write_bytes(tokenizer or hf.byte_tokenizer())
         (folder / TOKENIZER_CONFIG).write_bytes(hf.text(hf.tokenizer_config(config.model)))
+
+
+def write_frozen(folder: Path, values: Mapping[str, Array]) -> Path:
+    """Write the file of a base's frozen tensors, in the types that they have."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors.write(folder / FROZEN, values, hf.TENSOR_METADATA)
+    return folder / FROZEN
+
+
+def _carry(source: Path, target: Path) -> None:
+    """The same file in another folder, without its bytes a second time where the file system can."""
+    if source == target:
+        return
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _index(folder: Path) -> bytes:
+    """What says in which of the two files each tensor is."""
+    places: dict[str, str] = {}
+    size = 0
+    for name in (FROZEN, TRAINED):
+        try:
+            file = tensors.read(folder / name, max_bytes=MAX_MODEL_BYTES, types=tensors.WIDE)
+        except TensorFileError as error:
+            message = f"{name} {error}"
+            raise CheckpointError(message) from error
+        places |= dict.fromkeys(file.tensors, name)
+        size += sum(item.nbytes for item in file.tensors.values())
+    return hf.text({"metadata": {"total_size": size}, "weight_map": places})
 
 
 def card(
@@ -253,22 +308,23 @@ def card(
         round_: The round that made it, or None.
         peers: Who made the merged updates, in order.
     """
-    lm = spec.kind == "lm"
+    of_text = spec.kind in _OF_TEXT
+    pipeline, tag, what = _about(spec)
     lines = [
         "---",
         f"license: {json.dumps(spec.data.license)}",
-        f"library_name: {'transformers' if lm else 'swarm'}",
-        f"pipeline_tag: {'text-generation' if lm else 'unconditional-image-generation'}",
+        f"library_name: {'transformers' if of_text else 'swarm'}",
+        f"pipeline_tag: {pipeline}",
         "datasets:",
         f"- {json.dumps(spec.data.dataset)}",
         *([f"base_model: {base}"] if base else []),
         "tags:",
         "- swarm",
-        f"- {spec.lm.shape if lm else 'dcgan'}",
+        f"- {tag}",
         "---",
         f"# {spec.name}, version {version}",
         "",
-        f"{_KINDS[spec.lm.shape if lm else 'gan']} with {parameters:,} parameters, trained by a swarm of peers.",
+        f"{what} with {parameters:,} parameters, trained by a swarm of peers.",
         "",
         f"- Dataset: `{spec.data.dataset}`",
         f"- Held-out pool: `{spec.data.pool}`",
@@ -281,14 +337,34 @@ def card(
         lines.append(f"- Version before: `{base}`")
         lines.append(f"- Made in round {round_} from the work of {len(peers)} peers:")
         lines += [f"  - `{peer}`" for peer in peers]
-    return "\n".join(lines) + "\n" + (_LOADED if lm else "")
+    return "\n".join(lines) + "\n" + (_LOADED if of_text else "")
 
 
-_KINDS: Final = {
-    "gpt": "A GPT",
-    "llama": "A Llama",
-    "gan": "A pair of DCGAN networks",
-}
+def _about(spec: TaskSpec) -> tuple[str, str, str]:
+    """A model's pipeline as hubs call it, its tag, and what it is."""
+    model = spec.model
+    match model:
+        case LmModel():
+            return "text-generation", model.shape, _DECODERS[model.shape]
+        case FinetuneModel():
+            blocks = f"{model.trained_blocks} of {model.layers} blocks and the head"
+            what = f"{_DECODERS[model.shape]}: {blocks} of the base `{model.base}`,"
+            return "text-generation", model.shape, what
+        case ClassifierModel():
+            sort = "tabular" if model.features else "image"
+            return f"{sort}-classification", model.shape, _classes(model)
+        case _:
+            return "unconditional-image-generation", "dcgan", "A pair of DCGAN networks"
+
+
+def _classes(model: ClassifierModel) -> str:
+    network = "A perceptron" if model.shape == "mlp" else "A convolutional network"
+    names = f" ({', '.join(model.names)})" if model.labels else ""
+    return f"{network} for {model.classes} classes{names}"
+
+
+_OF_TEXT: Final = ("lm", "finetune")
+_DECODERS: Final = {"gpt": "A GPT", "llama": "A Llama"}
 _LOADED: Final = """
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -303,4 +379,6 @@ def _tokenizer_line(spec: TaskSpec) -> str:
     name = spec.data.tokenizer
     if name in (BYTES, NONE):
         return name
+    if isinstance(spec.model, FinetuneModel):
+        return f"`{name}`, in `{TOKENIZER}`"
     return f"`{name}`, {spec.lm.vocabulary:,} tokens, in `{TOKENIZER}`"

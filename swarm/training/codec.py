@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from storage import cid
 from swarm.training import tensors
 from swarm.training.errors import (
     MALFORMED,
@@ -43,7 +44,10 @@ MAX_LEVEL: Final = 1024.0
 """A greater level would move a weight further than any weight may be (`merge.MAX_WEIGHT`)."""
 MAX_VALUE: Final = 2.0**20
 """The greatest magnitude of a weight in a full update."""
+RECORDED_FORMAT: Final = "swarm-update-2"
+"""The same with the three keys of a record."""
 KEYS: Final = frozenset({"format", "kind", "k", "base", "task", "round", "peer", "data", "samples"})
+RECORD_KEYS: Final = frozenset({"transcript", "record", "fingerprint"})
 
 _PEER = re.compile(r"[1-9A-HJ-NP-Za-km-z]{1,64}")
 _HEADER_SLACK: Final = 64 * 2**10
@@ -123,6 +127,15 @@ class Sparse:
 
 
 @dataclass(frozen=True, slots=True)
+class Record:
+    """Where what is needed to run a round again stands; see `transcript`."""
+
+    transcript: bytes  # its root, 32
+    record: str  # CID of its bytes
+    fingerprint: bytes  # 32
+
+
+@dataclass(frozen=True, slots=True)
 class About:
     """Who made an update, from what, for which round."""
 
@@ -134,11 +147,19 @@ class About:
     peer: str
     data: bytes  # SHA-256 of the samples used, in order
     samples: int
+    record: Record | None = None
 
     def metadata(self) -> dict[str, str]:
         """The file's metadata."""
-        return {
-            "format": FORMAT,
+        more = {}
+        if self.record is not None:
+            more = {
+                "transcript": self.record.transcript.hex(),
+                "record": self.record.record,
+                "fingerprint": self.record.fingerprint.hex(),
+            }
+        return more | {
+            "format": RECORDED_FORMAT if more else FORMAT,
             "kind": self.kind,
             "k": str(self.k),
             "base": self.base,
@@ -309,8 +330,11 @@ def _max_bytes(expected: Expected) -> int:
 
 def _about(metadata: dict[str, str]) -> About:
     try:
-        if metadata.keys() != KEYS or metadata["format"] != FORMAT:
-            raise UpdateError(MALFORMED, "the update's metadata are not those of " + FORMAT)
+        recorded = metadata.get("format") == RECORDED_FORMAT
+        if metadata.keys() != (KEYS | RECORD_KEYS if recorded else KEYS) or not (
+            recorded or metadata["format"] == FORMAT
+        ):
+            raise UpdateError(MALFORMED, "the update's metadata are not those of its format")
         about = About(
             kind=metadata["kind"],
             k=int(metadata["k"]),
@@ -320,6 +344,7 @@ def _about(metadata: dict[str, str]) -> About:
             peer=metadata["peer"],
             data=bytes.fromhex(metadata["data"]),
             samples=int(metadata["samples"]),
+            record=_record(metadata) if recorded else None,
         )
     except ValueError as error:
         if isinstance(error, UpdateError):
@@ -328,6 +353,18 @@ def _about(metadata: dict[str, str]) -> About:
     if about.metadata() != metadata or len(about.data) != 32 or not _PEER.fullmatch(about.peer):
         raise UpdateError(MALFORMED, "the update's metadata are not in their one spelling")
     return about
+
+
+def _record(metadata: dict[str, str]) -> Record:
+    record = Record(
+        transcript=bytes.fromhex(metadata["transcript"]),
+        record=cid.text(cid.parse(metadata["record"])),
+        fingerprint=bytes.fromhex(metadata["fingerprint"]),
+    )
+    if len(record.transcript) != 32 or len(record.fingerprint) != 32:
+        message = "a hash of its record has another length"
+        raise ValueError(message)
+    return record
 
 
 def _check_about(about: About, expected: Expected) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
@@ -22,6 +22,15 @@ if TYPE_CHECKING:
     from swarm.training.tensors import Array
 
 MAX_FILES: Final = 10**6
+
+
+class Samples(Protocol):
+    """A dataset cut into samples that are drawn by number."""
+
+    total: int
+
+    def samples(self, ids: Sequence[int]) -> Array:
+        """Those samples, shape (len(ids), …)."""
 
 
 class TextData:

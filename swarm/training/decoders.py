@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from swarm.training.hf import NORM_EPSILON, ROPE_BASE
-
 if TYPE_CHECKING:
+    from swarm.training.sizes import Decoder as Sizes
     from swarm.training.sizes import LmModel
 
 RESIDUAL = (".c_proj.weight", ".o_proj.weight", ".down_proj.weight")
@@ -37,7 +36,7 @@ class Affine(nn.Module):
 class GPTAttention(nn.Module):
     """Causal self-attention with q, k and v in one matrix."""
 
-    def __init__(self, sizes: LmModel) -> None:
+    def __init__(self, sizes: Sizes) -> None:
         super().__init__()
         self.heads = sizes.heads
         self.c_attn = Affine(sizes.width, 3 * sizes.width)
@@ -55,7 +54,7 @@ class GPTAttention(nn.Module):
 class GPTPerceptron(nn.Module):
     """Two layers with a GELU, approximated as GPT-2 does."""
 
-    def __init__(self, sizes: LmModel) -> None:
+    def __init__(self, sizes: Sizes) -> None:
         super().__init__()
         self.c_fc = Affine(sizes.width, sizes.hidden)
         self.c_proj = Affine(sizes.hidden, sizes.width)
@@ -68,11 +67,11 @@ class GPTPerceptron(nn.Module):
 class GPTBlock(nn.Module):
     """Attention, then a perceptron, each behind a norm and beside the residual stream."""
 
-    def __init__(self, sizes: LmModel) -> None:
+    def __init__(self, sizes: Sizes) -> None:
         super().__init__()
-        self.ln_1 = nn.LayerNorm(sizes.width, NORM_EPSILON)
+        self.ln_1 = nn.LayerNorm(sizes.width, sizes.norm_epsilon)
         self.attn = GPTAttention(sizes)
-        self.ln_2 = nn.LayerNorm(sizes.width, NORM_EPSILON)
+        self.ln_2 = nn.LayerNorm(sizes.width, sizes.norm_epsilon)
         self.mlp = GPTPerceptron(sizes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -84,12 +83,12 @@ class GPTBlock(nn.Module):
 class GPTBody(nn.Module):
     """Tokens (B, T) to hidden states (B, T, W)."""
 
-    def __init__(self, sizes: LmModel) -> None:
+    def __init__(self, sizes: Sizes) -> None:
         super().__init__()
         self.wte = nn.Embedding(sizes.vocabulary, sizes.width)
-        self.wpe = nn.Embedding(sizes.context, sizes.width)
+        self.wpe = nn.Embedding(sizes.positions, sizes.width)
         self.h = nn.ModuleList(GPTBlock(sizes) for _ in range(sizes.layers))
-        self.ln_f = nn.LayerNorm(sizes.width, NORM_EPSILON)
+        self.ln_f = nn.LayerNorm(sizes.width, sizes.norm_epsilon)
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.wte(tokens) + self.wpe.weight[: tokens.shape[1]]
@@ -117,7 +116,7 @@ class GPT(nn.Module):
 class LlamaAttention(nn.Module):
     """Causal self-attention with rotated positions; several queries may share a key and a value."""
 
-    def __init__(self, sizes: LmModel) -> None:
+    def __init__(self, sizes: Sizes) -> None:
         super().__init__()
         self.size = sizes.width // sizes.heads
         shared = self.size * sizes.kv_heads
@@ -132,7 +131,7 @@ class LlamaAttention(nn.Module):
             layer(x).unflatten(2, (-1, self.size)).transpose(1, 2)  # (B, heads, T, D)
             for layer in (self.q_proj, self.k_proj, self.v_proj)
         )
-        q, k = _rotated(q, turn), _rotated(k, turn)
+        q, k = rotated(q, turn), rotated(k, turn)
         if self.share > 1:
             k, v = k.repeat_interleave(self.share, 1), v.repeat_interleave(self.share, 1)
         mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
@@ -143,7 +142,7 @@ class LlamaAttention(nn.Module):
 class LlamaPerceptron(nn.Module):
     """SwiGLU: what one matrix says is weighed by what another one says."""
 
-    def __init__(self, sizes: LmModel) -> None:
+    def __init__(self, sizes: Sizes) -> None:
         super().__init__()
         self.gate_proj = nn.Linear(sizes.width, sizes.hidden, bias=False)
         self.up_proj = nn.Linear(sizes.width, sizes.hidden, bias=False)
@@ -157,11 +156,11 @@ class LlamaPerceptron(nn.Module):
 class LlamaBlock(nn.Module):
     """Attention, then a perceptron, each behind a norm and beside the residual stream."""
 
-    def __init__(self, sizes: LmModel) -> None:
+    def __init__(self, sizes: Sizes) -> None:
         super().__init__()
-        self.input_layernorm = nn.RMSNorm(sizes.width, NORM_EPSILON)
+        self.input_layernorm = nn.RMSNorm(sizes.width, sizes.norm_epsilon)
         self.self_attn = LlamaAttention(sizes)
-        self.post_attention_layernorm = nn.RMSNorm(sizes.width, NORM_EPSILON)
+        self.post_attention_layernorm = nn.RMSNorm(sizes.width, sizes.norm_epsilon)
         self.mlp = LlamaPerceptron(sizes)
 
     def forward(self, x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
@@ -173,18 +172,19 @@ class LlamaBlock(nn.Module):
 class LlamaBody(nn.Module):
     """Tokens (B, T) to hidden states (B, T, W)."""
 
-    def __init__(self, sizes: LmModel) -> None:
+    def __init__(self, sizes: Sizes) -> None:
         super().__init__()
         self.size = sizes.width // sizes.heads
+        self.rope_base = sizes.rope_base
         self.embed_tokens = nn.Embedding(sizes.vocabulary, sizes.width)
         self.layers = nn.ModuleList(LlamaBlock(sizes) for _ in range(sizes.layers))
-        self.norm = nn.RMSNorm(sizes.width, NORM_EPSILON)
+        self.norm = nn.RMSNorm(sizes.width, sizes.norm_epsilon)
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.embed_tokens(tokens)
-        turn = _turn(tokens.shape[1], self.size, tokens.device)
+        angles = rotation(tokens.shape[1], self.size, self.rope_base, tokens.device)
         for block in self.layers:
-            x = block(x, turn)
+            x = block(x, angles)
         result: Tensor = self.norm(x)
         return result
 
@@ -217,15 +217,16 @@ def is_block_matrix(name: str, item: Tensor) -> bool:
     return item.ndim == 2 and name.startswith(("transformer.h.", "model.layers."))
 
 
-def _turn(time: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def rotation(time: int, size: int, base: float, device: torch.device) -> tuple[Tensor, Tensor]:
     """Cosine and sine of the angle of each position and dimension, (T, D) each; the two halves of D are alike."""
     steps = torch.arange(0, size, 2, dtype=torch.float32, device=device) / size
     places = torch.arange(time, dtype=torch.float32, device=device)
-    angles = places[:, None] * (1.0 / ROPE_BASE**steps)
+    angles = places[:, None] * (1.0 / base**steps)
     angles = torch.cat((angles, angles), 1)
     return angles.cos(), angles.sin()
 
 
-def _rotated(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
+def rotated(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
+    """Queries or keys (…, T, D) turned by the angles of `rotation`."""
     first, second = x.chunk(2, -1)
     return x * turn[0] + torch.cat((-second, first), -1) * turn[1]

@@ -50,6 +50,14 @@ class UpdateError(TrainingError, ValueError):
         self.why = why
 
 
+class TranscriptError(TrainingError, ValueError):
+    """The record of a round is not what its network asks for."""
+
+
+class StateError(TrainingError, ValueError):
+    """A state of a recorded round is not one that the task's model can have."""
+
+
 class WorkerError(TrainingError):
     """The training worker could not finish a job.
 

@@ -13,26 +13,28 @@ import json
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
+from swarm.training.sizes import FinetuneModel, LmModel
+
 if TYPE_CHECKING:
-    from swarm.training.sizes import LmModel
+    from swarm.training.sizes import Decoder
 
 TENSOR_METADATA: Final = {"format": "pt"}
-NORM_EPSILON: Final = 1e-5
-ROPE_BASE: Final = 10_000.0
 
 
-def config(model: LmModel) -> dict[str, Any]:
+def config(model: Decoder) -> dict[str, Any]:
     """The keys of `config.json` that `transformers` reads."""
-    shared = {
+    shared: dict[str, Any] = {
         "bos_token_id": None,
         "eos_token_id": None,
-        "tie_word_embeddings": True,
+        "tie_word_embeddings": isinstance(model, LmModel),
         "vocab_size": model.vocabulary,
     }
+    if isinstance(model, FinetuneModel):
+        shared["torch_dtype"] = "float32"  # the base's tensors may be of another
     return shared | (_llama(model) if model.shape == "llama" else _gpt(model))
 
 
-def _gpt(model: LmModel) -> dict[str, Any]:
+def _gpt(model: Decoder) -> dict[str, Any]:
     return {
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",
@@ -40,16 +42,16 @@ def _gpt(model: LmModel) -> dict[str, Any]:
         "attn_pdrop": 0.0,
         "embd_pdrop": 0.0,
         "resid_pdrop": 0.0,
-        "layer_norm_epsilon": NORM_EPSILON,
+        "layer_norm_epsilon": model.norm_epsilon,
         "n_embd": model.width,
         "n_head": model.heads,
         "n_inner": model.hidden,
         "n_layer": model.layers,
-        "n_positions": model.context,
+        "n_positions": model.positions,
     }
 
 
-def _llama(model: LmModel) -> dict[str, Any]:
+def _llama(model: Decoder) -> dict[str, Any]:
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -59,21 +61,21 @@ def _llama(model: LmModel) -> dict[str, Any]:
         "hidden_act": "silu",
         "hidden_size": model.width,
         "intermediate_size": model.hidden,
-        "max_position_embeddings": model.context,
+        "max_position_embeddings": model.positions,
         "mlp_bias": False,
         "num_attention_heads": model.heads,
         "num_hidden_layers": model.layers,
         "num_key_value_heads": model.kv_heads,
-        "rms_norm_eps": NORM_EPSILON,
-        "rope_theta": ROPE_BASE,
+        "rms_norm_eps": model.norm_epsilon,
+        "rope_theta": model.rope_base,
     }
 
 
-def tokenizer_config(model: LmModel) -> dict[str, Any]:
+def tokenizer_config(model: Decoder) -> dict[str, Any]:
     """What `tokenizer_config.json` says: read `tokenizer.json` as it is."""
     return {
         "clean_up_tokenization_spaces": False,
-        "model_max_length": model.context,
+        "model_max_length": model.positions,
         "tokenizer_class": "PreTrainedTokenizerFast",
     }
 

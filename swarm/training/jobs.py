@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -13,43 +12,45 @@ import torch
 from swarm.training import (
     admission,
     assignment,
+    bases,
     checkpoint,
     codec,
-    data,
     difference,
+    encodings,
+    finetune,
     gan,
+    generation,
     local,
     merge,
     models,
+    objectives,
+    recorder,
+    replay,
     sample,
     score,
     sizes,
-    text,
-    tokens,
+    sources,
 )
-from swarm.training.errors import REFUSED, CheckpointError, SpecError, TrainingError, UpdateError
-from swarm.training.sizes import GanModel, LmModel
-from swarm.training.spec import BYTES, TaskSpec, parse_spec
+from swarm.training.completion import CompletionJob, Loaded
+from swarm.training.errors import REFUSED, CheckpointError, TrainingError, UpdateError
+from swarm.training.sizes import ClassifierModel, FinetuneModel, GanModel
+from swarm.training.sources import Bench as Bench  # noqa: TC001 - a door: others take it from here
+from swarm.training.spec import PUBLISHED, TaskSpec, parse_spec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from torch import nn
+
+    from swarm.training import data
     from swarm.training.checkpoint import Checkpoint
+    from swarm.training.sizes import Decoder
     from swarm.training.tensors import Array
 
+_Counts: TypeAlias = tuple[int, int, float | None, list[str]]
+"""Samples of the dataset and of the pool, the dataset's bytes a token, and doubts."""
 FIXED_POOL_SAMPLES = 2000
 """Generated images by which `evaluate` judges a gan, unless the task's score asks for more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bench:
-    """What a job works with."""
-
-    device: torch.device
-    report: Callable[[int, int, float], None]
-    alive: Callable[[], None] = lambda: None  # called where a job has nothing to report for a while
-    cache: tokens.Cache = field(default_factory=tokens.Cache)  # kept from job to job
-    texts: text.Texts = field(default_factory=text.Texts)
 
 
 def run(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
@@ -84,26 +85,12 @@ def _check(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
     """All that can be known of a task before it is paid for."""
     spec = parse_spec(job["spec"])
     doubts = admission.check_sizes(spec)
-    ratio = None
-    if spec.kind == "gan":
-        with admission.named("data.dataset"):
-            shown = _images(spec, job["dataset"], bench)
-        with admission.named("data.pool"):
-            pictures = _images(spec, job["pool"], bench)
-        totals = shown.total, pictures.total
-        doubts += admission.image_overlap(shown.pixels, pictures.pixels)
-    else:
-        content = _published(spec, job)
-        with admission.named("data.dataset"):
-            seen = _text(spec, content, job["dataset"], bench)
-        with admission.named("data.pool"):
-            held = _text(spec, content, job["pool"], bench)
-        totals, ratio = (seen.total, held.total), seen.bytes_per_token
-        doubts += admission.text_overlap(seen.paths, held.paths, bench.alive)
-    doubts += admission.check_counts(spec, *totals)
+    total, pool_total, ratio, more = _CHECKS[spec.kind](spec, job, bench)
+    doubts += more
+    doubts += admission.check_counts(spec, total, pool_total)
     return {
-        "samples": totals[0],
-        "pool_samples": totals[1],
+        "samples": total,
+        "pool_samples": pool_total,
         "parameters": sizes.parameters(spec.model),
         "memory_bytes": admission.training_bytes(spec),
         "bytes_per_token": ratio,
@@ -111,25 +98,88 @@ def _check(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
     }
 
 
-def _published(spec: TaskSpec, job: dict[str, Any]) -> bytes | None:
-    """The content of a task's tokenizer; None where bytes are the tokens."""
-    if spec.data.tokenizer == BYTES:
-        return None
-    return checkpoint.read_tokenizer(Path(job["tokenizer"]), spec.data.tokenizer)
+def _check_images(spec: TaskSpec, job: dict[str, Any], bench: Bench) -> _Counts:
+    with admission.named("data.dataset"):
+        seen = sources.images(spec, job["dataset"], bench)
+    with admission.named("data.pool"):
+        held = sources.images(spec, job["pool"], bench)
+    doubts = admission.sample_overlap(seen.pixels, held.pixels, "images")
+    return seen.total, held.total, None, doubts
+
+
+def _check_labelled(spec: TaskSpec, job: dict[str, Any], bench: Bench) -> _Counts:
+    with admission.named("data.dataset"):
+        seen = sources.labelled(spec, job["dataset"], bench)
+    with admission.named("data.pool"):
+        held = sources.labelled(spec, job["pool"], bench)
+    doubts = admission.sample_overlap(seen.content, held.content, "samples")
+    doubts += admission.check_labels(spec.classifier, seen.labels)
+    return seen.total, held.total, None, doubts
+
+
+def _check_text(spec: TaskSpec, job: dict[str, Any], bench: Bench) -> _Counts:
+    content = sources.published_tokenizer(spec, job)
+    with admission.named("data.dataset"):
+        seen = sources.text_of(spec, content, job["dataset"], bench)
+    with admission.named("data.pool"):
+        held = sources.text_of(spec, content, job["pool"], bench)
+    doubts = admission.text_overlap(seen.paths, held.paths, bench.alive)
+    return seen.total, held.total, seen.bytes_per_token, doubts
+
+
+def _check_finetune(spec: TaskSpec, job: dict[str, Any], bench: Bench) -> _Counts:
+    sizes = spec.finetune
+    frozen, _ = finetune.split(Path(job["start"]), sizes)
+    if spec.data.encodings != PUBLISHED:
+        return _check_text(spec, job, bench)
+    encoder = finetune.Encoder(sizes, lambda: frozen, bench.device)
+    found = []
+    for name in ("dataset", "pool"):
+        with admission.named(f"data.{name}"):
+            one = encodings.PublishedEncodings(Path(job[name]), sizes)
+            encodings.check(one, encoder, [job["spec"]], f"data.{name}", bench.alive)
+        found.append(one)
+    return found[0].total, found[1].total, found[0].bytes_per_token, []
+
+
+def _base_sizes(job: dict[str, Any], _bench: Bench) -> dict[str, Any]:
+    """What a base makes of a task: its sizes, and whether bytes are its tokens."""
+    spec, folder = parse_spec(job["spec"]), Path(job["start"])
+    found = bases.sizes_of(folder, spec.finetune)
+    return {"model": asdict(found), "over_bytes": bases.is_over_bytes(folder)}
+
+
+def _encode(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
+    """A dataset's encodings as a folder to be published."""
+    spec = parse_spec(job["spec"])
+    if encodings.is_published(Path(job["dataset"])):
+        return {"samples": 0}
+    sizes = spec.finetune
+    frozen, _ = finetune.split(Path(job["start"]), sizes)
+    encoder = finetune.Encoder(sizes, lambda: frozen, bench.device)
+    with admission.named(f"data.{job['name']}"):
+        plain = sources.text_of(spec, sources.published_tokenizer(spec, job), job["dataset"], bench)
+        seen = encodings.EncodedText(plain, sizes, encoder, None, bench.alive)
+        return {"samples": encodings.publish(seen, sizes, Path(job["out"]), bench.report)}
 
 
 def _initial(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
     spec, out = parse_spec(job["spec"]), Path(job["out"])
     content, result = None, {}
     if spec.kind == "lm":  # data that cannot be trained on is refused before anybody pays for it
-        content = _published(spec, job)
-        seen = _text(spec, content, job["dataset"], bench)
+        content = sources.published_tokenizer(spec, job)
+        seen = sources.text_of(spec, content, job["dataset"], bench)
         result = {"bytes_per_token": seen.bytes_per_token}
-    values = models.initial(models.build(spec.model), spec.train.seed)
     out.mkdir(parents=True, exist_ok=True)
     evaluator = None
+    if spec.kind == "finetune":
+        content = sources.published_tokenizer(spec, job)
+        frozen, values = finetune.split(Path(job["start"]), spec.finetune)
+        checkpoint.write_frozen(out, frozen)
+    else:
+        values = models.initial(models.build(spec.model), spec.train.seed)
     if spec.kind == "gan":
-        images = _images(spec, job["dataset"], bench)
+        images = sources.images(spec, job["dataset"], bench)
         evaluator = out / checkpoint.EVALUATOR
         trained = gan.Evaluator.train(spec.gan, spec.train.seed, images, bench.device, bench.report)
         trained.save(evaluator)
@@ -158,14 +208,31 @@ def _train(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
     out = Path(job["out"])
     if spec.kind == "gan":
         evaluator = Path(job["base"]) / checkpoint.EVALUATOR
-        images = _images(spec, job["dataset"], bench)
+        images = sources.images(spec, job["dataset"], bench)
         outcome = gan.train(spec, place, base, evaluator, images, out, bench.device, bench.report)
     else:
-        seen = _text(spec, base.tokenizer, job["dataset"], bench)
+        drawn = (job["task"], job["round"], job["peer"], job["beacon"])
+        seen = sources.of(spec, base, "dataset", job["dataset"], bench, drawn)
         outcome = local.train(
-            spec, place, base, seen, Path(job["state"]), out, bench.device, bench.report
+            spec,
+            place,
+            base,
+            seen,
+            Path(job["state"]),
+            out,
+            bench.device,
+            bench.report,
+            recorder.of(job, place, spec.train, bench.device),
         )
     return asdict(outcome)
+
+
+def _replay(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
+    spec = parse_spec(job["spec"])
+    base = _base(spec, job)
+    seen = sources.of(spec, base, "dataset", job["dataset"], bench)
+    expected = _expected(spec, job, base, job["peer"])
+    return asdict(replay.run(spec, job, base, seen, expected, bench.device, bench.report))
 
 
 def _score(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
@@ -177,7 +244,10 @@ def _score(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
     if spec.kind == "gan":
         loss, scores = _score_pairs(spec, job, base, paths, expected, bench)
     else:
-        held, seen = (_text(spec, base.tokenizer, job[name], bench) for name in ("pool", "dataset"))
+        drawn = (job["task"], job["round"], job["beacon"])
+        held, seen = (
+            sources.of(spec, base, name, job[name], bench, drawn) for name in ("pool", "dataset")
+        )
         sequences = score.batches(spec, job["task"], job["round"], job["beacon"], held, seen)
         loss, scores = score.score(
             spec,
@@ -193,7 +263,7 @@ def _score(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
     return {"base_loss": loss, "scores": scores}
 
 
-def _own(spec: TaskSpec, job: dict[str, Any], seen: data.TextData) -> list[Array]:
+def _own(spec: TaskSpec, job: dict[str, Any], seen: data.Samples) -> list[Array]:
     """For each update, some of the samples that its peer had to train on; empty where nobody asks."""
     if not job.get("start_beacon"):
         return []
@@ -261,11 +331,13 @@ def _merge(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
         out,
         evaluator,
         base.tokenizer,
+        base.folder,
         base=job["base_root"],
         round_=job["round"],
         peers=peers,
     )
-    return {"loss": _merged_loss(spec, job, base, values, bench)}
+    loss, share = _merged_loss(spec, job, base, values, bench)
+    return {"loss": loss, "accuracy": share}
 
 
 def _winner(
@@ -282,15 +354,25 @@ def _winner(
 
 def _merged_loss(
     spec: TaskSpec, job: dict[str, Any], base: Checkpoint, values: dict[str, Array], bench: Bench
-) -> int:
+) -> tuple[int, float | None]:
+    """The loss on samples of the pool, and of a classifier its accuracy there."""
     if spec.kind == "gan":
         judge, reference = _judge(spec, job["base"], job["pool"], bench)
         seed = assignment.torch_seed("score-latents", job["task"], job["round"], job["beacon"])
-        return score.units(judge.distance(values, reference, spec.score.sequences, seed))
-    held = _text(spec, base.tokenizer, job["pool"], bench)
+        return score.units(judge.distance(values, reference, spec.score.sequences, seed)), None
+    held = sources.of(spec, base, "pool", job["pool"], bench)
     draw = assignment.Generator("merge-pool", job["task"], job["round"], job["beacon"])
     sequences = held.samples(draw.distinct(spec.score.sequences, held.total))
-    return score.units(float(score.model_losses(base, values, sequences, bench.device).mean()))
+    model = models.fill(models.build(base.config.model), values, bench.device)
+    loss = score.units(float(score.losses(model, sequences, bench.device).mean()))
+    return loss, _accuracy(spec, model, sequences, bench)
+
+
+def _accuracy(spec: TaskSpec, model: nn.Module, samples: Array, bench: Bench) -> float | None:
+    """The share of samples that a classifier gives their own label; None of other kinds."""
+    if spec.kind != "classifier":
+        return None
+    return objectives.hits(model, samples, bench.device) / len(samples)
 
 
 def _evaluate(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
@@ -301,16 +383,21 @@ def _evaluate(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
         judge, reference = _judge(spec, job["checkpoint"], job["pool"], bench)
         count = limit or max(FIXED_POOL_SAMPLES, spec.score.sequences)
         seed = assignment.torch_seed("evaluate", spec.train.seed)
-        return {"loss": score.units(judge.distance(base.tensors, reference, count, seed))}
-    held = _text(spec, base.tokenizer, job["pool"], bench)
+        loss = score.units(judge.distance(base.tensors, reference, count, seed))
+        return {"loss": loss, "accuracy": None}
+    held = sources.of(spec, base, "pool", job["pool"], bench)
     total = held.total if limit is None else min(limit, held.total)
     model = models.fill(models.build(base.config.model), base.tensors, bench.device)
-    found = []
+    found, hits = [], 0.0
     for at in range(0, total, score.BATCH):
         sequences = held.samples(range(at, min(at + score.BATCH, total)))
         found.append(score.losses(model, sequences, bench.device))
+        hits += len(sequences) * (_accuracy(spec, model, sequences, bench) or 0.0)
         bench.report(min(at + score.BATCH, total), total, float(found[-1].mean()))
-    return {"loss": score.units(float(np.concatenate(found).mean()))}
+    return {
+        "loss": score.units(float(np.concatenate(found).mean())),
+        "accuracy": hits / total if spec.kind == "classifier" else None,
+    }
 
 
 def _sample(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
@@ -322,9 +409,13 @@ def _sample(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
             raise TrainingError(message)
         sample.grid(base, Path(job["out"]), bench.device, seed=job["seed"])
         return {"out": job["out"]}
+    if isinstance(model, ClassifierModel):
+        message = "a classifier gives labels, and has nothing to say by itself"
+        raise TrainingError(message)
     found = sample.text(
-        base,
-        _tokenizer(base.tokenizer, model, bench),
+        _speaker(base, model, bench),
+        model.positions,
+        sources.tokenizer_of(base.tokenizer, model, bench),
         job["prompt"][-sample.MAX_PROMPT :],
         bench.device,
         bench.report,
@@ -333,6 +424,43 @@ def _sample(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
         seed=job["seed"],
     )
     return {"text": found}
+
+
+def _speaker(base: Checkpoint, sizes: Decoder, bench: Bench) -> nn.Module:
+    """The whole decoder of a checkpoint."""
+    model = models.fill(models.build(sizes), base.tensors, bench.device)
+    if isinstance(sizes, FinetuneModel) and base.folder is not None:
+        encoder = bench.encoders.of(base.folder, sizes, bench.device)
+        return finetune.Whole(encoder.front, model)
+    return model
+
+
+def _load(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
+    return asdict(_kept_speaker(job["checkpoint"], bench).about)
+
+
+def _complete(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
+    asked = CompletionJob(**{name: job[name] for name in CompletionJob.__dataclass_fields__})
+    speaker = _kept_speaker(job["checkpoint"], bench)
+    return asdict(generation.complete(speaker, asked, bench.tell, bench.alive))
+
+
+def _kept_speaker(folder: str, bench: Bench) -> generation.Model:
+    """A language model, loaded if it is not the one of the job before."""
+
+    def make() -> generation.Model:
+        base = checkpoint.load(Path(folder))
+        model, name, version = base.config.model, base.config.name, base.config.version
+        if isinstance(model, GanModel | ClassifierModel):
+            message = f"{name} is no language model: it has no text"
+            raise TrainingError(message)
+        module = _speaker(base, model, bench).requires_grad_(requires_grad=False)
+        count = sum(item.numel() for item in module.parameters())
+        about = Loaded(name, version, model.shape, model.positions, model.vocabulary, count)
+        tokenizer = sources.tokenizer_of(base.tokenizer, model, bench)
+        return generation.Model(about, module, model, tokenizer, bench.device)
+
+    return bench.speakers.model(folder, make)
 
 
 def _diff(job: dict[str, Any], _bench: Bench) -> dict[str, Any]:
@@ -345,35 +473,7 @@ def _judge(
 ) -> tuple[gan.Evaluator, gan.Moments]:
     sizes = spec.gan
     judge = gan.Evaluator.load(Path(folder) / checkpoint.EVALUATOR, sizes, bench.device)
-    return judge, judge.moments(_images(spec, pool, bench).pixels)
-
-
-def _images(spec: TaskSpec, folder: str, bench: Bench) -> data.ImageData:
-    sizes = spec.gan
-    return data.ImageData(Path(folder), sizes.size, sizes.channels, spec.data.resize, bench.alive)
-
-
-def _text(spec: TaskSpec, content: bytes | None, folder: str, bench: Bench) -> data.TextData:
-    """A dataset as the task's tokens; without a tokenizer's content, as bytes."""
-    tokenizer = _tokenizer(content, spec.lm, bench)
-    encode = None
-    if tokenizer is not None:
-        encode = partial(bench.cache.ids, tokenizer, alive=bench.alive)
-    plain = partial(bench.texts.plain, column=spec.data.column, alive=bench.alive)
-    return data.TextData(Path(folder), spec.lm.context, encode, plain)
-
-
-def _tokenizer(content: bytes | None, sizes: LmModel, bench: Bench) -> tokens.Tokenizer | None:
-    """The tokenizer of a model of those sizes; None where bytes are the tokens."""
-    if content is None:
-        return None
-    tokenizer = bench.cache.tokenizer(content)
-    if tokenizer.vocabulary != sizes.vocabulary:
-        raise SpecError(
-            field="model.vocabulary",
-            why=f"is {sizes.vocabulary:,}, and the tokenizer has {tokenizer.vocabulary:,} tokens",
-        )
-    return tokenizer
+    return judge, judge.moments(sources.images(spec, pool, bench).pixels)
 
 
 def _base(spec: TaskSpec, job: dict[str, Any]) -> Checkpoint:
@@ -407,28 +507,46 @@ def _write(
     out: Path,
     evaluator: Path | None,
     tokenizer: bytes | None,
+    before: Path | None = None,
     *,
     base: str | None,
     round_: int | None,
     peers: list[str],
 ) -> None:
     config = checkpoint.Config(spec.kind, spec.name, version, spec.data.tokenizer, spec.model)
+    frozen = None
+    if spec.kind == "finetune":
+        frozen = (out if before is None else before) / checkpoint.FROZEN
     count = sum(item.size for item in values.values())
     card = checkpoint.card(
         spec, version=version, parameters=count, base=base, round_=round_, peers=peers
     )
-    checkpoint.write(out, config, values, card, evaluator=evaluator, tokenizer=tokenizer)
+    checkpoint.write(
+        out, config, values, card, evaluator=evaluator, tokenizer=tokenizer, frozen=frozen
+    )
 
+
+_CHECKS: dict[str, Callable[[TaskSpec, dict[str, Any], Bench], _Counts]] = {
+    "lm": _check_text,
+    "finetune": _check_finetune,
+    "gan": _check_images,
+    "classifier": _check_labelled,
+}
 
 _JOBS: dict[str, Callable[[dict[str, Any], Bench], dict[str, Any]]] = {
     "describe": _describe,
+    "base": _base_sizes,
+    "encode": _encode,
     "vocabulary": _vocabulary,
     "check": _check,
     "initial": _initial,
     "train": _train,
+    "replay": _replay,
     "score": _score,
     "merge": _merge,
     "evaluate": _evaluate,
     "sample": _sample,
     "diff": _diff,
+    "load": _load,
+    "complete": _complete,
 }

@@ -1,4 +1,4 @@
-"""The inner loop: what one peer does in one round of a task of kind lm.
+"""The inner loop: what one peer does in one round of every kind but gan.
 
 A peer keeps `E`, what it has learnt and not yet said: an update has room for a fortieth of the weights.
 It takes its H local steps from where it stands itself, not from the agreed checkpoint, so that its gradients
@@ -21,21 +21,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch.nn import functional
 
-from swarm.training import assignment, codec, data, models, tensors
+from swarm.training import assignment, codec, data, models, objectives, tensors
 from swarm.training.decoders import is_block_matrix
 from swarm.training.errors import TensorFileError
 from swarm.training.optimizers import AdamW, Muon
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from torch import Tensor, nn
 
     from swarm.training.checkpoint import Checkpoint
     from swarm.training.codec import Layout
+    from swarm.training.recorder import Recorder
     from swarm.training.spec import TaskSpec, Train
     from swarm.training.tensors import Array
 
@@ -83,15 +83,6 @@ def rate(settings: Train, step: int, total: int) -> float:
     return FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def sequence_losses(model: nn.Module, batch: Tensor) -> Tensor:
-    """(B, T + 1) tokens to (B,): the mean loss of each sequence in nats."""
-    logits = model(batch[:, :-1])
-    losses = functional.cross_entropy(
-        logits.flatten(0, 1), batch[:, 1:].flatten(), reduction="none"
-    )
-    return losses.view(len(batch), -1).mean(1)
-
-
 class Optimizers:
     """Muon on the blocks' matrices and AdamW on the rest, or AdamW on all."""
 
@@ -126,11 +117,12 @@ def train(
     spec: TaskSpec,
     place: Place,
     base: Checkpoint,
-    text: data.TextData,
+    text: data.Samples,
     state: Path,
     out: Path,
     device: torch.device,
     report: Callable[[int, int, float], None],
+    recorder: Recorder | None = None,
 ) -> Outcome:
     """Train one round and write the update file.
 
@@ -143,6 +135,7 @@ def train(
         out: The update file to write.
         device: Where to compute.
         report: Called after each step with (step, steps, loss).
+        recorder: Writes down what is needed to run the round again; None: nobody asks for it.
     """
     started = time.monotonic()
     settings = spec.train
@@ -165,22 +158,19 @@ def train(
     model.load_state_dict(
         {name: torch.from_numpy(item) for name, item in codec.scatter(start, layout).items()}
     )
-    tokens = torch.from_numpy(samples.astype(np.int64)).to(device)
+    if recorder is not None:
+        recorder.begin(model, optimizers, ids)
     losses = []
-    for step in range(settings.steps):
-        batch = tokens[step * settings.batch : (step + 1) * settings.batch]
-        loss = sequence_losses(model, batch).mean()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch
-        optimizers.step(
-            rate(settings, (place.round - 1) * settings.steps + step, spec.rounds * settings.steps)
-        )
-        losses.append(float(loss.detach()))
-        report(step + 1, settings.steps, losses[-1])
+    for loss in steps(spec, place.round, model, optimizers, samples, device):
+        losses.append(loss)
+        if recorder is not None:
+            recorder.after(len(losses), loss)
+        report(len(losses), settings.steps, loss)
     after = codec.gather(models.values(model), layout)
     error = [old - new for old, new in zip(before, after, strict=True)]
     sparse = codec.compress(error, layout)
     about = codec.About(
-        kind="lm",
+        kind=spec.kind,
         k=layout.k,
         base=place.base_root,
         task=place.task,
@@ -188,6 +178,7 @@ def train(
         peer=place.peer,
         data=data.digest(ids, samples),
         samples=len(ids),
+        record=None if recorder is None else recorder.finish(),
     )
     packed = codec.pack(sparse, layout, about)
     codec.subtract(error, sparse)
@@ -201,6 +192,36 @@ def train(
         sum(len(flat) for flat in error),
         time.monotonic() - started,
     )
+
+
+def steps(
+    spec: TaskSpec,
+    round_: int,
+    model: nn.Module,
+    optimizers: Optimizers,
+    samples: Array,
+    device: torch.device,
+    first: int = 0,
+) -> Iterator[float]:
+    """Take steps of a round, one a batch of the samples; gives each loss.
+
+    Args:
+        spec: The task.
+        round_: Its number.
+        model: Changed in place.
+        optimizers: The model's.
+        samples: Those of the steps to take, in order.
+        device: Where the model is.
+        first: The place of the first step in its round.
+    """
+    settings = spec.train
+    for at in range(len(samples) // settings.batch):
+        batch = samples[at * settings.batch : (at + 1) * settings.batch]
+        loss = objectives.losses(model, batch, device).mean()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch
+        step = (round_ - 1) * settings.steps + first + at
+        optimizers.step(rate(settings, step, spec.rounds * settings.steps))
+        yield float(loss.detach())
 
 
 def write_file(path: Path, content: bytes) -> None:

@@ -2,7 +2,7 @@
 
 Node to worker: `{id, job, …}` starts a job, `{cancel: id}` asks to give it up.
 Worker to node: `{ready: {…}}` once, `{id, progress: [step, steps, loss]}` any number of times (empty where a job
-only says that it is alive), then `{id, result: {…}}` or `{id, error: text, cause: word}`.
+only says that it is alive) and `{id, text: piece}` of text that is made, then `{id, result: {…}}` or `{id, error: text, cause: word}`.
 Paths are text; tensors never pass here. When the node's end closes, the worker exits.
 """
 

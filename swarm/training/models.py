@@ -1,6 +1,6 @@
 """The registry of architectures: a task names one and its sizes, never code.
 
-Language models are in `decoders`.
+Language models are in `decoders`, final layers on a frozen base in `finetune`, classifiers in `classifier`.
 `Generator` and `Discriminator` follow DCGAN (Radford et al., 2015), with group norms in place of batch norms so
 that an image does not depend on the others in its batch.
 """
@@ -16,9 +16,11 @@ from torch.nn import functional
 
 from swarm.training import philox
 from swarm.training.assignment import torch_seed
+from swarm.training.classifier import classifier
 from swarm.training.decoders import RESIDUAL, Decoder, decoder
 from swarm.training.errors import CheckpointError
-from swarm.training.sizes import GanModel, LmModel
+from swarm.training.finetune import Tail
+from swarm.training.sizes import ClassifierModel, FinetuneModel, GanModel, LmModel, Model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -110,10 +112,18 @@ class Autoencoder(nn.Module):
         return result
 
 
-def build(sizes: LmModel | GanModel) -> nn.Module:
-    """The model of those sizes without storage; `fill` gives it its weights."""
+def build(sizes: Model) -> nn.Module:
+    """The model of those sizes without storage, of a finetune what is trained; `fill` gives it its weights."""
     with torch.device("meta"):
-        return decoder(sizes) if isinstance(sizes, LmModel) else Pair(sizes)
+        match sizes:
+            case LmModel():
+                return decoder(sizes)
+            case FinetuneModel():
+                return Tail(sizes)
+            case ClassifierModel():
+                return classifier(sizes)
+            case GanModel():
+                return Pair(sizes)
 
 
 def fill(module: nn.Module, values: Mapping[str, Array], device: torch.device) -> nn.Module:

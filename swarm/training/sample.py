@@ -8,11 +8,12 @@ import numpy as np
 import torch
 
 from swarm.training import gan, models, philox
-from swarm.training.sizes import LmModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from torch import nn
 
     from swarm.training.checkpoint import Checkpoint
     from swarm.training.tokens import Tokenizer
@@ -29,7 +30,8 @@ BORDER: Final = 96
 
 
 def text(
-    base: Checkpoint,
+    model: nn.Module,
+    context: int,
     tokenizer: Tokenizer | None,
     prompt: str,
     device: torch.device,
@@ -42,7 +44,8 @@ def text(
     """Continue a prompt token by token; what is not UTF-8 becomes U+FFFD.
 
     Args:
-        base: A checkpoint of kind lm.
+        model: Tokens (B, T) to logits.
+        context: Tokens that it reads at most.
         tokenizer: The checkpoint's; None: bytes are the tokens.
         prompt: Only its last `context` tokens are read; empty starts at a line's beginning.
         device: Where to compute.
@@ -54,18 +57,15 @@ def text(
     Returns:
         Only what was generated.
     """
-    model = models.fill(models.build(base.config.model), base.tensors, device)
-    sizes = base.config.model
-    assert isinstance(sizes, LmModel)  # noqa: S101 - narrows the type; the caller checked the kind
-    tokens = _encode(prompt, tokenizer)
+    tokens = encode(prompt, tokenizer)
     length = min(length, MAX_LENGTH)
     draws = philox.unit(seed, length)
     start = len(tokens)
     with torch.inference_mode():
         for at in range(length):
-            window = torch.tensor([tokens[-sizes.context :]], device=device)
+            window = torch.tensor([tokens[-context:]], device=device)
             logits = model(window)[0, -1].double().cpu().numpy()
-            tokens.append(_pick(logits, temperature, float(draws[at])))
+            tokens.append(pick(logits, temperature, float(draws[at])))
             report(at + 1, length, 0.0)
     if tokenizer is None:
         return bytes(tokens[start:]).decode(errors="replace")
@@ -74,7 +74,7 @@ def text(
     return whole[len(head) :] if whole.startswith(head) else tokenizer.decode(tokens[start:])
 
 
-def _encode(prompt: str, tokenizer: Tokenizer | None) -> list[int]:
+def encode(prompt: str, tokenizer: Tokenizer | None) -> list[int]:
     """A prompt's tokens; at least one, since the model continues something."""
     if tokenizer is None:
         return list(prompt.encode(errors="surrogatepass")) or [10]
@@ -85,10 +85,15 @@ def _encode(prompt: str, tokenizer: Tokenizer | None) -> list[int]:
     return [0]
 
 
-def _pick(logits: np.ndarray, temperature: float, draw: float) -> int:
+def pick(logits: np.ndarray, temperature: float, draw: float, top_p: float = 1.0) -> int:
+    """The token that a draw in [0, 1) chooses, of the likeliest that have `top_p` of the probability."""
     if temperature <= 0:
         return int(logits.argmax())
     weights = np.exp((logits - logits.max()) / temperature)
+    if top_p < 1:
+        order = np.argsort(-weights, kind="stable")
+        before = np.cumsum(weights[order]) - weights[order]
+        weights[order[before >= top_p * weights.sum()]] = 0
     ends = np.cumsum(weights)
     return min(int(np.searchsorted(ends, draw * ends[-1], side="right")), len(ends) - 1)
 

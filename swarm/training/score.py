@@ -1,4 +1,4 @@
-"""Scores of a task of kind lm: how much each update alone would improve the checkpoint.
+"""Scores of tasks of every kind but gan: how much each update alone would improve the checkpoint.
 
     d_j = L_j(theta) - L_j(merge of U alone)       paired, over beacon-drawn sequences j
     s   = (mean(d) - z * standard error(d)) / mean(L(theta)),   score = floor(10^5 * s)
@@ -24,9 +24,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 
-from swarm.training import assignment, codec, copies, merge, models
+from swarm.training import assignment, codec, copies, merge, models, objectives
 from swarm.training.errors import DUPLICATE, NOT_OWN_DATA, REFUSED, UpdateError
-from swarm.training.local import sequence_losses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -55,10 +54,10 @@ def batches(
     task: bytes,
     round_: int,
     beacon: bytes,
-    held: data.TextData,
-    seen: data.TextData,
+    held: data.Samples,
+    seen: data.Samples,
 ) -> Array:
-    """The sequences of a round, shape (sequences, context + 1): the pool's half, then the dataset's."""
+    """The samples of a round, shape (sequences, …): the pool's half, then the dataset's."""
     pool_ids, data_ids = assignment.scoring_ids(
         task,
         round_,
@@ -75,8 +74,8 @@ def losses(model: nn.Module, sequences: Array, device: torch.device) -> Array:
     found = []
     with torch.inference_mode():
         for at in range(0, len(sequences), BATCH):
-            batch = torch.from_numpy(sequences[at : at + BATCH].astype(np.int64)).to(device)
-            found.append(sequence_losses(model, batch).double().cpu().numpy())
+            batch = sequences[at : at + BATCH]
+            found.append(objectives.losses(model, batch, device).double().cpu().numpy())
     return np.concatenate(found)
 
 

@@ -11,11 +11,22 @@ import dataclasses
 import re
 import tomllib
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from swarm.training import sizes
 from swarm.training.errors import SpecError
-from swarm.training.sizes import BYTE_VALUES, GanModel, LmModel
+from swarm.training.sizes import (
+    BYTE_VALUES,
+    ClassifierModel,
+    Decoder,
+    FinetuneModel,
+    GanModel,
+    LmModel,
+    Model,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MAX_SPEC_BYTES = 16 * 2**10
 MAX_PARAMETERS = 2 * 10**9
@@ -26,13 +37,19 @@ TOKEN = 10**9
 """Units of money in one token."""
 MAX_TOKENIZER_BYTES = 16 * 2**20
 MAX_VOCABULARY = 2**17
-BYTES, NONE = "bytes", "none"
-"""The tokenizers that are no published file: of kind lm, and of kind gan."""
+BYTES, NONE, OF_BASE = "bytes", "none", "base"
+"""The tokenizers that are no published file: of kind lm, of kinds without text, and of a finetune before it is posted."""
+CACHED, PUBLISHED = "cached", "published"
+"""Where the encodings of a finetune come from: each peer makes and keeps its own, or the dataset is made of them."""
+MAX_CLASSES = 10_000
+MAX_LABELS = 8192
+"""Characters of a classifier's labels in all."""
 SHAPES = ("gpt", "llama")
 RESIZES = ("pad", "crop", "stretch")
 """How an image of another size is made to fit; see `images`."""
 
-Kind: TypeAlias = Literal["lm", "gan"]
+Kind: TypeAlias = Literal["lm", "gan", "finetune", "classifier"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")  # what the ledger takes
 _AMOUNT = re.compile(r"(\d{1,10})(?:\.(\d{1,9}))?")
@@ -46,8 +63,10 @@ class Data:
     pool: str  # held-out data, likewise
     tokenizer: str = BYTES  # or a tokenizer.json: CID, or a local path until the task is posted
     license: str = "other"  # goes into the model card
-    column: str = "text"  # lm: of Parquet files, the column that is trained on
-    resize: str = "pad"  # gan: how images of another size are made to fit
+    column: str = "text"  # of Parquet files, the column that is trained on
+    resize: str = "pad"  # how images of another size are made to fit
+    label: str = "label"  # classifier: of Parquet files, the column of labels
+    encodings: str = CACHED  # finetune: or "published"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +124,7 @@ class TaskSpec:
     rounds: int
     budget: int  # units of 10^-9 token
     data: Data
-    model: LmModel | GanModel
+    model: Model
     train: Train = field(default_factory=Train)
     update: Update = field(default_factory=Update)
     score: Score = field(default_factory=Score)
@@ -116,6 +135,27 @@ class TaskSpec:
         """The sizes of a task of kind lm."""
         if not isinstance(self.model, LmModel):
             raise SpecError(field="task.kind", why="is not lm")
+        return self.model
+
+    @property
+    def decoder(self) -> Decoder:
+        """The sizes of a task over tokens: of kind lm or finetune."""
+        if not isinstance(self.model, LmModel | FinetuneModel):
+            raise SpecError(field="task.kind", why="is neither lm nor finetune")
+        return self.model
+
+    @property
+    def finetune(self) -> FinetuneModel:
+        """The sizes of a task of kind finetune."""
+        if not isinstance(self.model, FinetuneModel):
+            raise SpecError(field="task.kind", why="is not finetune")
+        return self.model
+
+    @property
+    def classifier(self) -> ClassifierModel:
+        """The sizes of a task of kind classifier."""
+        if not isinstance(self.model, ClassifierModel):
+            raise SpecError(field="task.kind", why="is not classifier")
         return self.model
 
     @property
@@ -162,11 +202,11 @@ def parse_spec(data: bytes) -> TaskSpec:
             field="task.name",
             why="has 1 to 63 of a-z, 0-9 and '-', and does not begin with '-'",
         )
-    kind = task.choice("kind", ("lm", "gan"))
+    kind = task.choice("kind", KINDS)
     rounds = task.integer("rounds", 1, 10**5)
     budget = _amount("task.budget", task.text("budget", maximum=24))
     task.done()
-    checked: Kind = "lm" if kind == "lm" else "gan"
+    checked = next(one for one in KINDS if one == kind)
     source = _data(tables, kind)
     model = check_model(checked, tables.get("model", {}), source.tokenizer)
     return TaskSpec(
@@ -192,7 +232,9 @@ def write_spec(spec: TaskSpec) -> bytes:
         part = getattr(spec, title)
         lines += ["", f"[{title}]"]
         lines += [
-            f"{item.name} = {_toml(getattr(part, item.name))}" for item in dataclasses.fields(part)
+            f"{item.name} = {_toml(getattr(part, item.name))}"
+            for item in dataclasses.fields(part)
+            if _OF_KIND.get((title, item.name), spec.kind) == spec.kind
         ]
     return ("\n".join(lines) + "\n").encode()
 
@@ -210,15 +252,31 @@ def with_tokenizer(spec: TaskSpec, root: str, vocabulary: int) -> TaskSpec:
     Raises:
         SpecError: The task names another vocabulary.
     """
+    named = dataclasses.replace(spec, data=dataclasses.replace(spec.data, tokenizer=root))
+    if isinstance(spec.model, FinetuneModel):  # a base may have more tokens than its tokenizer
+        if vocabulary > spec.model.vocabulary:
+            raise SpecError(
+                field="data.tokenizer",
+                why=f"has {vocabulary:,} tokens, and the base reads {spec.model.vocabulary:,}",
+            )
+        return named
     if spec.lm.vocabulary not in (0, vocabulary):
         raise SpecError(
             field="model.vocabulary",
             why=f"is {spec.lm.vocabulary:,}, and the tokenizer has {vocabulary:,} tokens; leave it out",
         )
+    return dataclasses.replace(named, model=dataclasses.replace(spec.lm, vocabulary=vocabulary))
+
+
+def with_base(spec: TaskSpec, model: FinetuneModel, tokenizer: str) -> TaskSpec:
+    """The same task with its base named by CID, the base's sizes, and the tokenizer that it is posted with.
+
+    Raises:
+        SpecError: The model is out of bounds.
+    """
+    check_model("finetune", dataclasses.asdict(model), tokenizer)
     return dataclasses.replace(
-        spec,
-        data=dataclasses.replace(spec.data, tokenizer=root),
-        model=dataclasses.replace(spec.lm, vocabulary=vocabulary),
+        spec, data=dataclasses.replace(spec.data, tokenizer=tokenizer), model=model
     )
 
 
@@ -227,14 +285,16 @@ def parameters(spec: TaskSpec) -> int:
     return sizes.parameters(spec.model)
 
 
-def check_model(kind: Kind, entries: Any, tokenizer: str) -> LmModel | GanModel:  # noqa: ANN401 - JSON or TOML gives anything
+def check_model(kind: Kind, entries: Any, tokenizer: str) -> Model:  # noqa: ANN401 - JSON or TOML gives anything
     """A model's sizes from a table, checked; used for task files and for checkpoints of peers.
 
     Raises:
         SpecError: It names the entry.
     """
-    model = _lm({"model": entries}, tokenizer) if kind == "lm" else _gan({"model": entries})
-    count = sizes.parameters(model)
+    model = _MODELS[kind]({"model": entries}, tokenizer)
+    count = sizes.parameters(model) + (
+        sizes.frozen(model) if isinstance(model, FinetuneModel) and model.layers else 0
+    )
     if count > MAX_PARAMETERS:
         raise SpecError(
             field="model", why=f"has {count:,} parameters, at most {MAX_PARAMETERS:,} are allowed"
@@ -269,15 +329,22 @@ def _toml(value: Any) -> str:  # noqa: ANN401 - a field's value is str, int or f
 
 def _data(tables: dict[str, Any], kind: str) -> Data:
     table = _Table("data", tables.get("data"))
+    of_text = {"lm": BYTES, "finetune": OF_BASE}
     data = Data(
         dataset=table.text("dataset", maximum=1024),
         pool=table.text("pool", maximum=1024),
-        tokenizer=table.text("tokenizer", maximum=1024, default=BYTES)
-        if kind == "lm"
+        tokenizer=table.text("tokenizer", maximum=1024, default=of_text[kind])
+        if kind in of_text
         else table.choice("tokenizer", (NONE,), NONE),
         license=table.text("license", maximum=64, default="other"),
-        column=table.text("column", maximum=256, default="text"),
+        column=table.text("column", maximum=256, default=_COLUMNS.get(kind, "text")),
         resize=table.choice("resize", RESIZES, "pad"),
+        label=table.text("label", maximum=256, default="label")
+        if kind == "classifier"
+        else "label",
+        encodings=table.choice("encodings", (CACHED, PUBLISHED), CACHED)
+        if kind == "finetune"
+        else CACHED,
     )
     table.done()
     return data
@@ -306,7 +373,78 @@ def _lm(tables: dict[str, Any], tokenizer: str) -> LmModel:
     return model
 
 
-def _check_heads(model: LmModel) -> None:
+def _finetune(tables: dict[str, Any], tokenizer: str) -> FinetuneModel:
+    table = _Table("model", tables.get("model", {}))
+    model = FinetuneModel(
+        base=table.text("base", maximum=1024),
+        trained_blocks=table.integer("trained_blocks", 1, 200),
+        context=table.integer("context", 0, 2**15, 0),
+        layers=table.integer("layers", 0, 200, 0),
+        heads=table.integer("heads", 0, 256, 0),
+        width=table.integer("width", 0, 2**14, 0),
+        vocabulary=table.integer("vocabulary", 0, MAX_VOCABULARY * 2, 0),
+        shape=table.choice("shape", SHAPES, SHAPES[0]),
+        kv_heads=table.integer("kv_heads", 0, 256, 0),
+        hidden=table.integer("hidden", 0, 2**16, 0),
+        positions=table.integer("positions", 0, 2**20, 0),
+        norm_epsilon=table.number("norm_epsilon", 1e-12, 1e-2, sizes.NORM_EPSILON),
+        rope_base=table.number("rope_base", 1.0, 1e9, sizes.ROPE_BASE),
+    )
+    table.done()
+    if not model.layers:  # not posted yet
+        return model
+    whole = (model.heads, model.width, model.vocabulary, model.kv_heads, model.hidden)
+    if not all(whole) or not 8 <= model.context <= model.positions:
+        raise SpecError(
+            field="model.context", why=f"is 8 to the {model.positions:,} tokens that the base reads"
+        )
+    if model.trained_blocks > model.layers:
+        raise SpecError(
+            field="model.trained_blocks",
+            why=f"is {model.trained_blocks}, and the base has {model.layers} blocks",
+        )
+    if tokenizer == BYTES and model.vocabulary < BYTE_VALUES:
+        raise SpecError(field="data.tokenizer", why="is bytes, and the base has fewer tokens")
+    _check_heads(model)
+    return model
+
+
+def _classifier(tables: dict[str, Any], _tokenizer: str) -> ClassifierModel:
+    table = _Table("model", tables.get("model", {}))
+    shape = table.choice("shape", ("cnn", "mlp"), "cnn")
+    labels = table.text_or_none("labels", maximum=MAX_LABELS)
+    count = len(labels.split(",")) if labels else None
+    model = ClassifierModel(
+        classes=table.integer("classes", 2, MAX_CLASSES, count),
+        labels=labels,
+        shape=shape,
+        size=table.integer("size", 8, sizes.MAX_IMAGE_SIDE, 28),
+        channels=table.integer("channels", 1, 3, 1),
+        features=table.integer("features", 0, 2**16, 0),
+        width=table.integer("width", 4, 2**12, 32 if shape == "cnn" else 128),
+        layers=table.integer("layers", 1, 8, 2),
+    )
+    table.done()
+    if model.shape == "cnn" and model.features:
+        raise SpecError(field="model.features", why="is of rows, which a cnn does not read")
+    if model.shape == "cnn" and (model.width % 4 or model.side < sizes.FEWEST_PIXELS):
+        raise SpecError(
+            field="model.layers",
+            why=f"halve the image to {model.side} pixels a side, at least {sizes.FEWEST_PIXELS} are needed"
+            if model.width % 4 == 0
+            else "need a width that is a multiple of 4",
+        )
+    names = model.names
+    if names and (not all(names) or len(set(names)) != len(names)):
+        raise SpecError(field="model.labels", why="are different names with commas in between")
+    if names and len(names) != model.classes:
+        raise SpecError(
+            field="model.classes", why=f"is {model.classes}, and model.labels names {len(names)}"
+        )
+    return model
+
+
+def _check_heads(model: Decoder) -> None:
     if model.width % model.heads:
         raise SpecError(field="model.width", why=f"is no multiple of model.heads ({model.heads})")
     if model.heads % model.kv_heads or (model.shape == "gpt" and model.kv_heads != model.heads):
@@ -317,7 +455,7 @@ def _check_heads(model: LmModel) -> None:
         raise SpecError(field="model.width", why="is no even multiple of model.heads")
 
 
-def _gan(tables: dict[str, Any]) -> GanModel:
+def _gan(tables: dict[str, Any], _tokenizer: str = NONE) -> GanModel:
     table = _Table("model", tables.get("model", {}))
     model = GanModel(
         size=table.integer("size", 16, 32, 16),
@@ -335,14 +473,15 @@ def _gan(tables: dict[str, Any]) -> GanModel:
 
 def _train(tables: dict[str, Any], kind: str) -> Train:
     table = _Table("train", tables.get("train", {}))
-    gan = kind == "gan"
-    optimizers = ("adamw",) if gan else ("muon", "adamw")
+    of_text = kind in ("lm", "finetune")
+    optimizers = ("muon", "adamw") if of_text else ("adamw",)
+    steps, batch, learning_rate, muon_rate = _RATES[kind]
     train = Train(
         optimizer=table.choice("optimizer", optimizers, optimizers[0]),
-        steps=table.integer("steps", 1, 10**5, 200 if gan else 15),
-        batch=table.integer("batch", 1, 2**14, 64 if gan else 16),
-        learning_rate=table.number("learning_rate", 1e-7, 1.0, 4e-4 if gan else 3e-3),
-        muon_learning_rate=table.number("muon_learning_rate", 1e-7, 1.0, 0.02),
+        steps=table.integer("steps", 1, 10**5, steps),
+        batch=table.integer("batch", 1, 2**14, batch),
+        learning_rate=table.number("learning_rate", 1e-7, 1.0, learning_rate),
+        muon_learning_rate=table.number("muon_learning_rate", 1e-7, 1.0, muon_rate),
         warmup=table.number("warmup", 0.0, 0.5, 0.05),
         clip=table.number("clip", 1e-3, 1e3, 1.0),
         weight_decay=table.number("weight_decay", 0.0, 1.0, 0.0),
@@ -367,9 +506,9 @@ def _update(tables: dict[str, Any]) -> Update:
 
 def _score(tables: dict[str, Any], kind: str) -> Score:
     table = _Table("score", tables.get("score", {}))
-    gan = kind == "gan"
+    fewest, usual = _SEQUENCES[kind]
     score = Score(
-        sequences=table.integer("sequences", 64 if gan else 2, 10**5, 2000 if gan else 32),
+        sequences=table.integer("sequences", fewest, 10**5, usual),
         z=table.number("z", 0.0, 5.0, 0.0),
         tolerance=table.integer("tolerance", 0, 10**5, 0),
     )
@@ -388,6 +527,29 @@ def _phases(tables: dict[str, Any]) -> Phases:
     )
     table.done()
     return phases
+
+
+_OF_KIND: dict[tuple[str, str], str] = {
+    ("data", "label"): "classifier",
+    ("data", "encodings"): "finetune",
+}
+"""Keys of a posted task that only one kind has."""
+_COLUMNS = {"classifier": "image"}
+_RATES = {
+    "lm": (15, 16, 3e-3, 0.02),
+    "finetune": (15, 16, 1e-3, 2e-3),
+    "gan": (200, 64, 4e-4, 0.02),
+    "classifier": (15, 32, 3e-3, 0.02),
+}
+"""By kind: steps, batch, and the learning rates of AdamW and Muon, where a task does not say."""
+_SEQUENCES = {"lm": (2, 32), "finetune": (2, 32), "gan": (64, 2000), "classifier": (2, 256)}
+"""By kind: the fewest sequences of a score, and those where a task does not say."""
+_MODELS: dict[Kind, Callable[[dict[str, Any], str], Model]] = {
+    "lm": _lm,
+    "finetune": _finetune,
+    "gan": _gan,
+    "classifier": _classifier,
+}
 
 
 class _Table:
@@ -424,6 +586,13 @@ class _Table:
         if type(value) not in (int, float) or not low <= value <= high:
             raise SpecError(self._name(key), f"is a number from {low:g} to {high:g}")
         return float(value)
+
+    def text_or_none(self, key: str, *, maximum: int) -> str:
+        """Text, or "" where there is none."""
+        if not self._entries.get(key):
+            self._entries.pop(key, None)
+            return ""
+        return self.text(key, maximum=maximum)
 
     def done(self) -> None:
         for key in self._entries:

@@ -24,10 +24,15 @@ import trio
 
 import swarm
 from swarm.training import messages
+from swarm.training.completion import Completed, Loaded
+from swarm.training.drawers import DEFAULT_BYTES
 from swarm.training.errors import WorkerError
+from swarm.training.sizes import FinetuneModel
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
+
+    from swarm.training.completion import CompletionJob
 
 START_SECONDS: Final = 120
 """How long the process may take to load torch."""
@@ -39,6 +44,8 @@ MAX_SPEEDS: Final = 64
 """Tasks of which the speed is remembered."""
 STDERR_BYTES: Final = 4096
 """The last words of the process that an error quotes."""
+_ON_THE_WAY: Final = frozenset({"progress", "text"})
+"""What a message has that does not end its job."""
 
 Progress: TypeAlias = Callable[[int, int, float], None]
 
@@ -52,6 +59,8 @@ class WorkerSettings:
     nice: int = 10
     job_seconds: float = 3600.0  # a job that takes longer is given up and the process killed
     silence_seconds: float = 600.0  # likewise after so long without progress
+    encodings: Path | None = None  # folder for encodings; None: they are not kept
+    encodings_bytes: int = DEFAULT_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +99,8 @@ class TrainJob:
     dataset_root: str
     state: Path  # folder kept across rounds: moments and error feedback
     out: Path  # the update file to write
+    record: Path | None = None  # folder for the states at segment ends; None: none are kept
+    every: int = 0  # steps of a segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +113,39 @@ class TrainResult:
     bytes: int
     parameters: int
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayJob:
+    """A recorded segment of a peer's round, to be run again."""
+
+    spec: bytes
+    task: bytes
+    round: int
+    peer: str
+    beacon: bytes  # that drew its samples
+    base_root: str
+    base: Path
+    dataset: Path
+    dataset_root: str
+    update: Path
+    record: Path  # the peer's transcript
+    segment: int  # from 0
+    start: Path  # the peer's state before the segment
+    end: Path  # and after it
+    every: int  # steps of a segment, as the network has it
+    tolerance: int  # parts of a million
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayResult:
+    """What came of it; see `replay`."""
+
+    outcome: str  # "match", "within", "mismatch", or "unfit" where there is nothing to run
+    distance: float
+    same_machine: bool  # equal fingerprints
+    seconds: float
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,12 +198,22 @@ class MergeResult:
     """The merged checkpoint's loss on beacon-drawn batches of the pool."""
 
     loss: int
+    accuracy: float | None = None  # of a classifier: the share of samples that get their own label
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """How good a checkpoint is."""
+
+    loss: int  # nats times 10^5; of a gan the distance times 10^5
+    accuracy: float | None = None  # of a classifier
 
 
 @dataclass(eq=False, slots=True)
 class _Job:
     message: dict[str, Any]
     on_progress: Progress | None
+    on_text: Callable[[str], None] | None = None
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     done: trio.Event = field(default_factory=trio.Event)
     result: dict[str, Any] | None = None
@@ -214,8 +268,33 @@ class Worker:
         found: int = (await self._call("vocabulary", {"tokenizer": str(tokenizer)}))["vocabulary"]
         return found
 
+    async def base(self, spec: bytes, start: Path) -> tuple[FinetuneModel, bool]:
+        """A finetune's sizes with those of its base, which lies at `start`, and whether bytes are the base's tokens."""
+        found = await self._call("base", {"spec": spec, "start": str(start)})
+        return FinetuneModel(**found["model"]), found["over_bytes"]
+
+    async def encode(
+        self, spec: bytes, start: Path, name: str, data: Path, tokenizer: Path | None, out: Path
+    ) -> int:
+        """Write the encodings of a task's dataset or pool, as `name` says; how many, 0 where it holds encodings."""
+        fields = {
+            "spec": spec,
+            "start": str(start),
+            "name": name,
+            "dataset": str(data),
+            "tokenizer": None if tokenizer is None else str(tokenizer),
+            "out": str(out),
+        }
+        samples: int = (await self._call("encode", fields))["samples"]
+        return samples
+
     async def check(
-        self, spec: bytes, dataset: Path, pool: Path, tokenizer: Path | None = None
+        self,
+        spec: bytes,
+        dataset: Path,
+        pool: Path,
+        tokenizer: Path | None = None,
+        start: Path | None = None,
     ) -> Checked:
         """Look for what would keep a task from being trained.
 
@@ -227,16 +306,23 @@ class Worker:
             "dataset": str(dataset),
             "pool": str(pool),
             "tokenizer": None if tokenizer is None else str(tokenizer),
+            "start": None if start is None else str(start),
         }
         return Checked(**await self._call("check", fields))
 
     async def initial(
-        self, spec: bytes, dataset: Path, out: Path, tokenizer: Path | None = None
+        self,
+        spec: bytes,
+        dataset: Path,
+        out: Path,
+        tokenizer: Path | None = None,
+        start: Path | None = None,
     ) -> float | None:
         """Write the version-0 checkpoint folder of a task.
 
         The weights are a function of the task's seed. A gan's evaluator is trained on the dataset and
         stands in the folder, so that the folder's CID pins it; so does the tokenizer, if there is one.
+        Of a finetune the weights are those of its base, which lies at `start`.
 
         Returns:
             Bytes a token of the dataset; 1 where bytes are the tokens, None of a gan.
@@ -246,6 +332,7 @@ class Worker:
             "dataset": str(dataset),
             "out": str(out),
             "tokenizer": None if tokenizer is None else str(tokenizer),
+            "start": None if start is None else str(start),
         }
         ratio: float | None = (await self._call("initial", fields)).get("bytes_per_token")
         return ratio
@@ -262,6 +349,10 @@ class Worker:
         """What changed from one checkpoint to another; see `difference.difference`."""
         return await self._call("diff", {"old": str(old), "new": str(new)})
 
+    async def replay(self, job: ReplayJob, on_progress: Progress | None = None) -> ReplayResult:
+        """Run a recorded segment again; `on_progress` gets (step, steps, loss)."""
+        return ReplayResult(**await self._call("replay", _fields(job), on_progress))
+
     async def score(self, job: ScoreJob) -> ScoreResult:
         """Score the updates of a round."""
         return ScoreResult(**await self._call("score", _fields(job)))
@@ -270,14 +361,12 @@ class Worker:
         """Write the next checkpoint folder, the same bytes on every machine."""
         return MergeResult(**await self._call("merge", _fields(job)))
 
-    async def evaluate(self, spec: bytes, checkpoint: Path, pool: Path, limit: int | None) -> int:
-        """The loss on the whole pool or its first `limit` sequences, nats times 10^5.
-
-        Of a gan: the distance times 10^5, over `limit` generated images.
-        """
+    async def evaluate(
+        self, spec: bytes, checkpoint: Path, pool: Path, limit: int | None
+    ) -> Evaluation:
+        """How good a checkpoint is on the whole pool, or on its first `limit` samples (gan: so many generated images)."""
         fields = {"spec": spec, "checkpoint": str(checkpoint), "pool": str(pool), "limit": limit}
-        loss: int = (await self._call("evaluate", fields))["loss"]
-        return loss
+        return Evaluation(**await self._call("evaluate", fields))
 
     async def sample(
         self,
@@ -301,11 +390,23 @@ class Worker:
         result = await self._call("sample", fields)
         return result["text"] if "text" in result else Path(result["out"])
 
+    async def load(self, checkpoint: Path) -> Loaded:
+        """Make a language model ready: `complete` of the same checkpoint then begins at once."""
+        return Loaded(**await self._call("load", {"checkpoint": str(checkpoint)}))
+
+    async def complete(self, job: CompletionJob, on_text: Callable[[str], None]) -> Completed:
+        """Continue a prompt; `on_text` gets the text as it is made."""
+        return Completed(**await self._call("complete", _fields(job), on_text=on_text))
+
     async def _call(
-        self, kind: str, fields: dict[str, Any], on_progress: Progress | None = None
+        self,
+        kind: str,
+        fields: dict[str, Any],
+        on_progress: Progress | None = None,
+        on_text: Callable[[str], None] | None = None,
     ) -> dict[str, Any]:
         self._next += 1
-        job = _Job({"id": self._next, "job": kind, **fields}, on_progress)
+        job = _Job({"id": self._next, "job": kind, **fields}, on_progress, on_text)
         try:
             self._send.send_nowait(job)
         except trio.BrokenResourceError as error:
@@ -320,6 +421,9 @@ class Worker:
         return job.result
 
     async def _serve(self, job: _Job) -> None:
+        if job.scope.cancel_called:  # given up before its turn: the process never hears of it
+            job.done.set()
+            return
         try:
             with job.scope:
                 job.result = await self._execute(job)
@@ -349,6 +453,10 @@ class Worker:
                         if job.on_progress is not None and answer["progress"]:
                             job.on_progress(*answer["progress"])
                         continue
+                    if "text" in answer:
+                        if job.on_text is not None:
+                            job.on_text(answer["text"])
+                        continue
                     if "error" in answer:
                         raise WorkerError(answer["cause"], answer["error"])
                     result: dict[str, Any] = answer["result"]
@@ -375,7 +483,7 @@ class Worker:
                 await child.send({"cancel": number})
                 while True:
                     answer = await child.receive()
-                    if answer.get("id") == number and "progress" not in answer:
+                    if answer.get("id") == number and answer.keys().isdisjoint(_ON_THE_WAY):
                         return
         except (trio.TooSlowError, trio.BrokenResourceError, EOFError, ValueError):
             await self._stop()
@@ -443,6 +551,7 @@ class _Child:
         )
         command = [sys.executable, "-m", "swarm.training.worker", str(theirs.fileno())]
         command += [settings.device, str(settings.threads), str(settings.nice)]
+        command += [str(settings.encodings or ""), str(settings.encodings_bytes)]
         try:
             with trio.CancelScope(shield=True):
                 process = await trio.lowlevel.open_process(
@@ -525,7 +634,7 @@ class _Child:
         return lines[-1][:500] if lines else ""
 
 
-def _fields(job: TrainJob | ScoreJob | MergeJob) -> dict[str, Any]:
+def _fields(job: TrainJob | ReplayJob | ScoreJob | MergeJob | CompletionJob) -> dict[str, Any]:
     return {name: _plain(getattr(job, name)) for name in job.__dataclass_fields__}
 
 

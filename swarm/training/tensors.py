@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from swarm.training.errors import TensorFileError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 Array: TypeAlias = NDArray[Any]
@@ -39,7 +39,14 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "I64": np.dtype("<i8"),
     "U8": np.dtype("u1"),
 }
-_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+WIDE: dict[str, np.dtype[Any]] = {
+    **_DTYPES,
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),  # numpy has none: the upper half of a float32
+    "BOOL": np.dtype("?"),
+}
+"""What published base models have beside what we write."""
+_NAMES = {dtype: name for name, dtype in WIDE.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,30 +71,41 @@ def encode(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes:
     """The file's bytes: tensors in order of name, the same on every machine.
 
     Args:
-        tensors: float32, int64 or uint8 arrays by name.
+        tensors: Arrays of the types of `WIDE` by name.
         metadata: Text by key.
     """
+    return b"".join(_pieces(tensors, metadata))
+
+
+def _pieces(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> Iterator[bytes]:
+    """A file's bytes, one tensor at a time."""
     header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
-    parts = []
     at = 0
     for name in sorted(tensors):
-        array = np.ascontiguousarray(tensors[name])
-        array = array.astype(array.dtype.newbyteorder("<"), copy=False)
-        shape = list(tensors[name].shape)
+        array = tensors[name]
         header[name] = {
-            "dtype": _NAMES[array.dtype],
-            "shape": shape,
+            "dtype": _NAMES[array.dtype.newbyteorder("<")],
+            "shape": list(array.shape),
             "data_offsets": [at, at + array.nbytes],
         }
-        parts.append(array.tobytes())
         at += array.nbytes
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=True).encode()
     text += b" " * (-len(text) % 8)
-    return b"".join([len(text).to_bytes(8, "little"), text, *parts])
+    yield len(text).to_bytes(8, "little") + text
+    for name in sorted(tensors):
+        array = np.ascontiguousarray(tensors[name])
+        yield array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
-def decode(data: bytes | memoryview, *, max_bytes: int) -> TensorFile:
+def decode(
+    data: bytes | memoryview, *, max_bytes: int, types: Mapping[str, np.dtype[Any]] = _DTYPES
+) -> TensorFile:
     """Check a whole file in memory; nothing is allocated for what its header says.
+
+    Args:
+        data: The file.
+        max_bytes: It has no more.
+        types: That tensors may have, by their names in the header.
 
     Raises:
         TensorFileError: Malformed, too large, or with gaps, overlaps or bytes that belong to no tensor.
@@ -95,17 +113,17 @@ def decode(data: bytes | memoryview, *, max_bytes: int) -> TensorFile:
     if len(data) > max_bytes:
         message = f"has {len(data):,} bytes, at most {max_bytes:,} are allowed"
         raise TensorFileError(message)
-    entries, metadata = parse_header(data)
+    entries, metadata = parse_header(data, types)
     tensors = {
         name: np.frombuffer(
-            data, _DTYPES[entry.dtype], count=math.prod(entry.shape), offset=entry.begin
+            data, types[entry.dtype], count=math.prod(entry.shape), offset=entry.begin
         ).reshape(entry.shape)
         for name, entry in entries.items()
     }
     return TensorFile(tensors, metadata)
 
 
-def read(path: Path, *, max_bytes: int) -> TensorFile:
+def read(path: Path, *, max_bytes: int, types: Mapping[str, np.dtype[Any]] = _DTYPES) -> TensorFile:
     """Map a file into memory and check it, as `decode` does.
 
     Raises:
@@ -121,7 +139,7 @@ def read(path: Path, *, max_bytes: int) -> TensorFile:
         message = f"{path.name} cannot be read: {error.strerror}"
         raise TensorFileError(message) from error
     view = memoryview(mapped)  # type: ignore[arg-type]  # an array is a buffer
-    return decode(view, max_bytes=max_bytes)
+    return decode(view, max_bytes=max_bytes, types=types)
 
 
 def write(path: Path, tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> int:
@@ -130,15 +148,17 @@ def write(path: Path, tensors: Mapping[str, Array], metadata: Mapping[str, str])
     Returns:
         Its length in bytes.
     """
-    data = encode(tensors, metadata)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(data)
+    with temporary.open("wb") as file:
+        size = sum(file.write(piece) for piece in _pieces(tensors, metadata))
     temporary.replace(path)
-    return len(data)
+    return size
 
 
-def parse_header(data: bytes | memoryview) -> tuple[dict[str, Entry], dict[str, str]]:
+def parse_header(
+    data: bytes | memoryview, types: Mapping[str, np.dtype[Any]] = _DTYPES
+) -> tuple[dict[str, Entry], dict[str, str]]:
     """Check the header against the bytes that are there.
 
     Returns:
@@ -163,7 +183,7 @@ def parse_header(data: bytes | memoryview) -> tuple[dict[str, Entry], dict[str, 
         message = f"has a header that is no object of at most {MAX_TENSORS:,} entries"
         raise TensorFileError(message)
     metadata = _metadata(header.pop("__metadata__", {}))
-    entries = {name: _entry(name, item, 8 + length) for name, item in header.items()}
+    entries = {name: _entry(name, item, 8 + length, types) for name, item in header.items()}
     at = 8 + length
     for name, entry in sorted(entries.items(), key=lambda pair: (pair[1].begin, pair[1].end)):
         if entry.begin != at:
@@ -198,7 +218,12 @@ def _metadata(value: Any) -> dict[str, str]:  # noqa: ANN401 - JSON gives anythi
     return value
 
 
-def _entry(name: str, value: Any, start: int) -> Entry:  # noqa: ANN401 - JSON gives anything
+def _entry(
+    name: str,
+    value: Any,  # noqa: ANN401 - JSON gives anything
+    start: int,
+    types: Mapping[str, np.dtype[Any]],
+) -> Entry:
     message = f"has a malformed entry for tensor {name[:80]!r}"
     if (
         len(name) > MAX_TEXT
@@ -209,14 +234,14 @@ def _entry(name: str, value: Any, start: int) -> Entry:  # noqa: ANN401 - JSON g
     dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
     if (
         not isinstance(dtype, str)
-        or dtype not in _DTYPES
+        or dtype not in types
         or not isinstance(shape, list)
         or len(shape) > MAX_DIMENSIONS
         or any(type(size) is not int or not 0 <= size < 2**40 for size in shape)
         or not isinstance(offsets, list)
         or len(offsets) != 2
         or any(type(at) is not int or not 0 <= at < 2**48 for at in offsets)
-        or offsets[1] - offsets[0] != math.prod(shape) * _DTYPES[dtype].itemsize
+        or offsets[1] - offsets[0] != math.prod(shape) * types[dtype].itemsize
     ):
         raise TensorFileError(message)
     return Entry(dtype, tuple(shape), start + offsets[0], start + offsets[1])

@@ -33,6 +33,11 @@ MAX_COLUMNS: Final = 2**16
 """Entries of any list in a Parquet file's header."""
 BATCH_ROWS: Final = 256
 BUFFER_BYTES: Final = 2**20
+PARQUET_OPTIONS: Final = {
+    "thrift_string_size_limit": MAX_MEMBER_BYTES,
+    "thrift_container_size_limit": MAX_COLUMNS,
+    "buffer_size": BUFFER_BYTES,  # else a whole column of a row group
+}
 KEPT_FILES: Final = 64
 """Extracted files that are kept for the next job."""
 KEPT_BYTES: Final = 2 * MAX_TEXT_BYTES
@@ -179,16 +184,11 @@ def _rows(path: Path, column: str) -> Generator[bytes, None, None]:
         raise DataError(message) from error
     pyarrow.allocate_buffer(1)  # with the first, its pool reserves addresses beyond the bound below
     faults = (pyarrow.ArrowException, OSError, ValueError, KeyError)
-    options = {
-        "thrift_string_size_limit": MAX_MEMBER_BYTES,
-        "thrift_container_size_limit": MAX_COLUMNS,
-        "buffer_size": BUFFER_BYTES,  # else a whole column of a row group
-    }
-    with _contained(path, faults), bounded_memory():
-        with parquet.ParquetFile(path, **options) as file:
+    with contained(path, faults), bounded_memory():
+        with parquet.ParquetFile(path, **PARQUET_OPTIONS) as file:
             _check_column(path, file.schema_arrow, column)
         # A value that stands in every row is held once.
-        with parquet.ParquetFile(path, **options, read_dictionary=[column]) as file:
+        with parquet.ParquetFile(path, **PARQUET_OPTIONS, read_dictionary=[column]) as file:
             for batch in file.iter_batches(BATCH_ROWS, columns=[column], use_threads=False):
                 for value in batch.column(0):
                     if (row := value.as_py()) is not None:
@@ -216,7 +216,8 @@ def _texts_of(path: Path, _column: str) -> Generator[bytes, None, None]:
 
 
 @contextmanager
-def _contained(path: Path, kinds: tuple[type[Exception], ...]) -> Iterator[None]:
+def contained(path: Path, kinds: tuple[type[Exception], ...]) -> Iterator[None]:
+    """Make an error of a library one that names the file."""
     try:
         yield
     except MemoryError as error:

@@ -1,4 +1,4 @@
-"""The worker process: `python -m swarm.training.worker FD DEVICE THREADS NICE`.
+"""The worker process: `python -m swarm.training.worker FD DEVICE THREADS NICE ENCODINGS BYTES`.
 
 The node starts it with one end of a socket pair and speaks `messages` with it.
 The main thread does one job at a time; a second thread reads, so that a job can be given up between two steps
@@ -12,12 +12,17 @@ import queue
 import socket
 import sys
 import threading
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
 
-from swarm.training import messages, text, tokens
+    from swarm.training.sources import Bench
+
+from swarm.training import messages
+from swarm.training.drawers import Drawers
 from swarm.training.errors import TrainingError
 
 
@@ -61,15 +66,15 @@ class _Link:
 
 def main(arguments: list[str]) -> None:
     """Serve jobs until the node's end of the socket closes."""
-    fd, device, threads, nice = arguments
+    fd, device, threads, nice, encodings, encodings_bytes = arguments
     os.nice(int(nice))
     link = _Link(socket.socket(fileno=int(fd)))
     threading.Thread(target=link.read_all, daemon=True).start()
-    chosen = _prepare(device, int(threads))
-    kept = tokens.Cache(), text.Texts()
+    drawers = Drawers(Path(encodings) if encodings else None, int(encodings_bytes))
+    kept = _bench(_prepare(device, int(threads)), drawers)
     link.send({"ready": {"pid": os.getpid()}})
     while True:
-        _serve(link, link.jobs.get(), chosen, *kept)
+        _serve(link, link.jobs.get(), kept)
 
 
 def _prepare(device: str, threads: int) -> torch.device:
@@ -89,31 +94,41 @@ def _prepare(device: str, threads: int) -> torch.device:
     return torch.device("cpu")
 
 
-def _serve(
-    link: _Link,
-    job: dict[str, Any],
-    device: torch.device,
-    cache: tokens.Cache,
-    texts: text.Texts,
-) -> None:
+def _bench(device: torch.device, drawers: Drawers) -> Bench:
+    """What is kept from job to job."""
+    from swarm.training import jobs
+    from swarm.training.finetune import Encoders
+
+    return jobs.Bench(device, lambda _step, _steps, _loss: None, encoders=Encoders(drawers))
+
+
+def _speaking(kept: Bench, link: _Link, number: int) -> Bench:
+    """The same bench for one job: what it says goes to the node, unless it gave the job up."""
+
+    def send(**said: object) -> None:
+        if number in link.cancelled:
+            raise _CancelledError
+        link.send({"id": number, **said})
+
+    def report(step: int, steps: int, loss: float) -> None:
+        send(progress=[step, steps, loss])
+
+    def alive() -> None:
+        send(progress=[])
+
+    def tell(piece: str) -> None:
+        send(text=piece)
+
+    return replace(kept, report=report, alive=alive, tell=tell)
+
+
+def _serve(link: _Link, job: dict[str, Any], kept: Bench) -> None:
     import torch
 
     from swarm.training import jobs
 
-    def say(progress: list[float]) -> None:
-        if job["id"] in link.cancelled:
-            raise _CancelledError
-        link.send({"id": job["id"], "progress": progress})
-
-    def report(step: int, steps: int, loss: float) -> None:
-        say([step, steps, loss])
-
-    def alive() -> None:
-        say([])
-
     try:
-        bench = jobs.Bench(device, report, alive, cache, texts)
-        answer: dict[str, Any] = {"result": jobs.run(job, bench)}
+        answer: dict[str, Any] = {"result": jobs.run(job, _speaking(kept, link, job["id"]))}
     except _CancelledError:
         answer = {"error": "given up", "cause": "cancelled"}
     except (MemoryError, torch.OutOfMemoryError) as error:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from swarm.training import checkpoint, gan, jobs, score, tensors
+from swarm.training import checkpoint, data, gan, jobs, score, tensors
 from swarm.training.errors import (
     DUPLICATE,
     MALFORMED,
@@ -228,7 +228,7 @@ def test_who_gains_no_more_on_its_own_samples_than_on_others_is_refused(
     torch.set_num_threads(threads)
     spec = jobs.parse_spec(room.spec)
     base = checkpoint.load(room.folder / "v0")
-    seen = jobs.data.TextData(room.train, 16)
+    seen = data.TextData(room.train, 16)
     # What they worked on is text, what the score shows of the dataset is not: only b's own samples are such too.
     text, junk = seen.samples(range(16)), np.full((16, 17), 200, np.uint8)
     found = score.score(
@@ -249,7 +249,7 @@ def test_own_samples_are_looked_at_only_by_scores_of_enough_sequences(room: Room
     initial(room)
     train(room, "a")
     job = {**room.fields(), "peers": ["a"], "dataset_root": "bafyd", "start_beacon": b"S" * 32}
-    seen = jobs.data.TextData(room.train, 16)
+    seen = data.TextData(room.train, 16)
     assert jobs._own(jobs.parse_spec(room.spec), job, seen) == []
     many = jobs.parse_spec(room.spec.replace(b"sequences = 8", b"sequences = 64"))
     (own,) = jobs._own(many, job, seen)
