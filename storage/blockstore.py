@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from storage import cid as cids
 from storage import folder as folders
 from storage.chunks import check_chunk
-from storage.contract import Blockstore, Checked, Pairs, Progress
+from storage.contract import Beside, Blockstore, Checked, Pairs, Progress
 from storage.errors import ChangedFileError, ChunkNotFoundError, CorruptChunkError, StorageError
 from storage.files import DISK, Files
 from storage.folder import FORMAT
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from storage.quota import Reservation
     from storage.references import Reference
 
-__all__ = ["FORMAT", "Blockstore", "Checked", "Pairs", "Progress", "SegmentBlockstore"]
+__all__ = ["FORMAT", "Beside", "Blockstore", "Checked", "Pairs", "Progress", "SegmentBlockstore"]
 
 BATCH_BYTES = 8 * 2**20
 """What one `put_many` holds in memory at a time."""
@@ -69,6 +69,9 @@ class SegmentBlockstore:
         keep_free: What stays free on the disk, bytes; by default 5 % of it or 10 GB, whichever is less.
         files: How the segments are written; a test puts a failing disk here.
         segment_bytes: How large a segment grows.
+
+    Attributes:
+        beside: Where chunks are looked for that lie neither in segments nor in the user's files; None: nowhere.
 
     Raises:
         StoreLockedError: Another process has it open.
@@ -111,25 +114,33 @@ class SegmentBlockstore:
         self.leases = Leases(lambda: Ends(self.writer.end(), self.references.end()))
         self._collected = Usage(0, 0, 0, 0)
         self._closed = False
+        self.beside: Beside | None = None
         self.collecting = threading.Lock()
 
     def has(self, cid: Cid) -> bool:
         self.leases.touch((cid,))
-        return self.index.find(cid) is not None or self.references.find(cid) is not None
+        if self.index.find(cid) is not None or self.references.find(cid) is not None:
+            return True
+        return self.beside is not None and self.beside.length(cid) is not None
 
     def missing(self, wanted: Iterable[Cid]) -> list[Cid]:
         asked = list(dict.fromkeys(wanted))
         self.leases.touch(asked)
-        return self.references.missing(self.index.missing(asked))
+        absent = self.references.missing(self.index.missing(asked))
+        beside = self.beside
+        return absent if beside is None else [one for one in absent if beside.length(one) is None]
 
     def size(self, cid: Cid) -> int:
         place = self.index.find(cid)
         if place is not None:
             return place.length
         reference = self.references.find(cid)
-        if reference is None:
+        if reference is not None:
+            return reference[1]
+        length = None if self.beside is None else self.beside.length(cid)
+        if length is None:
             raise ChunkNotFoundError(cids.text(cid))
-        return reference[1]
+        return length
 
     def get(self, cid: Cid) -> bytes:
         place = self.index.find(cid)
@@ -255,6 +266,18 @@ class SegmentBlockstore:
         if self.index.remove(cid, place):
             self.quota.refund(INDEX_ROW_BYTES)
 
+    def let_go(self, cid: Cid) -> bool:
+        """Hold a chunk in the segments no longer, because it lies elsewhere; its room comes back with a compaction.
+
+        Returns:
+            Whether it was there.
+        """
+        place = self.index.find(cid)
+        if place is None or not self.index.remove(cid, place):
+            return False
+        self.quota.refund(INDEX_ROW_BYTES)
+        return True
+
     def mend(self, cids_: Iterable[Cid]) -> None:
         """Forget that chunks were damaged, which nothing names any more."""
         self._pins.mend(cids_)
@@ -289,9 +312,11 @@ class SegmentBlockstore:
             self._pins.damage(cid)
             self.quota.refund(INDEX_ROW_BYTES)
             raise
-        if data is None:
+        if data is not None:
+            return data
+        if self.beside is None:
             raise ChunkNotFoundError(cids.text(cid))
-        return data
+        return self.beside.get(cid)
 
 
 def _recover(log: SegmentLog, index: ChunkIndex) -> None:

@@ -37,6 +37,21 @@ class Checked:
     is_good: bool
 
 
+class Beside(Protocol):
+    """Chunks that lie elsewhere on this machine and count as held: many threads may ask at once."""
+
+    def length(self, cid: Cid) -> int | None:
+        """A chunk's bytes; None where it does not lie there."""
+
+    def get(self, cid: Cid) -> bytes:
+        """A chunk.
+
+        Raises:
+            ChunkNotFoundError: It does not lie there.
+            CorruptChunkError: What the disk gave back does not hash to its CID; `length` says so from then on.
+        """
+
+
 class Blockstore(Protocol):
     """A store of chunks by CID; many threads may call it at once."""
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
+from storage import direct
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -27,11 +29,17 @@ class Files:
 
     def write(self, descriptor: int, buffers: Sequence[bytes | memoryview], offset: int) -> int:
         """Write at a place; returns how many bytes were taken, which may be fewer."""
+        if sum(len(buffer) for buffer in buffers) >= direct.LEAST_BYTES:
+            return direct.write(descriptor, buffers, offset)
         return os.pwritev(descriptor, buffers, offset)
 
     def sync(self, descriptor: int) -> None:
         """Make what was written to a file durable."""
         os.fdatasync(descriptor)
+
+    def drop(self, descriptor: int, offset: int, length: int) -> None:
+        """Give back the memory in which the system keeps a part of a file."""
+        os.posix_fadvise(descriptor, offset, length, os.POSIX_FADV_DONTNEED)
 
     def truncate(self, path: Path, size: int) -> None:
         """Cut a file."""

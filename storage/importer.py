@@ -146,16 +146,25 @@ def hash_path(
     *,
     preserve_mode: bool = False,
     skip: Collection[str] = (),
+    beside: Blockstore | None = None,
 ) -> Added:
     """What `add_path` would name it, without keeping anything.
+
+    Args:
+        path: As `add_path`.
+        progress: As `add_path`.
+        preserve_mode: As `add_path`.
+        skip: As `add_path`.
+        beside: The store against which what is new is counted; it is only read.
 
     Raises:
         ManifestError: As `add_path`.
     """
     size = content_size(path, skip)
-    work = _Import(_NoSink(), size, progress, preserve_mode=preserve_mode, skip=skip)
+    sink = _NoSink() if beside is None else _MissingSink(beside)
+    work = _Import(sink, size, progress, preserve_mode=preserve_mode, skip=skip)
     built, chunks = work.add(path)
-    return Added(built.cid, size, chunks, 0)
+    return Added(built.cid, size, chunks, sink.size)
 
 
 def content_size(path: Path, skip: Collection[str] = ()) -> int:
@@ -190,6 +199,8 @@ class _Sink(Protocol):
 
 
 class _NoSink:
+    size = 0
+
     def begin(self, path: Path, status: os.stat_result) -> None:
         """Where a chunk came from does not matter."""
 

@@ -73,6 +73,9 @@ class Quota:
         used: What is used already, bytes.
         keep_free: What stays free on the disk, bytes.
         disk_free: Asked how much of the disk is free; without it there is no disk.
+
+    Attributes:
+        on_short: Told how many bytes the limit refused, in the thread that asked for them; it must not wait.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class Quota:
         _check_size(keep_free)
         self._keep_free = keep_free
         self._disk_free = disk_free
+        self.on_short: Callable[[int], None] | None = None
         self._lock = threading.Lock()
         self._limit = limit
         self._used = used
@@ -155,6 +159,8 @@ class Quota:
         """
         room = self._limit - self._used - self._reserved
         if amount - promised > max(0, room):
+            if self.on_short is not None:
+                self.on_short(amount - promised)
             raise QuotaError(amount, max(0, room) + promised)
         spare = self._spare()
         if spare is not None and amount and amount - promised > spare:

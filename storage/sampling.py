@@ -95,6 +95,11 @@ class Walk:
         """Whether the drawn chunk has been shown."""
         return self._at is None
 
+    @property
+    def wanted(self) -> Cid | None:
+        """The block that comes next; None when the drawn chunk has been shown."""
+        return self._at
+
     def take(self, block: bytes) -> None:
         """Check the next block.
 

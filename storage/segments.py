@@ -33,6 +33,10 @@ SEGMENT_BYTES = 64 * 2**20
 PREFIX_BYTES = records.HEADER.size + CID_BYTES
 MAX_GUESSES = 4_096
 """How many places that look like a record are tried after a damaged one."""
+LARGE_BYTES = 2**16
+"""A chunk this large stays in the system's memory from the second time on that it is read."""
+MAX_READ_ONCE = 2**16
+"""Chunks of which it is remembered that they were read once."""
 _RECORDS_PER_WRITE = 256
 _CID_START = re.compile(rb"\x01[\x55\x70\x71]\x12\x20")
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -96,6 +100,7 @@ class SegmentLog:
         self.size = sum(self._sizes.values())
         self.broken = False
         self._open: dict[int, int] = {}
+        self._read_once: set[Place] = set()
 
     def sizes(self) -> dict[int, int]:
         """Bytes in each segment."""
@@ -188,6 +193,8 @@ class SegmentLog:
             try:
                 prefix = os.pread(descriptor, PREFIX_BYTES, place.offset)
                 data = os.pread(descriptor, place.length, place.offset + PREFIX_BYTES)
+                if place.length >= LARGE_BYTES and self._is_first_read(place):
+                    self._files.drop(descriptor, place.offset, PREFIX_BYTES + place.length)
             finally:
                 os.close(descriptor)
         except OSError as error:
@@ -199,6 +206,14 @@ class SegmentLog:
             message = f"segment {place.segment}, offset {place.offset}"
             raise DamagedRecordError(message)
         return data
+
+    def _is_first_read(self, place: Place) -> bool:
+        if place in self._read_once:
+            return False
+        if len(self._read_once) >= MAX_READ_ONCE:
+            self._read_once.clear()
+        self._read_once.add(place)
+        return True
 
     def recover(self, segment: int, start: int) -> Found:
         """Read a segment from `start` again; cut a torn tail from it if it is the last."""

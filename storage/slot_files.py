@@ -9,10 +9,11 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from storage.errors import DiskFullError, StorageError
+from storage.files import DISK, Files
 from storage.sealing import SLOT_BYTES
 
 if TYPE_CHECKING:
@@ -35,10 +36,12 @@ class SlotFiles:
 
     Args:
         folder: Where they live; made if it is not there.
+        files: How they are written; a test puts a failing disk here.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, files: Files = DISK) -> None:
         self._folder = folder
+        self._files = files
         self._pending = folder / "pending"
         self._pending.mkdir(parents=True, exist_ok=True)
 
@@ -63,11 +66,7 @@ class SlotFiles:
         Raises:
             DiskFullError: The disk is full.
         """
-        path = self._path(slot)
-        is_new = not path.exists()
-        self._write(path, sealed, slot % FILE_SLOTS * SLOT_BYTES)
-        if is_new:
-            _sync_folder(self._folder)
+        self._write(self._path(slot), sealed, slot % FILE_SLOTS * SLOT_BYTES)
 
     def read_pending(self, slot: int, name: str) -> bytes:
         """The form of a slot that waits under a name.
@@ -90,46 +89,39 @@ class SlotFiles:
             DiskFullError: The disk is full.
         """
         self._write(self._pending / name, sealed, 0)
-        _sync_folder(self._pending)
 
     def drop_pending(self, name: str) -> None:
         """Remove what waited under a name."""
-        (self._pending / name).unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            self._files.unlink(self._pending / name)
 
     def trim(self, slots: int, pending: Collection[str]) -> None:
         """Keep the first `slots` and what waits under these names; the rest was torn, or given back."""
         for path in self._pending.iterdir():
             if path.name not in pending:
-                path.unlink()
+                self._files.unlink(path)
         for path in self._folder.glob("*.slots"):
             keep = (slots - int(path.stem) * FILE_SLOTS) * SLOT_BYTES
             if keep <= 0:
-                path.unlink()
+                self._files.unlink(path)
             elif path.stat().st_size > keep:
-                os.truncate(path, keep)
+                self._files.truncate(path, keep)
 
     def _path(self, slot: int) -> Path:
         return self._folder / f"{slot // FILE_SLOTS:06d}.slots"
 
     def _write(self, path: Path, sealed: bytes, offset: int) -> None:
+        files = self._files
         with full_disk(self._folder):
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+            is_new = not path.exists()
+            descriptor = files.create(path) if is_new else files.open(path)
             try:
-                rest = memoryview(sealed)
-                while rest:
-                    written = os.pwrite(descriptor, rest, offset)
-                    rest, offset = rest[written:], offset + written
-                os.fsync(descriptor)
+                files.write_all(descriptor, [sealed], offset)
+                files.sync(descriptor)
             finally:
-                os.close(descriptor)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+                files.close(descriptor)
+            if is_new:
+                files.sync_folder(path.parent)
 
 
 @contextmanager

@@ -180,6 +180,37 @@ class SlotIndex:
         )
         return {Cid(cid): int(number) for cid, number in rows}
 
+    def length(self, cid: Cid) -> int | None:
+        """Bytes of a chunk that a slot holds, or will."""
+        row = self._one(
+            f"SELECT length FROM pending WHERE cid = ? UNION ALL SELECT length FROM slots WHERE cid = ? AND {_UNTOUCHED}"  # noqa: S608 - a constant
+            " LIMIT 1",
+            cid,
+            cid,
+        )
+        return None if row is None else int(row[0])
+
+    def top(self) -> int:
+        """Slots up to the last that holds a chunk, or will; 0 where none does."""
+        row = self._one(
+            f"SELECT max(number) FROM (SELECT max(number) AS number FROM slots WHERE cid IS NOT NULL AND {_UNTOUCHED}"  # noqa: S608 - a constant
+            " UNION ALL SELECT max(number) FROM pending WHERE cid IS NOT NULL)"
+        )
+        return 0 if row is None or row[0] is None else int(row[0]) + 1
+
+    def count_chunks(self) -> int:
+        """How many slots hold a chunk, or will."""
+        row = self._one(
+            f"SELECT (SELECT count(*) FROM slots WHERE cid IS NOT NULL AND {_UNTOUCHED})"  # noqa: S608 - a constant
+            " + (SELECT count(*) FROM pending WHERE cid IS NOT NULL)"
+        )
+        return 0 if row is None else int(row[0])
+
+    def count_unstaged(self) -> int:
+        """How many slots wait for a version that is not staged yet."""
+        row = self._one("SELECT count(*) FROM pending WHERE staged = 0")
+        return 0 if row is None else int(row[0])
+
     def vacant(self) -> int | None:
         """The lowest slot that holds zeros and does not wait to be replaced."""
         row = self._one(

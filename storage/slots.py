@@ -11,13 +11,16 @@ So there are at most two versions, each a root and a number of slots:
 `replace` writes the next form beside the old; `stage` freezes what was replaced and gives the root to commit;
 `settle`, called when the ledger counts that root and no audit asks for the one before, moves the next forms in.
 Both versions can be proven until then, also after a crash at any point.
+
+A slot and a slot that waits to take its place are two slots on the disk, and are counted as two (`storage.slot_space`).
+Slots are given back from the end, and never one that holds a chunk or is about to.
 """
 
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from storage import canonical, merkle
 from storage import cid as cids
@@ -29,9 +32,12 @@ from storage.errors import (
     LogError,
     StorageError,
 )
+from storage.files import DISK
 from storage.sealing import SLOT_BYTES, SLOT_LEAVES, seal, slot_key, unseal
 from storage.slot_files import DamagedSlotError, SlotFiles
 from storage.slot_index import ROW_BYTES, Pending, SlotIndex, Version
+from storage.slot_proofs import LeafProof, SlotBusyError, SlotProof, UnknownVersionError
+from storage.slot_space import Unbounded
 from storage.slot_tree import (
     MAX_SLOTS,
     Changes,
@@ -44,12 +50,15 @@ from storage.slot_tree import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from storage.blockstore import Progress
+    from storage.files import Files
+    from storage.slot_space import Space
 
 __all__ = [
+    "SLOT_COST",
     "Chunk",
     "DamagedSlotError",
     "LeafProof",
@@ -62,52 +71,8 @@ __all__ = [
 
 Chunk: TypeAlias = tuple[Cid, bytes]
 
-
-class UnknownVersionError(StorageError):
-    """The slots cannot be proven for that root: it is neither the settled nor the staged one."""
-
-    def __init__(self, root: bytes) -> None:
-        super().__init__(f"no version of the slots has the root {root.hex()}")
-        self.root = root
-
-
-class SlotBusyError(StorageError):
-    """The slot was replaced and staged already; it can be replaced again once that is settled."""
-
-    def __init__(self, slot: int) -> None:
-        super().__init__(f"slot {slot} waits to be settled")
-        self.slot = slot
-
-
-@dataclass(frozen=True, slots=True)
-class LeafProof:
-    """A leaf with the way from it to the committed root; nothing of it is checked yet.
-
-    Attributes:
-        slot: Its number.
-        number: The leaf's number in the slot.
-        leaf: 4 KiB.
-        label: 72 bytes.
-        inner: The hashes within the slot, the lowest first.
-        path: The hashes from the label to the root.
-    """
-
-    slot: int
-    number: int
-    leaf: bytes
-    label: bytes
-    inner: list[bytes]
-    path: list[bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class SlotProof:
-    """A whole slot with the way from its label to the committed root; nothing of it is checked yet."""
-
-    slot: int
-    sealed: bytes
-    label: bytes
-    path: list[bytes]
+SLOT_COST: Final = SLOT_BYTES + ROW_BYTES
+"""Bytes that a slot takes on the disk."""
 
 
 class SlotStore:
@@ -121,6 +86,8 @@ class SlotStore:
         chain_id: 32 bytes.
         log_n: The chain's `seal_log_n`.
         passes: The chain's `seal_passes`.
+        space: Asked before bytes are written, and told of those that are gone.
+        files: How slots are written; a test puts a failing disk here.
 
     Raises:
         StoreLockedError: Another process has it open.
@@ -128,7 +95,15 @@ class SlotStore:
     """
 
     def __init__(
-        self, folder: Path, public_key: bytes, chain_id: bytes, log_n: int, passes: int
+        self,
+        folder: Path,
+        public_key: bytes,
+        chain_id: bytes,
+        log_n: int,
+        passes: int,
+        *,
+        space: Space | None = None,
+        files: Files = DISK,
     ) -> None:
         self._public_key = public_key
         self._chain_id = chain_id
@@ -138,7 +113,9 @@ class SlotStore:
         self._seal_lock = threading.RLock()
         self._tree = SlotTree()
         self._changes = Changes({})
-        self._files = SlotFiles(folder)
+        self._space: Space = space or Unbounded()
+        self._lost: set[Cid] = set()
+        self._files = SlotFiles(folder, files)
         owner = canonical.encode([1, public_key, chain_id, log_n, passes])
         self._index = SlotIndex(folder, owner)
         try:
@@ -146,6 +123,7 @@ class SlotStore:
         except BaseException:
             self._index.close()
             raise
+        self._space.found(self.bytes_used)
 
     def __len__(self) -> int:
         """Slots that are sealed, committed or not."""
@@ -155,7 +133,31 @@ class SlotStore:
     def bytes_used(self) -> int:
         """What the slots take on the disk, those that wait to be put in and the database included."""
         with self._lock:
-            return (len(self) + self._index.count_pending()) * (SLOT_BYTES + ROW_BYTES)
+            return (len(self) + self._index.count_pending()) * SLOT_COST
+
+    @property
+    def waiting(self) -> int:
+        """Slots whose next form waits, staged or not."""
+        with self._lock:
+            return self._index.count_pending()
+
+    @property
+    def unstaged(self) -> int:
+        """Slots whose next form waits for a version that is not staged yet."""
+        with self._lock:
+            return self._index.count_unstaged()
+
+    @property
+    def holding(self) -> int:
+        """Slots that hold a chunk, or will."""
+        with self._lock:
+            return self._index.count_chunks()
+
+    @property
+    def top(self) -> int:
+        """Slots up to the last that holds a chunk, or will: no fewer can be kept without losing one."""
+        with self._lock:
+            return self._index.top()
 
     @property
     def settled(self) -> Version:
@@ -178,6 +180,11 @@ class SlotStore:
         """The slot that holds a chunk, or will."""
         with self._lock:
             return self._index.find(cid)
+
+    def length(self, cid: Cid) -> int | None:
+        """A chunk's bytes; None where no slot holds it, or the one that did was found damaged (`mend`)."""
+        with self._lock:
+            return None if cid in self._lost else self._index.length(cid)
 
     def chunks(self) -> dict[Cid, int]:
         """The chunks that the slots hold, or will, and where."""
@@ -213,15 +220,22 @@ class SlotStore:
 
         Raises:
             ChunkNotFoundError: No slot holds it.
-            CorruptChunkError: As `read_chunk`.
+            CorruptChunkError: What the disk gave back does not hash to the CID; `length` says so from then on.
         """
         with self._lock:
             slot = self._index.find(cid)
             if slot is None:
                 raise ChunkNotFoundError(cids.text(cid))
-            label, sealed = self._newest(slot)
+            try:
+                label, sealed = self._newest(slot)
+            except DamagedSlotError as error:
+                self._lost.add(cid)
+                raise CorruptChunkError(cids.text(cid)) from error
         content = unseal(self._key(slot, label.named), sealed, self._passes)
         if not holds(label, content):
+            with self._lock:
+                if self._index.find(cid) == slot:  # or it was moved meanwhile
+                    self._lost.add(cid)
             raise CorruptChunkError(cids.text(cid))
         return content[: label.length]
 
@@ -269,6 +283,7 @@ class SlotStore:
             Its number.
 
         Raises:
+            QuotaError: There is no room; nothing has changed.
             DiskFullError: The disk is full; nothing has changed.
             SealingStoppedError: `is_stopped` said so; nothing has changed.
         """
@@ -277,12 +292,13 @@ class SlotStore:
             if slot >= MAX_SLOTS:
                 message = f"a keeper has {MAX_SLOTS:,} slots at most"
                 raise StorageError(message)
-            label, sealed = self._seal(slot, chunk, is_stopped)
-            self._files.write(slot, sealed)
-            with self._lock:
-                with self._index.transaction():
-                    self._index.put(slot, label)
-                self._tree.append(label.encode())
+            with self._taken():
+                label, sealed = self._seal(slot, chunk, is_stopped)
+                self._files.write(slot, sealed)
+                with self._lock:
+                    with self._index.transaction():
+                        self._index.put(slot, label)
+                    self._tree.append(label.encode())
             return slot
 
     def replace(self, slot: int, chunk: Chunk | None) -> None:
@@ -291,6 +307,7 @@ class SlotStore:
         Raises:
             IndexError: There is no such slot.
             SlotBusyError: It was replaced and staged, and is not settled yet.
+            QuotaError: There is no room for both forms; nothing has changed.
             DiskFullError: The disk is full; nothing has changed.
         """
         with self._seal_lock:
@@ -302,16 +319,13 @@ class SlotStore:
             label, sealed = self._seal(slot, chunk)
             if label == (standing if old is None else old.label):
                 return
-            name = f"{slot}-{label.root.hex()[:16]}.slot"
-            if label != standing:
-                self._files.write_pending(name, sealed)
-            with self._lock, self._index.transaction():
-                if label == standing:
+            if label == standing:
+                with self._lock, self._index.transaction():
                     self._index.drop_pending(slot)
-                else:
-                    self._index.add_pending(slot, label, name)
+            else:
+                self._wait(slot, label, sealed)
             if old is not None:
-                self._files.drop_pending(old.file)
+                self._space.give(self._drop([old]))
 
     def stage(self, slots: int | None = None) -> Version:
         """Freeze what was replaced, and give what is to be committed.
@@ -357,10 +371,26 @@ class SlotStore:
                 return
             with self._lock, self._index.transaction():
                 self._index.apply()
-            self._apply(staged)
+            self._space.give(self._apply(staged))
+
+    def adopt(self, slots: int) -> Version:
+        """Make the first `slots`, as the slot files hold them, the settled version: the ledger counts them.
+
+        A staged version is taken back; what was replaced waits for the next.
+
+        Returns:
+            The settled version.
+        """
+        with self._seal_lock, self._lock:
+            version = Version(self._tree.root(min(slots, len(self))), min(slots, len(self)))
+            with self._index.transaction():
+                self._refuse_applying()
+                self._index.unstage()
+                self._index.settle(version)
+            return version
 
     def shrink(self, slots: int) -> Version:
-        """Keep the first `slots` only, at once, and give their bytes back to the disk.
+        """Count the first `slots` only, and give the others back to the disk at once, from the end to the last chunk.
 
         A staged version that is longer is taken back, and its replaced slots wait for the next.
 
@@ -375,9 +405,11 @@ class SlotStore:
                     self._index.unstage()
                 if self.settled.slots > slots:
                     self._index.settle(Version(self._tree.root(slots), slots))
-                self._index.truncate(slots)
-            self._tree.truncate(slots)
+                before, kept = self.bytes_used, max(slots, self._index.top())
+                self._index.truncate(kept)
+            self._tree.truncate(kept)
             self._trim()
+            self._space.give(before - self.bytes_used)
             return self.settled
 
     def verify(self, progress: Progress | None = None) -> list[int]:
@@ -406,22 +438,67 @@ class SlotStore:
             chunk: What it held, fetched from elsewhere; None for zeros.
 
         Raises:
-            StorageError: It held something else.
+            StorageError: It held something else, and is not about to hold this.
         """
         with self._seal_lock:
             self._check_slot(slot, len(self))
             label, sealed = self._seal(slot, chunk)
             with self._lock:
-                standing = self._index.label(slot)
-            if standing != label:
+                standing, pending = self._index.label(slot), self._index.pending(slot)
+            if pending is not None and pending.label == label:
+                self._files.write_pending(pending.file, sealed)
+            elif standing == label:
+                self._files.write(slot, sealed)
+            else:
                 message = f"slot {slot} held something else"
                 raise StorageError(message)
-            self._files.write(slot, sealed)
+            if chunk is not None:
+                with self._lock:
+                    self._lost.discard(chunk[0])
+
+    def chunk_in(self, slot: int) -> Cid | None:
+        """The chunk that stands in a slot; None for zeros."""
+        with self._lock:
+            label = self._index.label(slot)
+            return None if label is None else label.cid
+
+    def chunk_to_be_in(self, slot: int) -> Cid | None:
+        """The chunk that a slot holds once everything is settled; None for zeros."""
+        with self._lock:
+            pending = self._index.pending(slot)
+            return self.chunk_in(slot) if pending is None else pending.label.cid
+
+    def is_staged(self, slot: int) -> bool:
+        """Whether a slot was replaced and staged, so that it cannot be replaced again before that is settled."""
+        with self._lock:
+            pending = self._index.pending(slot)
+            return pending is not None and pending.staged
 
     def close(self) -> None:
         """Let go of the folder."""
         with self._seal_lock, self._lock:
             self._index.close()
+
+    @contextmanager
+    def _taken(self) -> Iterator[None]:
+        self._space.take(SLOT_COST)
+        try:
+            yield
+        except BaseException:
+            self._space.give(SLOT_COST)
+            raise
+
+    def _wait(self, slot: int, label: Label, sealed: bytes) -> None:
+        name = f"{slot}-{label.root.hex()[:16]}.slot"
+        with self._taken():
+            try:
+                self._files.write_pending(name, sealed)
+                with self._lock, self._index.transaction():
+                    self._index.add_pending(slot, label, name)
+            except BaseException:
+                with suppress(OSError):
+                    self._files.drop_pending(name)
+                raise
 
     def _load(self) -> None:
         for expected, (slot, label) in enumerate(self._index.labels()):
@@ -438,8 +515,12 @@ class SlotStore:
         self._changes = _changes([one for one in self._index.all_pending() if one.staged])
         self._trim()
 
-    def _apply(self, staged: Version) -> None:
-        """Move the staged forms into the slot files; done again from the start after a crash."""
+    def _apply(self, staged: Version) -> int:
+        """Move the staged forms into the slot files; done again from the start after a crash.
+
+        Returns:
+            The bytes that the disk has back.
+        """
         with self._lock:
             moved = [one for one in self._index.all_pending() if one.staged]
         for one in moved:
@@ -453,8 +534,16 @@ class SlotStore:
                 self._index.settle(staged)
             for one in moved:
                 self._tree.replace(one.slot, one.label.encode())
-        for one in moved:
-            self._files.drop_pending(one.file)
+        return self._drop(moved)
+
+    def _drop(self, forms: list[Pending]) -> int:
+        """Remove files of forms that wait no more; one that the disk keeps stays counted until this is opened again."""
+        dropped = 0
+        for one in forms:
+            with suppress(OSError):
+                self._files.drop_pending(one.file)
+                dropped += SLOT_COST
+        return dropped
 
     def _trim(self) -> None:
         """Remove what no row names: torn slots, and slots that were given back."""

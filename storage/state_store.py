@@ -5,6 +5,9 @@ Only the newest committed state is kept; blocks that are not final are `View` la
 
 Values and nodes have two pairs of tables. One is in use; into the other a state may arrive in ranges
 (`storage.incoming`), and a last transaction changes over.
+
+What was committed last is noted a second time (`storage.state_witness`): a database that comes back older than that
+says so (`lost`), and takes the heights that it lost only with the roots that they had.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import lmdb
 from storage import state_check, state_tree
 from storage.errors import DiskFullError, LogError, StorageError
 from storage.state_view import Layer, Snapshot, StaleViewError, View
+from storage.state_witness import Commit, Witness
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -33,6 +37,8 @@ READ_FORMATS: Final = (1, 2)
 MAX_MAP_BYTES: Final = 2**40
 """The map grows by doubling up to here: 1 TiB."""
 FIRST_MAP_BYTES: Final = 2**28
+WITNESS_FILE: Final = "newest"
+_DAMAGED: Final = b"damaged"
 _MAX_READERS: Final = 1024
 
 
@@ -57,6 +63,10 @@ class StateStore:
         self._height = -1
         self._in_use = 0
         self._first = 0
+        self.is_checked = False
+        """Whether the values and the tree were found to agree; a large state waits for `check`."""
+        self.lost: Commit | None = None
+        """What was committed here and is not there any more; None when nothing is missing."""
         try:
             self.environment = lmdb.open(
                 str(folder), map_size=map_bytes, max_dbs=8, max_readers=_MAX_READERS
@@ -77,6 +87,13 @@ class StateStore:
             if state_check.is_full(error, folder):
                 raise DiskFullError(1, 0) from error
             raise state_check.damaged(folder, f"it cannot be opened: {error}") from error
+        try:
+            self._witness = Witness(folder / WITNESS_FILE)
+        except OSError as error:
+            self.environment.close()
+            message = f"{folder / WITNESS_FILE} cannot be written: {error}"
+            raise StorageError(message) from error
+        self._hear_witness()
 
     @property
     def tables(self) -> tuple[lmdb._Database, lmdb._Database]:
@@ -131,6 +148,7 @@ class StateStore:
             if self._height >= 0 and height != self._height + 1:
                 message = f"height {height} does not follow {self._height}"
                 raise StorageError(message)
+            self._compare(height, source.root)
             self.transact(
                 lambda transaction: self._write(
                     transaction, source, block, certificate, height, notes
@@ -138,6 +156,7 @@ class StateStore:
                 f"height {height} could not be written",
             )
             self._height = height
+            self._note(height, source.root)
             snapshot = Snapshot(self, height, source.root)
             self._snapshots.add(snapshot)
             layer.source = snapshot
@@ -216,6 +235,7 @@ class StateStore:
             if found != root or height <= self._height:
                 message = f"the state that arrived for height {height} is not whole, or not newer"
                 raise StorageError(message)
+            self._compare(height, root)
             old, spare = self.tables, 1 - self._in_use
 
             def change(transaction: lmdb.Transaction) -> None:
@@ -237,6 +257,7 @@ class StateStore:
 
             self.transact(change, f"the state of height {height} could not be taken over")
             self._in_use, self._height, self._first = spare, height, height
+            self._note(height, root)
             snapshot = Snapshot(self, height, root)
             self._snapshots.add(snapshot)
             self._current = View(snapshot)
@@ -279,9 +300,25 @@ class StateStore:
         """Put something beside the state."""
         transaction.put(key, value, db=self._meta)
 
+    def check(self) -> Iterator[None]:
+        """Look through the whole state while it is in use, a step each time that this is taken on.
+
+        Damage that is found is noted: the store does not open any more.
+
+        Raises:
+            LogError: It is damaged; the text says what to do.
+        """
+        try:
+            yield from state_check.check_parts(self._folder, self)
+        except LogError as error:
+            self._mark_damaged()
+            raise error from None
+        self.is_checked = True
+
     def close(self) -> None:
         """Close the environment; views of it must not be read afterwards."""
         with self._lock:
+            self._witness.close()
             for snapshot in list(self._snapshots):
                 snapshot.suspend()
                 snapshot.resume(current=False)
@@ -313,8 +350,50 @@ class StateStore:
             what = f"the tree of height {self._height} does not have the root noted for it"
             raise state_check.damaged(self._folder, what)
         with self.environment.begin() as transaction:
-            state_check.check_tree(self._folder, transaction, self.tables, view.root)
+            with transaction.cursor(db=self._blocks) as cursor:
+                newest = bytes(cursor.key()) if cursor.last() else b""
+            if newest != (_height_key(self._height, 1) if self._height >= 0 else b""):
+                what = f"its newest block is not the one of height {self._height}"
+                raise state_check.damaged(self._folder, what)
+            if transaction.get(_DAMAGED, db=self._meta) is not None:
+                what = "the check of an earlier run found its values and its tree to differ"
+                raise state_check.damaged(self._folder, what)
+            self.is_checked = state_check.check_tree(
+                self._folder, transaction, self.tables, view.root
+            )
         return view
+
+    def _hear_witness(self) -> None:
+        known, here = self._witness.newest, Commit(self._height, self._current.root)
+        if known is not None and known.height > here.height:
+            self.lost = known
+        elif known is not None and known.height == here.height and known != here:
+            self.close()
+            what = f"height {here.height} had another root when it was committed"
+            raise state_check.damaged(self._folder, what)
+        elif known != here and here.height >= 0:
+            self._witness.note(here)
+
+    def _compare(self, height: int, root: bytes) -> None:
+        """Refuse another state for a height that was committed here before.
+
+        Raises:
+            LogError: It is another.
+        """
+        if self.lost is not None and height == self.lost.height and root != self.lost.root:
+            what = f"height {height} was committed with another root than it has now"
+            raise state_check.damaged(self._folder, what)
+
+    def _note(self, height: int, root: bytes) -> None:
+        if self.lost is None or height >= self.lost.height:
+            self.lost = None
+            self._witness.note(Commit(height, root))
+
+    def _mark_damaged(self) -> None:
+        def mark(transaction: lmdb.Transaction) -> None:
+            self.write_meta(transaction, _DAMAGED, b"\x01")
+
+        self.transact(mark, "that the state is damaged could not be noted")
 
     def _is_newest(self, view: View) -> bool:
         source = view.source

@@ -55,6 +55,11 @@ def node_key(prefix: int, depth: int) -> bytes:
     return (prefix << (8 * length - depth)).to_bytes(length, "big") + bytes((depth & 0xFF,))
 
 
+def is_leaf(node: bytes) -> bool:
+    """Whether a stored node is a leaf: a subtree of one key."""
+    return node[0] == _LEAF
+
+
 def root_of(read: Read) -> bytes:
     """The root of a stored tree."""
     top = read(node_key(0, 0))

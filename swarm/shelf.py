@@ -23,7 +23,7 @@ from storage.errors import CidError, ManifestError, QuotaError
 from storage.unixfs_nodes import Kind, read_node
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
     from pathlib import Path
 
     from protocols.exchange.service import ExchangeService
@@ -44,6 +44,9 @@ class Shelf:
         store: Where chunks are read from.
         exchange: Fetches what the store lacks.
         limit: Bytes of files that it may hold.
+
+    Attributes:
+        claim: Awaited when an entry counts and before it is written; raises QuotaError where there is no room for it.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Shelf:
         self._locks: dict[Cid, trio.Lock] = {}
         self._users: Counter[Path] = Counter()
         self._removed = 0
+        self.claim: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
         self._sizes: dict[Path, int] = {}
         """Bytes of each entry, the least recently used first; written and read by the event loop alone."""
         for path in sorted(folder.iterdir(), key=lambda one: one.lstat().st_mtime):
@@ -160,6 +164,7 @@ class Shelf:
         try:
             for one in gone:
                 await trio.to_thread.run_sync(_remove, one)
+            await self.claim()
             await trio.to_thread.run_sync(unixfs.write_path, root, self._store, path)
         except BaseException:
             self._sizes.pop(path, None)

@@ -192,11 +192,12 @@ def cost_lines(quote: Json) -> list[str]:
         f"{format_size(quote['bytes'])}, {pieces}, {quote['replicas']:,} replicas, {quote['audits']:,} audits"
         f" ({quote['days']:,.1f} days) at {format_tokens(quote['price'])} tokens a GiB and audit:"
         f" {format_tokens(quote['cost'])} tokens are put aside of {format_tokens(quote['balance'])}",
+        f"a fee of {format_tokens(quote['fee'])} tokens comes on top and is not returned",
         "a keeper is paid for each audit in which it shows the content; what is left at the end returns",
     ]
     keepers = f"there are {quote['keepers']:,} keepers in good standing now"
-    if quote["keepers"] < quote["replicas"]:
+    if quote["keepers"] < (quote["seats"] if quote["coded"] else quote["replicas"]):
         lines.append(f"{keepers}: seats wait until there are more")
-    elif quote["keepers"] < quote["pieces"] * quote["replicas"]:
+    elif quote["keepers"] < quote["seats"]:
         lines.append(f"{keepers}: some keep several pieces, which are lost together with them")
     return lines

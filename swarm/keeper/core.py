@@ -1,12 +1,14 @@
 """What a keeper does next, from the ledger's newest state and its own slots: pure.
 
-Slots are appended and given back at the end only, so a commitment is a number: the root is that of so many slots.
+Slots are appended and given back at the end only, so a commitment is a number: the root is that of so many slots, with those
+in their next form that were replaced (`storage.slots`).
 The order keeps every commitment provable:
 
 1. What the ledger counts is adopted: the slots' settled version becomes it.
 2. Sealed slots that the ledger does not count are given back as soon as they do not fit.
 3. Those that it counts are given back after it counts fewer, which takes a block, or the rest of an audit.
 4. More slots are committed when they are twice as many, when all are sealed, and before each audit.
+5. Slots that were replaced are committed a batch at a time; where the ledger counts none, they are settled without it.
 """
 
 from __future__ import annotations
@@ -45,11 +47,14 @@ class Own:
         sealed: How many there are.
         settled: The version that can be proven.
         goal: How many are wanted.
-        stay: How many of the sealed ones fit.
+        stay: How many of the sealed ones stay: those that fit, and those up to the last that holds a chunk.
         urgent: The disk is nearly full.
         provable: What the ledger counts is the root over so many of the slots.
         waiting: A commitment was sent and is in no block yet.
         refused: One was refused a while ago.
+        sent: Slots of the commitment that was sent.
+        replaced: How many wait in their next form for a commitment.
+        is_ripe: Whether those should be committed now.
     """
 
     sealed: int
@@ -60,6 +65,9 @@ class Own:
     provable: bool = True
     waiting: bool = False
     refused: bool = False
+    sent: int = 0
+    replaced: int = 0
+    is_ripe: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +91,12 @@ class Commit:
     slots: int
 
 
-Step: TypeAlias = Adopt | Shrink | Commit
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Put what was replaced into its place: nobody counts what stands there."""
+
+
+Step: TypeAlias = Adopt | Shrink | Commit | Settle
 
 
 def next_step(
@@ -102,9 +115,11 @@ def next_step(
     if keeper is not None and counted and own.provable and _differs(keeper, own.settled):
         return Adopt(counted)
     if own.sealed > own.stay:
-        floor = own.stay if own.urgent else max(own.stay, min(counted, own.sealed))
+        floor = own.stay if own.urgent else max(own.stay, min(max(counted, own.sent), own.sealed))
         if own.sealed > floor:
             return Shrink(floor)
+    if own.replaced and own.is_ripe and not counted and not own.waiting:
+        return Settle()
     if own.waiting or own.refused or not is_open(params, height):
         return None
     target = min(own.sealed, own.stay, affordable(params, account, keeper))
@@ -114,7 +129,10 @@ def next_step(
         return Commit(own.stay)
     if "keeper" not in account.roles or (keeper is not None and keeper.suspended and not counted):
         return None
-    return Commit(target) if _is_worth(height, params, counted, target, own.goal) else None
+    is_full = own.replaced and own.is_ripe and target >= counted
+    if is_full or _is_worth(height, params, counted, target, own.goal):
+        return Commit(target)
+    return None
 
 
 def affordable(params: Params, account: Account, keeper: Keeper | None) -> int:

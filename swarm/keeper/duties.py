@@ -1,6 +1,7 @@
 """The pieces that the ledger gave this keeper: fetched, or made again from others, held, announced, and let go.
 
 A hold is written before the first byte is fetched, so that a restart goes on with what is here.
+Coded pieces go on into sealed slots once they are here (`swarm.keeper.cellar`).
 """
 
 from __future__ import annotations
@@ -95,6 +96,16 @@ class Duties:
         self._whole: set[str] = set()
         self.problems: dict[str, str] = {}
         """Why a piece is not here, by label."""
+        self._cold: dict[str, Cid] = {}
+        self.has_let_go = True
+        """Whether a piece was let go of since the slots were last looked through for what nothing keeps."""
+
+    def take_cold(self) -> Cid | None:
+        """The next coded piece that is here and may not lie in slots yet; any thread may ask, one at a time."""
+        try:
+            return self._cold.popitem()[1]
+        except KeyError:
+            return None
 
     def was_whole(self, duty: Duty) -> bool:
         """Whether all of a duty's piece was here once while this node ran; any thread may ask."""
@@ -131,9 +142,11 @@ class Duties:
         self._told &= standing
         self._whole &= standing
         self.problems = {name: why for name, why in self.problems.items() if name in standing}
+        self._cold = {label: root for label, root in list(self._cold.items()) if label in standing}
         holds = await trio.to_thread.run_sync(self._store.holds, limiter=self._limiter)
         for root, label in core.stale_holds(holds, duties):
             await trio.to_thread.run_sync(self._store.release, root, label, limiter=self._limiter)
+            self.has_let_go = True
             _log.info("duty.released", root=cids.text(cids.from_bytes(root)))
 
     def _look_again(self) -> None:
@@ -142,6 +155,7 @@ class Duties:
         if audit is not None and audit.number > self._checked:
             self._checked = audit.number
             self.here.clear()
+            self.has_let_go = True
 
     async def _keep(self, duty: Duty, task: _Task) -> None:
         label = core.label(duty)
@@ -189,6 +203,8 @@ class Duties:
             return False
         self.problems.pop(label, None)
         self.here.add(label)
+        if deal.recipe:
+            self._cold[label] = duty.root
         if label not in self._told:
             self._told.add(label)
             _log.info("duty.kept", root=cids.text(duty.root), bytes=duty.size)

@@ -15,7 +15,7 @@ from storage import dag, erasure
 from storage.errors import CidError
 from swarm.errors import NotFoundError, RefusedError, UsageError
 from swarm.keeper import core, offers
-from swarm.ledger import schedule
+from swarm.ledger import deals, schedule
 from swarm.ledger.genesis import UNIT
 from swarm.ledger.keeping import MAX_REPLICAS, MAX_SEATS, Piece
 from swarm.ledger.payloads import MAX_DEAL_AUDITS
@@ -92,7 +92,7 @@ class KeepingOperations:
         """Everything about this node's disk and what it lends.
 
         Returns:
-            What `summary` tells, and `shelf`, `own` (bytes), `slots` (`sealed`, `goal`,
+            What `summary` tells, and `shelf`, `own` (bytes), `slots` (`sealed`, `goal`, `holding` (chunks of pieces),
             `counted`, `proven`, `share`), `duties` (`pieces`, `here`, `bytes`), `collateral`, `earned`, `strikes`,
             `suspended`, `audit` (the last one that counted this keeper), `verdict`, `next_audit`, `opens` (heights) and
             `problems` (sentences).
@@ -114,6 +114,7 @@ class KeepingOperations:
             "slots": {
                 "sealed": 0 if keeping is None else len(keeping.slots),
                 "goal": 0 if keeping is None else keeping.goal,
+                "holding": 0 if keeping is None else keeping.slots.holding,
                 "counted": 0 if keeper is None else keeper.slots,
                 "proven": 0 if keeper is None else keeper.proven,
                 "share": 0 if keeping is None else keeping.share,
@@ -168,7 +169,8 @@ class KeepingOperations:
         """What a deal would cost; posts nothing.
 
         Returns:
-            `cid`, `bytes`, `replicas`, `audits`, `price`, `cost` (units), `days`, `coded`, `keepers` (in good standing).
+            `cid`, `bytes`, `replicas`, `audits`, `price`, `cost` (units, put aside), `fee` (units, on top, not returned),
+            `days`, `coded`, `seats` (places to be taken), `keepers` (in good standing).
         """
         root = self._root(text)
         size = await self._size(root)
@@ -344,7 +346,8 @@ class KeepingOperations:
                     node.store.hold(one, offers.label(recipe.cid))
             return recipe, pieces
 
-        recipe, pieces = await trio.to_thread.run_sync(work)
+        coding = partial(trio.to_thread.run_sync, work)
+        recipe, pieces = await node.room_for(coding, lambda why: progress(why, 0, 0))
         progress("encode", 1, 1)
         if len({one.root for one in pieces}) != len(pieces):
             message = "content this small gives pieces that are alike"
@@ -364,7 +367,13 @@ class KeepingOperations:
         audits_a_day = params.blocks_per_day / params.audit_blocks
         audits = terms.audits or max(1, round(DEFAULT_DAYS * audits_a_day))
         audits = min(audits, MAX_DEAL_AUDITS)
-        price = terms.price or going_price(view)
+        price = terms.price or max(params.min_keep_price, going_price(view))
+        if price < params.min_keep_price:
+            message = (
+                f"{price / UNIT:,g} tokens a GiB and audit, where this network takes"
+                f" {params.min_keep_price / UNIT:,g} at least"
+            )
+            raise UsageError(message)
         cost = price * terms.replicas * audits * sum(one.priced for one in pieces)
         return {
             "cid": cids.text(root),
@@ -375,6 +384,8 @@ class KeepingOperations:
             "days": audits / audits_a_day,
             "price": price,
             "cost": cost,
+            "fee": deals.fee(params, cost),
+            "seats": len(pieces) * terms.replicas,
             "coded": terms.is_coded,
             "keepers": sum(one.in_order for one in view.keepers()),
             "balance": view.account(self._node.signer.public_key).balance,
@@ -382,10 +393,10 @@ class KeepingOperations:
 
     @staticmethod
     def _check_balance(told: Json) -> None:
-        if told["cost"] > told["balance"]:
+        if told["cost"] + told["fee"] > told["balance"]:
             message = (
-                f"the deal costs {told['cost'] / UNIT:,g} tokens, and the balance is"
-                f" {told['balance'] / UNIT:,g}"
+                f"the deal costs {told['cost'] / UNIT:,g} tokens and a fee of {told['fee'] / UNIT:,g},"
+                f" and the balance is {told['balance'] / UNIT:,g}"
             )
             raise RefusedError(message, "fewer replicas, fewer audits or a lower price cost less")
 

@@ -125,10 +125,11 @@ class SlotProver:
         return draw_leaves(audited.seed, self._key, audited.slots, audited.count, prove)
 
     def _mend(self, audited: Audited, damage: DamagedSlotError) -> None:
-        """Seal a slot of zeros again: a disk that lost a little does not cost a strike.
+        """Seal a slot again as it was: a disk that lost a little does not cost a strike.
 
         Raises:
             DamagedSlotError: It lost more than that.
+            StorageError: The slot held a chunk that the store does not have either.
         """
         number, count = self._mended
         count = count if number == audited.number else 0
@@ -136,7 +137,8 @@ class SlotProver:
         if count == MAX_MENDS:
             raise damage
         self._mended = (audited.number, count + 1)
-        self._slots.mend(damage.slot)
+        cid = self._slots.chunk_in(damage.slot)
+        self._slots.mend(damage.slot, None if cid is None else (cid, self._store.get(cid)))
 
 
 class _Blocks(Sequence[bytes]):

@@ -10,6 +10,7 @@ Slots are the part that can be made again, so they give way:
 - The disk's reserve, which the store keeps free whatever is lent, bounds slots like the number does.
 - Slots that the ledger counts are given back once it counts fewer, unless half of the reserve is gone: a full disk is
   worse than a strike.
+- A slot that was replaced lies on the disk twice until the ledger counts its next form; a quarter of the margin is for that.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from storage.sealing import SLOT_BYTES
-from storage.slot_index import ROW_BYTES
+from storage.slots import SLOT_COST
 
-SLOT_COST: Final = SLOT_BYTES + ROW_BYTES
-"""Bytes that a slot takes on the disk."""
+__all__ = ["BATCH_PARTS", "MARGIN_PARTS", "MAX_MARGIN", "SLOT_COST", "Room"]
+
 MARGIN_PARTS: Final = 5
 MAX_MARGIN: Final = 4 * 2**30
+BATCH_PARTS: Final = 4
+"""Of the margin, for slots that wait to take the place of others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +36,11 @@ class Room:
         lent: What the person said.
         chunks: Used by the store and promised to chunks on their way.
         shelf: Files unpacked for the worker.
-        coming: Pieces that are to be fetched and for which the store had no room.
+        coming: What is to be written and for which the store had no room.
         slots: How many are sealed.
         disk_free: Of the disk.
         keep_free: What stays free of the disk.
+        waiting: How many slots wait to take the place of others.
     """
 
     lent: int
@@ -47,6 +50,7 @@ class Room:
     slots: int
     disk_free: int
     keep_free: int
+    waiting: int = 0
 
     @property
     def margin(self) -> int:
@@ -69,11 +73,12 @@ class Room:
         return self.disk_free < self.keep_free // 2
 
     @property
-    def chunk_limit(self) -> int:
-        """What the store may use: slots give way to it, and the shelf does not."""
-        return max(0, self.lent - self.shelf)
+    def batch(self) -> int:
+        """How many slots may wait to take the place of others at once."""
+        return max(1, self.margin // BATCH_PARTS // SLOT_COST)
 
     def _fitting(self, margin: int) -> int:
         by_number = self.lent - self.chunks - self.shelf - self.coming - margin
+        by_number -= self.waiting * SLOT_COST
         spare = self.disk_free - self.keep_free - self.coming - margin
         return max(0, min(by_number, self.slots * SLOT_COST + spare) // SLOT_COST)

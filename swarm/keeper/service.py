@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -12,13 +13,16 @@ import trio
 from protocols import signing
 from protocols.audit.draw import answer_root
 from protocols.audit.service import AuditService
-from storage.errors import StorageError
+from storage.errors import DiskFullError, QuotaError, StorageError
 from storage.files import DISK
 from storage.quota import default_keep_free
 from storage.sealer import Pace, Sealer
+from storage.slots import Version
 from swarm.care.controls import SEAL, Controls
 from swarm.errors import SwarmError
 from swarm.keeper import core
+from swarm.keeper.cellar import Cellar
+from swarm.keeper.making_room import MakingRoom
 from swarm.keeper.memory import Memory, MemoryFile
 from swarm.keeper.prover import Audited, SlotProver
 from swarm.keeper.room import SLOT_COST, Room
@@ -34,9 +38,11 @@ if TYPE_CHECKING:
 
     from protocols.transport import Transport
     from storage.blockstore import SegmentBlockstore
+    from storage.slot_contents import SlotContents
     from storage.slots import SlotStore
     from swarm.heights import Heights
     from swarm.keeper.duties import Duties
+    from swarm.keeper.space import LentSpace
     from swarm.ledger.application import Included
     from swarm.ledger.keeping import AuditState, Keeper
     from swarm.ledger.state import LedgerView
@@ -62,6 +68,7 @@ class _Sent:
 
     identifier: bytes
     height: int
+    slots: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +90,16 @@ class Keeping:
         included: What became of a transaction.
         heights: Tells of finalized blocks.
         wallet: Sends what it says.
-        store: Its chunks, whose limit follows what is lent.
-        shelf_bytes: Asked what the shelf takes.
+        store: Its chunks.
+        space: What is lent, and how much of it is taken.
         slots: Its sealed slots.
+        contents: What lies in them.
         duties: The pieces that it keeps.
         transport: Where auditors ask.
         folder: Where it remembers.
-        lent: Bytes that the person lends.
         share: Of one core, for sealing; 0 seals nothing.
         controls: What a person holds back; None: nothing.
+        released: Called when the store has let go of chunks.
     """
 
     def __init__(
@@ -103,14 +111,15 @@ class Keeping:
         heights: Heights,
         wallet: Wallet,
         store: SegmentBlockstore,
-        shelf_bytes: Callable[[], int],
+        space: LentSpace,
         slots: SlotStore,
+        contents: SlotContents,
         duties: Duties,
         transport: Transport,
         folder: Path,
-        lent: int,
         share: float,
         controls: Controls | None = None,
+        released: Callable[[], None] = lambda: None,
     ) -> None:
         self._key = key
         self._view = view
@@ -118,7 +127,7 @@ class Keeping:
         self._heights = heights
         self._wallet = wallet
         self._store = store
-        self._shelf_bytes = shelf_bytes
+        self._space = space
         self._folder = folder
         self._limiter = trio.CapacityLimiter(THREADS)
         self._file = MemoryFile(folder / "keeper.cbor")
@@ -132,13 +141,22 @@ class Keeping:
         self.memory: Memory = self._file.load()
         self.slots = slots
         self.duties = duties
-        self.lent = lent
         self.share = share
         self._controls = controls or Controls()
         self._was_held = False
         self.prover = SlotProver(key, slots, store, duties.was_whole)
         self.sealer = Sealer(slots, Pace(share or 1.0), self._failed)
+        self.making_room = MakingRoom(space, store, slots, self._why_waits, self._limiter)
         self.room = self._measure()
+        self.cellar = Cellar(
+            slots,
+            contents,
+            duties,
+            pace=lambda: self.sealer.pace if self._may_seal else None,
+            batch=lambda: self.room.batch,
+            stay=lambda: self.room.stay,
+            released=released,
+        )
         self.problems: dict[str, str] = {}
         AuditService(transport, self.prover)
 
@@ -150,15 +168,21 @@ class Keeping:
     @property
     def goal(self) -> int:
         """Slots that are wanted: those that are sealed, where nothing more is sealed."""
-        if self.share and not self._controls.holds(SEAL):
-            return self.room.goal
-        return min(self.room.goal, len(self.slots))
+        return self.room.goal if self._may_seal else min(self.room.goal, len(self.slots))
+
+    @property
+    def _may_seal(self) -> bool:
+        return bool(self.share) and not self._controls.holds(SEAL)
+
+    @property
+    def lent(self) -> int:
+        """Bytes that the person lends."""
+        return self._space.lent
 
     def lend(self, lent: int) -> None:
         """Lend another number of bytes from now on."""
-        self.lent = lent
+        self._space.lend(lent)
         self.room = replace(self.room, lent=lent)
-        self._store.set_limit(self.room.chunk_limit)
         self._changed.set()
 
     async def run(self) -> None:
@@ -168,6 +192,7 @@ class Keeping:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.duties.run)
+                nursery.start_soon(self.cellar.run)
                 await self._watch()
         finally:
             with trio.CancelScope(shield=True):
@@ -184,7 +209,9 @@ class Keeping:
                     nursery.cancel_scope.cancel()
 
     async def _wake(self, scope: trio.CancelScope) -> None:
-        await self._changed.wait()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_until, self._changed, nursery.cancel_scope)
+            nursery.start_soon(_until, self.making_room.asked, nursery.cancel_scope)
         scope.cancel()
 
     async def _try(self, name: str, work: Awaitable[None]) -> None:
@@ -201,8 +228,10 @@ class Keeping:
 
     async def _look(self, height: int) -> None:
         self._changed = trio.Event()
+        with suppress(QuotaError):  # unpacked files that have no room wait for it themselves
+            self._space.look()
+        self.making_room.look()
         self.room = await trio.to_thread.run_sync(self._measure, limiter=self._limiter)
-        self._store.set_limit(self.room.chunk_limit)
         self._aim(self.room)
         view = self._view()
         keeper, audit = view.keeper(self._key), view.audit()
@@ -211,6 +240,7 @@ class Keeping:
         if audit is not None and audit.number > self._answered and core.owes_answer(audit, keeper):
             await self._try("audit", self._answer(audit.number))
         await self._try("lending", self._step(height, view, keeper))
+        self.making_room.looked()
 
     def _measure(self) -> Room:
         disk, free = DISK.space(self._folder)
@@ -218,12 +248,19 @@ class Keeping:
         return Room(
             self.lent,
             usage.used + usage.reserved,
-            self._shelf_bytes(),
-            self.duties.coming,
+            self._space.shelf,
+            self.duties.coming + self.making_room.wanted,
             len(self.slots),
             free,
             default_keep_free(disk),
+            self.slots.waiting,
         )
+
+    def _why_waits(self) -> str:
+        view = self._view()
+        if core.is_open(view.params, view.height):
+            return "slots give way"
+        return f"slots give way from height {core.opens_at(view.params, view.height):,}"
 
     def _aim(self, room: Room) -> None:
         """Tell the sealer, lower at once and higher by steps."""
@@ -239,6 +276,8 @@ class Keeping:
 
     def _failed(self, error: Exception) -> None:
         """Called in the sealer's thread."""
+        if isinstance(error, QuotaError) and not isinstance(error, DiskFullError):
+            return  # chunks were quicker; the next look at the room lowers the goal
         self._failure = f"sealing rests: {error}"
 
     # The commitment
@@ -248,15 +287,21 @@ class Keeping:
         self._settle_sent(height, params.audit_blocks)
         counted = keeper.slots if keeper is not None else 0
         root = await trio.to_thread.run_sync(self.slots.root, counted, limiter=self._limiter)
+        staged = self.slots.staged
+        is_staged = keeper is not None and staged == Version(keeper.root, counted)
+        is_standing = counted <= len(self.slots) and keeper is not None and root == keeper.root
         own = core.Own(
             self.room.slots,  # as measured: slots that were sealed since count with the next look
             self.slots.settled,
             self.goal,
-            self.room.stay,
+            max(self.room.stay, min(self.slots.top, self.room.slots)),
             self.room.is_urgent,
-            counted <= len(self.slots) and keeper is not None and root == keeper.root,
+            is_standing or is_staged,
             self._sent is not None,
             height < self._refused_until,
+            self._sent.slots if self._sent is not None else 0,
+            self.slots.waiting if self._sent is None else self.slots.unstaged,
+            self.cellar.is_ripe,
         )
         account = view.account(self._key)
         if own.goal and core.affordable(params, account, keeper) <= min(counted, own.sealed - 1):
@@ -267,28 +312,45 @@ class Keeping:
             self.problems.pop("collateral", None)
         step = core.next_step(height, params, account, keeper, own)
         match step:
-            case core.Adopt(slots):
-                await trio.to_thread.run_sync(self._adopt, slots, limiter=self._limiter)
+            case core.Adopt() if keeper is not None:
+                counts = Version(keeper.root, keeper.slots)
+                await trio.to_thread.run_sync(self._adopt, counts, limiter=self._limiter)
+            case core.Settle():
+                await trio.to_thread.run_sync(self._settle, limiter=self._limiter)
             case core.Shrink(slots):
                 self.sealer.goal = min(self.sealer.goal, slots)
                 await trio.to_thread.run_sync(self.slots.shrink, slots, limiter=self._limiter)
                 self.room = await trio.to_thread.run_sync(self._measure, limiter=self._limiter)
                 _log.info("slots.given_back", left=slots)
             case core.Commit(slots):
-                root = await trio.to_thread.run_sync(self.slots.root, slots, limiter=self._limiter)
+                root = await trio.to_thread.run_sync(self._stage, slots, limiter=self._limiter)
                 identifier = await self._wallet.submit(CapacityCommit(root, slots))
-                self._sent = _Sent(identifier, height)
+                self._sent = _Sent(identifier, height, slots)
                 _log.info("slots.committed", slots=slots)
         if step is not None and not isinstance(step, core.Commit):
             self._changed.set()
 
-    def _adopt(self, slots: int) -> None:
-        if slots < self.slots.settled.slots:
-            self.slots.shrink(slots)
-            return
+    def _stage(self, slots: int) -> bytes:
+        """The root to commit for so many slots: with what was replaced, unless they are fewer than stand."""
+        if self.slots.staged is not None:
+            self.slots.unstage()  # it was refused, or has expired
+        if slots < self.slots.settled.slots or not self.slots.waiting:
+            return self.slots.root(slots)
+        return self.slots.stage(slots).root
+
+    def _adopt(self, counts: Version) -> None:
+        """Let what the ledger counts be what stands."""
+        if self.slots.staged == counts:
+            self.slots.settle(counts.root)
+        elif counts.slots < self.slots.settled.slots:
+            self.slots.shrink(counts.slots)
+        else:
+            self.slots.adopt(counts.slots)
+
+    def _settle(self) -> None:
         if self.slots.staged is not None:
             self.slots.unstage()
-        self.slots.settle(self.slots.stage(slots).root)
+        self.slots.settle(self.slots.stage().root)
 
     def _settle_sent(self, height: int, audit_blocks: int) -> None:
         """See what became of the commitment that was sent; a refused one waits for a while."""
@@ -406,3 +468,8 @@ class Keeping:
     def sealed_bytes(self) -> int:
         """Bytes that the slots take."""
         return len(self.slots) * SLOT_COST
+
+
+async def _until(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()

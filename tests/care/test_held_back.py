@@ -8,10 +8,12 @@ from trio.testing import wait_all_tasks_blocked
 
 from protocols.memory import MemoryNetwork
 from storage.blockstore import SegmentBlockstore
+from storage.slot_contents import SlotContents
 from storage.slots import SlotStore
 from swarm.care.controls import SEAL, TRAIN, Controls
 from swarm.keeper.room import SLOT_COST
 from swarm.keeper.service import Keeping
+from swarm.keeper.space import LentSpace
 from swarm.participant import service
 from tests.ledger.alone import ALICE
 from tests.participant.test_service import Hands, open_room
@@ -76,7 +78,8 @@ async def test_a_node_that_finishes_ends_its_update_and_owes_it_until_it_is_open
 
 def keeping_of(tmp_path, controls, nursery):
     store = SegmentBlockstore(tmp_path / "chunks", 10**9)
-    slots = SlotStore(tmp_path / "slots", KEY, b"c" * 32, 4, 1)
+    space = LentSpace(store, 400 * SLOT_COST)
+    slots = SlotStore(tmp_path / "slots", KEY, b"c" * 32, 4, 1, space=space)
     duties = SimpleNamespace(coming=0, was_whole=lambda *_: True, problems={})
     return Keeping(
         key=KEY,
@@ -85,12 +88,12 @@ def keeping_of(tmp_path, controls, nursery):
         heights=None,
         wallet=None,
         store=store,
-        shelf_bytes=lambda: 0,
+        space=space,
         slots=slots,
+        contents=SlotContents(slots, store),
         duties=duties,
         transport=MemoryNetwork(nursery).join("keeper"),
         folder=tmp_path / "slots",
-        lent=400 * SLOT_COST,
         share=0.25,
         controls=controls,
     )

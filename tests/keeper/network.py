@@ -33,6 +33,7 @@ PARAMS = Params(
     audit_leaves=8,
     keeper_bond=1_000,
     free_slots=0,
+    min_keep_price=5,
     strike_limit=3,
     standing_audits=2,
     seal_log_n=4,
@@ -90,6 +91,7 @@ class LoopbackNetwork:
                 "validate": name in self._validators,
                 "keep": name != "validator",
                 "seal_share": 1.0,
+                "page": None,
                 **settings,
             },
         )

@@ -25,6 +25,8 @@ QUOTE = {
     "days": 30.0,
     "price": 1_000_000,
     "cost": 6_480_000_000,
+    "fee": 324_000_000,
+    "seats": 3,
     "coded": False,
     "keepers": 1,
     "balance": 12_500_000_000,
@@ -175,8 +177,10 @@ def test_a_quote_says_what_the_keepers_of_now_mean_for_it():
         return cost_lines(QUOTE | other)[-1]
 
     assert "seats wait" in last(keepers=2)
-    coded = {"coded": True, "replicas": 1, "pieces": 14}
-    assert "some keep several pieces" in last(keepers=4, **coded)
+    several = {"replicas": 1, "pieces": 14, "seats": 14}
+    assert "some keep several pieces" in last(keepers=4, **several)
+    coded = {"coded": True, **several}
+    assert "seats wait" in last(keepers=13, **coded)
     assert "in good standing" not in last(keepers=14, **coded) + last(keepers=3)
 
 

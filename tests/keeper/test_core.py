@@ -7,7 +7,7 @@ import pytest
 
 from storage.slots import Version
 from swarm.keeper import core
-from swarm.keeper.core import Adopt, Commit, Due, Own, Shrink
+from swarm.keeper.core import Adopt, Commit, Due, Own, Settle, Shrink
 from swarm.ledger import schedule
 from swarm.ledger.genesis import Params
 from swarm.ledger.holdings import Account
@@ -154,3 +154,24 @@ def test_a_verdict_is_told_with_what_most_auditors_named():
     named = [Failure.SILENT, Failure.OTHER_CONTENT, Failure.OTHER_CONTENT]
     assert "does not unseal" in core.reason_of(Verdict.FAILED, named)
     assert all(core.reason_of(one, []) for one in Verdict)
+
+
+def test_what_was_replaced_is_committed_a_batch_at_a_time_and_only_once():
+    waiting = own(100, 100, replaced=8, goal=200)
+    assert step(OPEN, counted(100), waiting) is None
+    assert step(OPEN, counted(100), replace(waiting, is_ripe=True)) == Commit(100)
+    sent = replace(waiting, is_ripe=True, waiting=True, sent=100)
+    assert step(OPEN, counted(100), sent) is None
+    assert step(199, counted(100), replace(waiting, is_ripe=True)) is None
+
+
+def test_what_was_replaced_is_settled_without_the_ledger_where_it_counts_nothing():
+    waiting = own(100, 0, replaced=8, is_ripe=True)
+    assert step(OPEN, None, waiting) == Settle()
+    assert step(OPEN, None, replace(waiting, waiting=True)) is None
+
+
+def test_slots_of_a_commitment_under_way_are_not_given_back():
+    fewer = own(100, 50, stay=40, waiting=True, sent=80)
+    assert step(OPEN, counted(50), fewer) == Shrink(80)
+    assert step(OPEN, counted(50), replace(fewer, urgent=True)) == Shrink(40)

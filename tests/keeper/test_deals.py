@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 
 import pytest
+import trio
 
 from storage import cid as cids
 from storage import erasure, unixfs
+from storage.collection import Collector
 from storage.dag import tree_size
 from storage.memory import MemoryBlockstore
-from swarm.errors import RefusedError
+from swarm.errors import RefusedError, UsageError
 from swarm.keeper.operations import Terms
 from swarm.keeper.room import SLOT_COST
 from swarm.ledger.transactions import KeepPost
@@ -62,35 +64,69 @@ async def test_lending_less_gives_slots_back_and_the_ledger_counts_fewer(tmp_pat
         assert node.keeping.memory.audit > number
 
 
-async def test_a_coded_deal_survives_a_lost_piece_and_gives_the_content_back(tmp_path) -> None:
-    async with network(tmp_path, 2) as (net, nursery):
+KEEPERS = ("keeper-0", "keeper-1", "keeper-2")
+
+
+def sealed(net):
+    """The chunks that lie in the keepers' slots, by keeper."""
+    return {name: net.nodes[name].keeping.slots.chunks() for name in KEEPERS}
+
+
+async def test_a_coded_deal_lies_in_slots_survives_a_lost_piece_and_gives_the_content_back(
+    tmp_path,
+) -> None:
+    async with network(tmp_path, 3) as (net, nursery):
         owner, api = net.nodes["validator"], net.apis["validator"].keeping
-        for name in ("keeper-0", "keeper-1"):
-            node = await net.start(nursery, name, storage=2 * LENT)
+        for name in KEEPERS:
+            node = await net.start(nursery, name)
             node.keeping.duties.patience = 1.0
         file = tmp_path / "plays"
-        file.write_bytes(os.urandom(300_000))
+        file.write_bytes(os.urandom(1_900_000))
         elsewhere = MemoryBlockstore(2**30)
         added = unixfs.add_path(file, elsewhere)
-        recipe = erasure.encode_root(added.root, elsewhere)
+        recipe = erasure.encode_root(added.root, elsewhere, 2, 3)
         sizes = [tree_size(one, elsewhere.get(one)) for one in recipe.pieces]
         for one in (*recipe.pieces[1:], recipe.cid):  # nobody has the first piece
             for cid, block in blocks_below(one, elsewhere):
                 owner.store.put_many([(cid, block)])
             owner.store.pin(one, "a piece")
             await owner.network.provide(one)
-        await all_proven(net, "keeper-0", "keeper-1")
+        await all_proven(net, *KEEPERS)
         pieces = tuple(zip(recipe.pieces, sizes, strict=True))
         deal = await owner.wallet.submit(KeepPost(pieces, 1, 50, 1_000, recipe.cid))
         view = owner.ledger.view
 
         def kept():
-            duties = [one for name in net.nodes if name != "validator" for one in here(net, name)]
-            return len(duties) == erasure_pieces(view, deal) == 14
+            return all(len(here(net, name)) == 1 for name in KEEPERS)
 
-        await net.until("every piece to be kept", kept, 60)
+        await net.until("each keeper to have a piece", kept, 60)
+        assert [len(piece) for piece in view().seats(deal).of] == [1, 1, 1]
+        leaves = [cid for one in recipe.pieces for cid, _ in blocks_below(one, elsewhere)]
+        leaves = {cid for cid in leaves if cids.codec(cid) == cids.RAW}
+
+        def in_slots():
+            held = [set(chunks) for chunks in sealed(net).values()]
+            return all(held) and set().union(*held) == leaves
+
+        await net.until("the pieces to lie in slots", in_slots)
+        for name, chunks in sealed(net).items():
+            store = net.nodes[name].store
+            assert all(store.index.find(cid) is None and store.has(cid) for cid in chunks)
+        # What is proven from now on is a root over slots with pieces in them, whole slots among them.
+        await net.until(
+            "the ledger to count them",
+            lambda: all(net.nodes[name].keeping.slots.waiting == 0 for name in KEEPERS),
+        )
+        number = view().audit().number + 1
+        await net.until("another audit", lambda: shown_in(net, number), 60)
+        assert [duty.shown for _, duty in view().duties()] == [True] * 3
+        for one in (*recipe.pieces[1:], recipe.cid):
+            owner.store.unpin(one)
+        # What the owner fetches now is served out of slots.
+        await trio.to_thread.run_sync(Collector(owner.store, dead_share=0.0).run_once)
+        assert not owner.store.has(recipe.pieces[1])
         [told] = await api.deals()
-        assert (told["seats"], told["coded"]) == (14, True)
+        assert (told["seats"], told["coded"]) == (3, True)
         restored = await api.restore(told["deal"][:12], silent)
         assert restored["cid"] == cids.text(added.root)
         again = b"".join(unixfs.read_file(added.root, owner.store))
@@ -101,6 +137,19 @@ async def test_a_coded_deal_survives_a_lost_piece_and_gives_the_content_back(tmp
             "the pieces to be let go",
             lambda: not [why for node in net.nodes.values() for _, why in node.store.holds()],
         )
+        await net.until("the slots to hold zeros", lambda: not any(sealed(net).values()))
+        await net.until(
+            "zeros to be counted",
+            lambda: all(net.nodes[name].keeping.slots.waiting == 0 for name in KEEPERS),
+        )
+
+
+def shown_in(net, number):
+    return all(
+        net.nodes[name].keeping.memory.audit >= number
+        and net.nodes[name].keeping.memory.reason == "proven"
+        for name in KEEPERS
+    )
 
 
 async def test_a_deal_is_quoted_and_posted_from_a_person(tmp_path) -> None:
@@ -111,7 +160,9 @@ async def test_a_deal_is_quoted_and_posted_from_a_person(tmp_path) -> None:
         file.write_bytes(os.urandom(300_000))
         published = await net.apis["validator"].publish(file, None, silent)
         quote = await api.quote(published["cid"], Terms(replicas=2, audits=5, price=7))
-        assert quote["cost"] == 2 * 5 * 7
+        assert (quote["cost"], quote["fee"]) == (2 * 5 * 7, 4)
+        with pytest.raises(UsageError, match="at least"):
+            await api.quote(published["cid"], Terms(replicas=2, audits=5, price=4))
         with pytest.raises(RefusedError, match="the balance"):
             await api.keep(published["cid"], Terms(1, 10_000, 10**15), silent)
         posted = await api.keep(published["cid"], Terms(1, 5, 7), silent)
@@ -125,11 +176,6 @@ async def test_a_deal_is_quoted_and_posted_from_a_person(tmp_path) -> None:
 
 def here(net, name):
     return net.nodes[name].keeping.duties.here
-
-
-def erasure_pieces(view, deal):
-    seats = view().seats(deal)
-    return 0 if seats is None else sum(map(len, seats.of))
 
 
 def blocks_below(root, store):

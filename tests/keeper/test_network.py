@@ -6,14 +6,20 @@ import os
 from dataclasses import replace
 
 import pytest
+import trio
 
+from storage import cid as cids
 from storage.dag import tree_size
+from storage.errors import QuotaError
 from storage.sealing import SLOT_BYTES
+from storage.slots import SLOT_COST
 from swarm import datasets
+from swarm.errors import RefusedError
 from swarm.keeper import core
+from swarm.keeper.space import bytes_below
 from swarm.ledger.keeping import Verdict
 from swarm.ledger.transactions import KeepPost
-from tests.keeper.network import QuietNode, network
+from tests.keeper.network import LENT, QuietNode, network
 
 pytestmark = pytest.mark.slow
 
@@ -50,8 +56,8 @@ async def test_lent_space_is_sealed_committed_proven_by_three_validators_and_pai
 class CheapNode(QuietNode):
     """A node that seals with half the work that the network asks for."""
 
-    def _keeping(self, sealing):
-        return super()._keeping(replace(sealing, passes=sealing.passes // 2))
+    def _open_slots(self, sealing):
+        return super()._open_slots(replace(sealing, passes=sealing.passes // 2))
 
 
 async def test_cheap_seals_and_lost_slots_are_struck_and_a_damaged_slot_is_sealed_again(
@@ -129,3 +135,66 @@ async def test_a_deal_is_kept_by_the_drawn_keeper_and_another_takes_over_when_it
         )
         await net.until("it to fetch", lambda: net.nodes[second].keeping.duties.here)
         assert net.nodes[second].store.has(published.root)
+
+
+async def test_a_publish_for_which_there_is_no_room_waits_for_slots_and_never_goes_beyond_the_number(
+    tmp_path,
+) -> None:
+    async with network(tmp_path, 1) as (net, nursery):
+        node = await net.start(nursery, "keeper-0")
+        view = node.ledger.view
+
+        def proven():
+            keeper = view().keeper(net.key("keeper-0"))
+            return keeper is not None and keeper.in_order and keeper.slots == node.keeping.goal
+
+        await net.until("all slots to be proven", proven)
+        most, told = 0, []
+
+        async def watch():
+            nonlocal most
+            while True:
+                home = node.settings.home
+                files = [*(home / "chunks").glob("*.seg"), *(home / "slots").rglob("*.slot*")]
+                most = max(most, sum(one.stat().st_size for one in files if one.exists()))
+                await trio.sleep(0.02)
+
+        file = tmp_path / "large"
+        file.write_bytes(os.urandom(8_000_000))
+        async with trio.open_nursery() as watching:
+            watching.start_soon(watch)
+            await net.apis["keeper-0"].publish(file, None, lambda *step: told.append(step))
+            watching.cancel_scope.cancel()
+        assert any("slots give way" in stage for stage, _, _ in told)
+        assert 8_000_000 < most <= LENT
+        assert bytes_below(node.settings.home / "slots") < 8_000_000
+        # Nothing was promised that was not kept: the next audit finds what is counted now.
+        number = view().audit().number
+        await net.until("another audit", lambda: node.keeping.memory.audit > number)
+        assert view().keeper(net.key("keeper-0")).strikes == 0
+        other = tmp_path / "larger"
+        other.write_bytes(os.urandom(9_000_000))
+        with pytest.raises((QuotaError, RefusedError)):
+            await net.apis["keeper-0"].publish(other, None, lambda *_: None)
+
+
+async def test_a_reader_counts_the_slots_of_an_earlier_start_and_reads_what_lies_in_them(
+    tmp_path,
+) -> None:
+    async with network(tmp_path, 1) as (net, nursery):
+        node = await net.start(nursery, "keeper-0")
+        slots = node.keeping.slots
+        await net.until("slots to be counted", lambda: slots.settled.slots >= 8)
+        data = os.urandom(SLOT_BYTES)
+        cid = cids.of_raw(data)
+        sealed = len(slots)
+        await trio.to_thread.run_sync(slots.replace, 0, (cid, data))
+        await net.stop("keeper-0")
+        node = await net.start(nursery, "keeper-0", keep=False)
+        assert node.keeping is None
+        assert node.store.get(cid) == data
+        assert node.store.usage().limit <= LENT - sealed * SLOT_COST
+        file = tmp_path / "large"
+        file.write_bytes(os.urandom(8_000_000))
+        with pytest.raises((QuotaError, RefusedError)):
+            await net.apis["keeper-0"].publish(file, None, lambda *_: None)

@@ -5,9 +5,11 @@ from dataclasses import replace
 import pytest
 
 from protocols.audit.draw import held_seed
+from storage import cid as cids
 from storage import sampling
 from storage.errors import ChunkNotFoundError, StorageError
 from storage.memory import MemoryBlockstore
+from storage.slots import SlotStore
 from storage.unixfs import add_path
 from swarm.keeper.prover import Audited, SlotProver
 from swarm.ledger.keeping import Duty
@@ -76,3 +78,24 @@ def test_the_way_to_a_chunk_is_read_a_block_at_a_time(case):
     case.store.chunks.clear()
     with pytest.raises(ChunkNotFoundError):
         blocks[0]
+
+
+def test_a_damaged_slot_with_a_chunk_is_sealed_again_if_the_store_has_the_chunk(tmp_path):
+    slots = SlotStore(tmp_path, KEY, b"c" * 32, 4, 1)
+    data = b"z" * MIB
+    cid = cids.of_raw(data)
+    slots.append((cid, data))
+    slots.append()
+    version = slots.stage()
+    slots.settle(version.root)
+    store = MemoryBlockstore()
+    prover = SlotProver(KEY, slots, store, lambda _: True)
+    prover.audited = Audited(7, b"1" * 32, b"", version.root, 2, 8, frozenset(), {})
+    with (tmp_path / "000000.slots").open("r+b") as file:
+        file.write(b"damage")
+    with pytest.raises(StorageError):
+        prover.slot(7, 0)
+    store.put_many([(cid, data)])
+    assert prover.slot(7, 0).slot == 0
+    assert slots.get(cid) == data
+    slots.close()

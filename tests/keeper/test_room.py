@@ -59,6 +59,8 @@ def test_slots_never_take_what_chunks_use_nor_the_disks_reserve(lent, chunks, co
         assert free - grown * SLOT_COST >= room.keep_free
 
 
-def test_the_store_may_use_all_that_is_lent_but_for_the_shelf():
-    assert replace(EMPTY, shelf=GIB, slots=10_000).chunk_limit == 99 * GIB
-    assert replace(EMPTY, shelf=200 * GIB).chunk_limit == 0
+def test_slots_that_wait_to_take_the_place_of_others_take_room_from_slots_and_are_few():
+    waiting = replace(EMPTY, waiting=EMPTY.batch)
+    assert EMPTY.goal - waiting.goal == EMPTY.batch
+    assert EMPTY.batch * SLOT_COST <= MAX_MARGIN // 4
+    assert replace(EMPTY, lent=10 * SLOT_COST).batch == 1

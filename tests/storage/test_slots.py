@@ -17,6 +17,7 @@ from storage.errors import (
     ChunkTooLargeError,
     CorruptChunkError,
     LogError,
+    QuotaError,
     StorageError,
     StoreLockedError,
 )
@@ -24,7 +25,13 @@ from storage.sealer import MAX_REST_S, Pace, Sealer
 from storage.sealing import SLOT_BYTES, SLOT_LEAVES
 from storage.slot_index import ROW_BYTES, SlotIndex
 from storage.slot_tree import Label, slot_root, verify_label, verify_leaf
-from storage.slots import DamagedSlotError, SlotBusyError, SlotStore, UnknownVersionError
+from storage.slots import (
+    SLOT_COST,
+    DamagedSlotError,
+    SlotBusyError,
+    SlotStore,
+    UnknownVersionError,
+)
 
 ROOT = Path(__file__).parents[2]
 KEY, CHAIN = b"k" * 32, b"c" * 32
@@ -167,19 +174,119 @@ def test_shrinking_gives_bytes_back_at_once_and_says_what_to_commit(store, tmp_p
         store.append()
     store.settle(store.stage().root)
     store.replace(1, chunk("b"))
-    store.replace(4, chunk("a"))
+    store.replace(3, chunk("a"))
+    store.replace(3, None)
     store.stage()
     version = store.shrink(3)
     assert (version.slots, len(store), store.staged) == (3, 3, None)
     assert version == store.settled
     assert all_proven(store, version)
     assert (tmp_path / "slots" / "000000.slots").stat().st_size == 3 * SLOT_BYTES
-    assert store.find(chunk("a")[0]) is None
     assert store.get(chunk("b")[0]) == chunk("b")[1]
     assert all_proven(store, store.stage())
     assert store.append() == 3
+    store.unstage()
+    store.replace(1, None)
     assert store.shrink(0).slots == 0
     assert list((tmp_path / "slots").glob("*.slots")) == []
+
+
+def test_shrinking_gives_no_slot_back_that_holds_a_chunk_or_is_about_to(store):
+    for slot in range(6):
+        store.append(chunk("a") if slot == 2 else None)
+    store.settle(store.stage().root)
+    store.replace(4, chunk("b"))
+    assert store.top == 5
+    version = store.shrink(1)
+    assert (version.slots, len(store)) == (1, 5)
+    assert all_proven(store, version)
+    assert {store.get(chunk(one)[0]) for one in "ab"} == {chunk(one)[1] for one in "ab"}
+    store.replace(4, None)
+    assert (store.top, store.holding) == (3, 1)
+    store.shrink(1)
+    assert len(store) == 3
+
+
+def test_what_the_ledger_counts_is_adopted_without_what_was_replaced_since(store):
+    for _ in range(3):
+        store.append()
+    store.replace(1, chunk("a"))
+    store.stage()
+    assert store.adopt(2) == store.settled
+    assert (store.settled.slots, store.staged, store.unstaged) == (2, None, 1)
+    assert all_proven(store, store.settled)
+    assert store.get(chunk("a")[0]) == chunk("a")[1]
+    assert store.stage(3).root != store.root(3)
+
+
+class Account:
+    """Bytes that were taken, of so many."""
+
+    def __init__(self, limit=2**60):
+        self.limit, self.taken = limit, 0
+
+    def found(self, size):
+        self.taken += size
+
+    def take(self, size):
+        if self.taken + size > self.limit:
+            raise QuotaError(size, self.limit - self.taken)
+        self.taken += size
+
+    def give(self, size):
+        self.taken -= size
+
+
+def test_every_slot_is_counted_before_it_is_written_and_until_it_is_gone(tmp_path):
+    account = Account()
+    store = open_store(tmp_path, space=account)
+
+    def agree():
+        on_disk = sum(one.stat().st_size for one in tmp_path.rglob("*.slot*"))
+        assert account.taken == store.bytes_used == on_disk // SLOT_BYTES * SLOT_COST
+
+    for _ in range(4):
+        store.append()
+    agree()
+    store.settle(store.stage().root)
+    store.replace(0, chunk("a"))
+    store.replace(0, chunk("b"))
+    store.replace(1, chunk("c"))
+    store.replace(1, None)
+    store.replace(3, chunk("d"))
+    store.replace(3, None)
+    agree()
+    assert account.taken == 5 * SLOT_COST
+    store.settle(store.stage().root)
+    agree()
+    store.shrink(2)
+    agree()
+    account.limit = account.taken
+    with pytest.raises(QuotaError):
+        store.append()
+    with pytest.raises(QuotaError):
+        store.replace(1, chunk("e"))
+    agree()
+    store.close()
+    store = open_store(tmp_path, space=(again := Account()))
+    assert again.taken == account.taken
+    store.close()
+
+
+def test_a_damaged_chunk_does_not_count_as_held_until_its_slot_is_mended(store, tmp_path):
+    cid, _ = chunk("a")
+    store.append(chunk("a"))
+    store.settle(store.stage().root)
+    file = tmp_path / "slots" / "000000.slots"
+    whole = file.read_bytes()
+    file.write_bytes(b"x" + whole[1:])
+    assert store.length(cid) == len(chunk("a")[1])
+    with pytest.raises(CorruptChunkError):
+        store.get(cid)
+    assert store.length(cid) is None
+    store.mend(0, chunk("a"))
+    assert store.get(cid) == chunk("a")[1]
+    assert store.length(cid) == len(chunk("a")[1])
 
 
 def test_everything_is_there_when_it_is_opened_again(tmp_path):

@@ -44,6 +44,7 @@ class Keeper:
     @property
     def node(self) -> SimpleNamespace:
         return SimpleNamespace(
+            room_for=lambda work, _say: work(),
             store=self.store,
             network=self.peer.transport,
             exchange=self.peer.exchange,
