@@ -100,8 +100,11 @@ def _list(names: list[str], load: Callable[[str], Scenario], *, as_json: bool) -
     if as_json:
         output.print_json({"scenario": name, "title": plan.title} for name, plan in plans)
         return
-    rows = [(name, str(plan.validators), str(plan.workers), plan.title) for name, plan in plans]
-    output.print_table(("SCENARIO", "VALIDATORS", "WORKERS", "WHAT IT IS"), rows)
+    rows = [
+        (name, str(plan.validators), str(plan.workers), str(plan.lenders), plan.title)
+        for name, plan in plans
+    ]
+    output.print_table(("SCENARIO", "VALIDATORS", "WORKERS", "KEEPERS", "WHAT IT IS"), rows)
 
 
 def _print(found: list[Json]) -> None:
@@ -128,9 +131,34 @@ def _print(found: list[Json]) -> None:
             click.echo(line)
         click.echo()
         output.print_table(report.EARNINGS, report.earnings(one))
+    if "storage" in one:
+        _print_storage(one)
+
+
+def _print_storage(one: Json) -> None:
+    from swarm.simulator import plot, report, storage_report
+
+    kept = one["storage"]
+    click.echo("\nproven slots, audit by audit")
+    for line in plot.line(report.capacity(kept), "slots", one["seconds"]):
+        click.echo(line)
+    click.echo("\ntokens earned by a keeper of each class")
+    rows = [
+        (each["class"], each["earned_each"], f"{each['earned_each']:,.3f}")
+        for each in kept["classes"]
+    ]
+    for line in plot.bars(rows):
+        click.echo(line)
+    click.echo()
+    output.print_table(storage_report.LENT, storage_report.lent(kept))
+    if kept["struck"]:
+        click.echo()
+        output.print_table(storage_report.STRUCK, storage_report.struck(kept))
 
 
 def _print_seeds(found: list[Json]) -> None:
+    from swarm.simulator import storage_report
+
     rows = []
     for one in found:
         finality = one["finality_ms"] or {"p50": "-", "p99": "-"}
@@ -147,6 +175,9 @@ def _print_seeds(found: list[Json]) -> None:
         )
     titles = ("SEED", "HEIGHT", "FINALITY", "99 OF 100", "FORKS", "ACCUSED", "TRACE")
     output.print_table(titles, rows)
+    lost = storage_report.together(found)
+    if lost is not None:
+        click.echo(f"\n{lost}")
 
 
 @contextmanager

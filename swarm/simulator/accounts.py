@@ -34,6 +34,11 @@ class Account:
         self._town = town
         self._waiting: dict[int, tuple[Transaction, int]] = {}  # nonce -> it, height when sent
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether anything it sent may still come into a block."""
+        return bool(self._waiting)
+
     def submit(self, payload: Payload) -> bool:
         """Sign and send; False if its own node does not take it."""
         if self.home.replica is None:

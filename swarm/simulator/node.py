@@ -238,7 +238,8 @@ class Node:
 
     def _remember(self, message: Message) -> None:
         if isinstance(message, Cast):
-            self.sent.append(message.vote)
+            if message.vote.voter == self.signer.public_key:  # a leader's may be passed on
+                self.sent.append(message.vote)
         elif isinstance(message, Proposal):
             self.sent.append(message.vote)
             self.world.measures.proposed(self.world.schedule.now, message.block)

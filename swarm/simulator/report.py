@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from swarm.ledger.genesis import UNIT
-from swarm.simulator import plot
+from swarm.simulator import plot, storage_report
 from swarm.simulator.measures import quantile
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def summary(simulation: Simulation) -> Json:
         "seconds": scenario_seconds(simulation),
         "validators": scenario.validators,
         "workers": scenario.workers,
+        "keepers": scenario.lenders,
         "liars": [
             {"kind": one.kind, "nodes": list(scenario.places(one))} for one in scenario.liars
         ],
@@ -55,6 +56,9 @@ def summary(simulation: Simulation) -> Json:
     }
     if simulation.town is not None:
         found |= _money(simulation, simulation.town)
+        if simulation.town.depot is not None:
+            view = simulation.town.newest.view()
+            found["storage"] = storage_report.summary(simulation.town.depot, scenario, view)
     return found
 
 
@@ -145,7 +149,7 @@ def lines(found: Json) -> list[tuple[str, str]]:
     )
     rows = [
         ("scenario", f"{found['title']}, seed {found['seed']}"),
-        ("nodes", f"{found['validators']} validators, {found['workers']} workers"),
+        ("nodes", f"{found['validators']} validators, {found['workers']} workers, {found['keepers']} keepers"),
         ("liars", said or "none"),
         ("virtual time", f"{found['seconds']:,.1f} s, {found['events']:,} events"),
         ("height", f"{height['most']:,} (the last of them: {height['least']:,})"),
@@ -165,6 +169,8 @@ def lines(found: Json) -> list[tuple[str, str]]:
         slashed = [one for one in found["stakes"] if one["slashed"] > 0]
         told = ", ".join(f"{one['node']} {one['slashed']:.3f}" for one in slashed)
         rows.append(("slashed", f"{told} tokens" if told else "nobody"))
+    if "storage" in found:
+        rows += storage_report.lines(found["storage"])
     return [*rows, ("trace", found["trace"])]
 
 
@@ -216,16 +222,27 @@ def markdown(found: Json) -> str:
     parts = [f"# {found['title']}, seed {found['seed']}", ""]
     parts += ["| | |", "| --- | --- |"]
     parts += [f"| {name} | {value} |" for name, value in lines(found)]
+    kept = found.get("storage")
     for title, head, rows in (
         ("Earnings by class of hardware", EARNINGS, earnings(found)),
         ("Rounds", ROUNDS, rounds(found)),
-    ):
+        ("Keepers by class", storage_report.LENT, storage_report.lent(kept) if kept else []),
+        ("Keepers that were struck", storage_report.STRUCK, storage_report.struck(kept) if kept else []),
+    ):  # fmt: skip
         if rows:
             parts += ["", f"## {title}", "", _row(head), _row(("---",) * len(head))]
             parts += [_row(row) for row in rows]
     parts += ["", "## Finality over time", "", "```"]
     parts += [*plot.line(found["finality_over_time_ms"], "ms", found["seconds"]), "```", ""]
+    if kept:
+        parts += ["## Proven slots, audit by audit", "", "```"]
+        parts += [*plot.line(capacity(kept), "slots", found["seconds"]), "```", ""]
     return "\n".join(parts)
+
+
+def capacity(kept: Json) -> list[int]:
+    """Proven slots in each audit."""
+    return [one["proven_slots"] for one in kept["audits"]]
 
 
 def _row(cells: Sequence[str]) -> str:
@@ -233,7 +250,7 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def write(found: Json, folder: Path) -> list[Path]:
-    """Write `report.json`, `report.md` and `finality.svg` into a folder, made if need be."""
+    """Write `report.json`, `report.md`, `finality.svg` and, where space is lent, `capacity.svg` into a folder, made if need be."""
     folder.mkdir(parents=True, exist_ok=True)
     title = f"{found['title']}, seed {found['seed']}: finality"
     files = {
@@ -241,6 +258,10 @@ def write(found: Json, folder: Path) -> list[Path]:
         "report.md": markdown(found),
         "finality.svg": plot.svg(found["finality_over_time_ms"], "ms", found["seconds"], title),
     }
+    if "storage" in found:
+        title = f"{found['title']}, seed {found['seed']}: proven slots"
+        values = capacity(found["storage"])
+        files["capacity.svg"] = plot.svg(values, "slots", found["seconds"], title)
     for name, content in files.items():
         (folder / name).write_text(content, encoding="utf-8")
     return [folder / name for name in files]

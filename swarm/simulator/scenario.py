@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING
 
+from swarm.ledger.keeping import MAX_SEATS
 from swarm.simulator import fields
 from swarm.simulator.errors import ScenarioError
 from swarm.simulator.liars import KINDS
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 MAX_FILE_BYTES = 2**16
 MAX_VALIDATORS = 100
 MAX_WORKERS = 1_000
+MAX_KEEPERS = 200
+MAX_LENT_SLOTS = 4_096
+"""Of all keepers together; sealing one takes two milliseconds of real time."""
 _FOLDER = resources.files("swarm.simulator") / "scenarios"
 
 
@@ -83,7 +87,8 @@ class Compute:
 class Liars:
     """Some nodes that do not do as the protocol says: the last ones, or those named in `nodes`.
 
-    `strength` is a liar's own measure: of a twin, the share of its messages that also reach the other side.
+    `strength` is a liar's own measure: of a twin, the share of its messages that also reach the other side; of a dropper, that of its
+    slots which are gone.
     """
 
     kind: str = fields.text()
@@ -132,6 +137,47 @@ class Training:
 
 
 @dataclass(frozen=True, slots=True)
+class Storage:
+    """The audits of those who lend space; as in a genesis, but for what sealing costs, which is `seal_ms` of `Keepers`."""
+
+    audit_blocks: int = fields.whole(24, 4, 1_000_000)
+    answer_blocks: int = fields.whole(4, 1, 10_000)
+    report_blocks: int = fields.whole(8, 1, 10_000)
+    leaves: int = fields.whole(32, 1, 4_096)
+    auditors: int = fields.whole(3, 1, 31)
+    strike_limit: int = fields.whole(3, 1, 1_000)
+    standing_audits: int = fields.whole(24, 1, 1_000_000)
+    free_slots: int = fields.whole(0, 0, 1_000_000)  # without collateral
+    audits_per_day: int = fields.whole(24, 1, 10_000)  # for what the report says of a day
+
+
+@dataclass(frozen=True, slots=True)
+class Keepers:
+    """A class of machines that lend; they go for good at `leave_s`, and are out of reach in `away_s`."""
+
+    name: str = fields.text("disk")
+    count: int = fields.whole(1, 1, MAX_KEEPERS)
+    slots: int = fields.whole(8, 1, MAX_LENT_SLOTS)
+    seal_ms: int = fields.whole(130, 1, 600_000)  # a slot
+    read_ms: int = fields.whole(5, 0, 60_000)  # a leaf
+    mb_per_s: int = fields.whole(10, 1, 100_000)  # of fetching
+    leave_ms: int = fields.seconds("leave_s", 0, 0, 86_400)  # 0: never
+    away_s: tuple[int, ...] = fields.rising((), 0, 0, 86_400)
+
+
+@dataclass(frozen=True, slots=True)
+class Deals:
+    """What an owner pays to have kept; `price` is a thousandth of a token a piece, copy and audit."""
+
+    count: int = fields.whole(1, 1, 128)
+    pieces: int = fields.whole(2, 1, 32)
+    piece_kib: int = fields.whole(1_024, 1, 16_384)
+    replicas: int = fields.whole(2, 1, 16)
+    audits: int = fields.whole(24, 1, 100_000)
+    price: int = fields.whole(100, 1, 1_000_000)
+
+
+@dataclass(frozen=True, slots=True)
 class Scenario:
     """A run."""
 
@@ -152,6 +198,9 @@ class Scenario:
     ledger: Ledger | None = fields.optional(Ledger)
     hardware: tuple[Hardware, ...] = fields.tables(Hardware)
     training: Training | None = fields.optional(Training)
+    storage: Storage | None = fields.optional(Storage)
+    keepers: tuple[Keepers, ...] = fields.tables(Keepers)
+    deals: Deals | None = fields.optional(Deals)
 
     def __post_init__(self) -> None:
         """Check what no field can say alone.
@@ -176,38 +225,74 @@ class Scenario:
             _refuse("training: needs a [ledger] and at least one [[hardware]]")
         if self.workers > MAX_WORKERS:
             _refuse(f"hardware: {self.workers:,} workers where {MAX_WORKERS:,} are allowed")
+        self._check_storage()
         self._check_liars()
 
+    def _check_storage(self) -> None:
+        audits, deals = self.storage, self.deals
+        if (self.keepers or deals) and audits is None:
+            _refuse("keepers and deals: need [storage]")
+        if audits is None:
+            return
+        if self.ledger is None or not self.keepers:
+            _refuse("storage: needs a [ledger] and at least one [[keepers]]")
+        if audits.answer_blocks + audits.report_blocks + 2 > audits.audit_blocks:
+            _refuse("storage.audit_blocks: has to be 2 above answer_blocks and report_blocks")
+        if self.lenders > MAX_KEEPERS:
+            _refuse(f"keepers: {self.lenders:,} where {MAX_KEEPERS:,} are allowed")
+        lent = sum(one.count * one.slots for one in self.keepers)
+        if lent > MAX_LENT_SLOTS:
+            _refuse(f"keepers: {lent:,} slots where {MAX_LENT_SLOTS:,} are allowed")
+        if any(
+            one.away_s and (len(one.away_s) != 2 or one.away_s[0] >= one.away_s[1])
+            for one in self.keepers
+        ):
+            _refuse("keepers.away_s: two seconds are wanted, from when and until when")
+        if deals is not None and deals.pieces * deals.replicas > MAX_SEATS:
+            _refuse(f"deals: at most {MAX_SEATS} pieces, replicas counted")
+
     def _check_liars(self) -> None:
-        taken: set[tuple[bool, int]] = set()
+        taken: set[tuple[str, int]] = set()
         for liars in self.liars:
             kind = KINDS.get(liars.kind)
             if kind is None:
                 _refuse(f"liars.kind: there is no {liars.kind!r}; there are: {', '.join(KINDS)}")
                 return
-            if kind.works and self.training is None:
+            if kind.role == "worker" and self.training is None:
                 _refuse(f"liars: a {liars.kind} needs [training]")
+            if kind.role == "keeper" and self.storage is None:
+                _refuse(f"liars: a {liars.kind} needs [storage]")
             for place in self.places(liars):
-                if (kind.works, place) in taken:
+                if (kind.role, place) in taken:
                     _refuse(f"liars: node {place} is two kinds of liar")
-                taken.add((kind.works, place))
+                taken.add((kind.role, place))
 
     @property
     def workers(self) -> int:
         """Of all classes together."""
         return sum(one.workers for one in self.hardware)
 
+    @property
+    def lenders(self) -> int:
+        """Keepers of all classes together."""
+        return sum(one.count for one in self.keepers)
+
     def weight(self, place: int) -> int:
         """Of a validator."""
         return self.weights[place] if self.weights else 1
 
     def places(self, liars: Liars) -> tuple[int, ...]:
-        """Which nodes a kind of liar is: among the validators, or among the workers.
+        """Which nodes a kind of liar is: among the validators, the workers or the keepers.
 
         Raises:
             ScenarioError: There are not so many.
         """
-        whole = self.workers if KINDS[liars.kind].works else self.validators
+        role = KINDS[liars.kind].role
+        whole = {
+            "validator": self.validators,
+            "worker": self.workers,
+            "keeper": self.lenders,
+        }[role]
         if max(liars.nodes, default=0) >= whole or (not liars.nodes and liars.count > whole):
             _refuse(f"liars: more of {liars.kind} than there are nodes ({whole})")
         return liars.nodes or tuple(range(whole - liars.count, whole))

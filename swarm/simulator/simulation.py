@@ -62,7 +62,7 @@ class Simulation:
         )
         self.place_of = {one.public_key: place for place, one in enumerate(self.signers)}
         self.town = Town(self) if scenario.ledger is not None else None
-        self.behaviours = self._assign(works=False)
+        self.behaviours = self._assign("validator")
         self.nodes: list[Node] = []
         self._at: list[list[Node]] = []
         self._open_nodes()
@@ -125,22 +125,21 @@ class Simulation:
         for node in self._at[place]:
             node.crash(down_ms)
 
-    def _assign(self, *, works: bool) -> dict[int, Behaviour]:
-        """Who of the validators, or of the workers, lies."""
+    def _assign(self, role: str) -> dict[int, Behaviour]:
+        """Who of those that play a role lies."""
         found: dict[int, Behaviour] = {}
         for liars in self.scenario.liars:
             kind = KINDS[liars.kind]
-            if kind.works == works:
+            if kind.role == role:
                 places = self.scenario.places(liars)
                 for place in places:
                     stream = Chance("liar", liars.kind, place, self.seed)
                     found[place] = kind(places, liars.strength, stream)
         return found
 
-    def worker_behaviour(self, place: int) -> Behaviour:
-        """How a worker lies, if it does."""
-        liars = self._assign(works=True)
-        return liars.get(place) or Honest((), 0, self.chance)
+    def behaviour_of(self, role: str, place: int) -> Behaviour:
+        """How a worker or a keeper lies, if it does."""
+        return self._assign(role).get(place) or Honest((), 0, self.chance)
 
     def _open_nodes(self) -> None:
         for place, signer in enumerate(self.signers):

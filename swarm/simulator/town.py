@@ -6,6 +6,7 @@ The ledger is the shipped one, over a state in memory; so what anybody earns her
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, cast
 
 from protocols.consensus.evidence import decode_evidence
@@ -17,22 +18,24 @@ from swarm.ledger.genesis import UNIT, Genesis, GenesisValidator, Params
 from swarm.ledger.state import Phases
 from swarm.ledger.transactions import Evidence, Register, TaskPost, Transfer, transaction_id
 from swarm.ledger.vrf import VrfKey
-from swarm.simulator import keys
+from swarm.simulator import keys, sealed
 from swarm.simulator.accounts import Account
 from swarm.simulator.chance import Chance
+from swarm.simulator.depot import Depot
 from swarm.simulator.members import Member
 from swarm.simulator.memory_store import MemoryStore
 from swarm.simulator.node import START_UTC_MS
 from swarm.simulator.trainers import BASE, Model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from protocols.consensus.messages import Block
     from protocols.signing import Signer
     from storage.state_store import StateStore
     from swarm.ledger.transactions import Transaction
     from swarm.simulator.node import Node
+    from swarm.simulator.scenario import Storage
     from swarm.simulator.simulation import Simulation
 
 STAKE: Final = 1_000 * UNIT
@@ -60,7 +63,10 @@ class Town:
         self._payer_keys = [keys.signer("payer", at) for at in range(self._traffic.accounts)]
         self._poster_key = keys.signer("poster", 0)
         self.worker_keys = [keys.signer("worker", at) for at in range(scenario.workers)]
+        self.keeper_keys = [keys.signer("keeper", at) for at in range(scenario.lenders)]
+        self._owner_key = keys.signer("owner", 0)
         self.genesis = self._genesis()
+        self.depot = Depot(self, scenario.storage) if scenario.storage is not None else None
         self.members: list[Member] = []
         self._at_home: dict[str, list[Member]] = {}
         self._accounts: dict[str, list[Account]] = {}
@@ -73,6 +79,8 @@ class Town:
     def _genesis(self) -> Genesis:
         scenario = self.world.scenario
         people = [self._poster_key, *self._payer_keys]
+        if scenario.storage is not None:
+            people += [self._owner_key, *self.keeper_keys]
         validators = [
             GenesisValidator(
                 one.public_key,
@@ -89,8 +97,10 @@ class Town:
             max_validators=scenario.validators,
             min_bond=STAKE // 10,
         )
+        if scenario.storage is not None:
+            params = _audited(params, scenario.storage)
         return Genesis.create(
-            "simulation",
+            f"simulation {self.world.seed}",
             START_UTC_MS,
             validators,
             allocations=[(one.public_key, POCKET) for one in people],
@@ -120,6 +130,8 @@ class Town:
         self._poster = self._account(self._poster_key, homes[0])
         if self._traffic.transfers_per_s:
             world.schedule.at(FIRST_MS, self._pay, 0)
+        if self.depot is not None:
+            self._lend(self.depot, homes)
         if scenario.training is None:
             return
         model = Model(scenario.training, world.seed)
@@ -129,11 +141,18 @@ class Town:
         for hardware in scenario.hardware:
             for _ in range(hardware.workers):
                 account = self._account(self.worker_keys[at], homes[at % len(homes)])
-                behaviour = world.worker_behaviour(at)
+                behaviour = world.behaviour_of("worker", at)
                 self._join(Member(self, account, behaviour, model, scenario.training, hardware, self.chance))  # fmt: skip
                 name = hardware.name
                 world.schedule.at(FIRST_MS + at * REGISTER_GAP_MS, self._register, account, name)
                 at += 1
+
+    def _lend(self, depot: Depot, homes: Sequence[Node]) -> None:
+        keepers = [
+            self._account(key, homes[at % len(homes)]) for at, key in enumerate(self.keeper_keys)
+        ]
+        auditors = [(self._own[node.name], node.behaviour) for node in homes]
+        depot.open(self._account(self._owner_key, homes[0]), keepers, auditors)
 
     def _account(self, signer: Signer, home: Node) -> Account:
         account = Account(self, signer, home)
@@ -220,6 +239,8 @@ class Town:
         for member in self._at_home.get(node.name, ()):
             far = member.hardware is not None
             member.look_after(self.world.network.delay() if far else 0)
+        if self.depot is not None:
+            self.depot.committed(node.name, self.ledger(node).view(), first=first)
 
     def _count(self, node: Node, block: Block) -> None:
         ledger, measures = self.ledger(node), self.world.measures
@@ -245,3 +266,20 @@ class Town:
             LedgerError: One is missing or too many.
         """
         check_supply(self.newest.view().raw)
+
+
+def _audited(params: Params, storage: Storage) -> Params:
+    """The parameters of a network in which space is lent."""
+    return replace(
+        params,
+        audit_blocks=storage.audit_blocks,
+        audit_answer_blocks=storage.answer_blocks,
+        audit_report_blocks=storage.report_blocks,
+        audit_leaves=storage.leaves,
+        auditors=storage.auditors,
+        strike_limit=storage.strike_limit,
+        standing_audits=storage.standing_audits,
+        free_slots=storage.free_slots,
+        seal_log_n=sealed.LOG_N,
+        seal_passes=sealed.PASSES,
+    )

@@ -39,7 +39,11 @@ def accused_places(simulation):
     return {simulation.place_of[key] for key in simulation.measures.accused}
 
 
-CONSENSUS = [name for name, kind in KINDS.items() if not kind.works and name != "score_liar"]
+ON_THE_LEDGER = ("score_liar", "false_auditor", "silent_auditor")
+"""Validators that lie about nothing that consensus sees."""
+CONSENSUS = [
+    name for name, kind in KINDS.items() if kind.role == "validator" and name not in ON_THE_LEDGER
+]
 
 
 @pytest.mark.parametrize("kind", CONSENSUS)

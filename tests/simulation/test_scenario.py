@@ -23,7 +23,10 @@ block_interval_ms = 100
 """
 
 
-@pytest.mark.parametrize("name", ["calm", "lossy", "partition", "churn", "liars", "hundred"])
+@pytest.mark.parametrize(
+    "name",
+    ["calm", "lossy", "partition", "churn", "liars", "hundred", "keepers", "dropper"],
+)
 def test_every_scenario_that_is_shipped_can_be_read(name):
     assert name in scenario.names()
     assert scenario.load(name).title
@@ -50,6 +53,17 @@ def test_every_scenario_that_is_shipped_can_be_read(name):
         ("[[liars]]\nkind = 'slow'\n[[liars]]\nkind = 'mute'", "two kinds of liar"),
         ("[[liars]]\nkind = 'late_revealer'", "needs [training]"),
         ("[training]", "needs a [ledger]"),
+        ("[[keepers]]", "keepers and deals: need [storage]"),
+        ("[deals]", "keepers and deals: need [storage]"),
+        ("[storage]", "storage: needs a [ledger]"),
+        ("[ledger]\n[storage]", "at least one [[keepers]]"),
+        ("[ledger]\n[storage]\naudit_blocks = 11\n[[keepers]]", "has to be 2 above"),
+        ("[ledger]\n[storage]\n[[keepers]]\naway_s = [3]", "two seconds are wanted"),
+        ("[ledger]\n[storage]\n[[keepers]]\naway_s = [3, 3]", "two seconds are wanted"),
+        ("[ledger]\n[storage]\n[[keepers]]\ncount = 3\nslots = 4000", "12,000 slots where"),
+        ("[ledger]\n[storage]\n[[keepers]]\n[deals]\npieces = 32\nreplicas = 3", "at most 64"),
+        ("[[liars]]\nkind = 'dropper'", "needs [storage]"),
+        ("[ledger]\n[storage]\n[[keepers]]\n[[liars]]\nkind = 'vanisher'\ncount = 2", "more of"),
         ("[[partitions]]\nbegin_s = 2\nend_s = 1", "end_s has to be after begin_s"),
         ("[[crashes]]\nnode = 4", "the validators are 0 to 3"),
         ("chaos_s = 0\ncalm_s = 0", "nothing to run"),

@@ -99,7 +99,7 @@ MUTANTS = {
     ),
     "who finalized nullifies": (
         "        if Kind.FINALIZE not in view.own and Kind.NULLIFY not in view.own:",
-        "        view = self._at(max(1, self.view - 1))\n        if Kind.NULLIFY not in view.own:",
+        "        view = self.book.at(max(1, self.view - 1))\n        if Kind.NULLIFY not in view.own:",
     ),
     "a second block of a view is notarized": (
         "if proposal is None or view.rejected or Kind.NOTARIZE in view.own:",

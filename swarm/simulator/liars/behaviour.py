@@ -8,11 +8,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from protocols.consensus.messages import Message
+    from swarm.ledger.keeping import Duty
     from swarm.ledger.state import RoundState
     from swarm.participant.core import Send
     from swarm.participant.memory import RoundMemory
     from swarm.simulator.chance import Chance
+    from swarm.simulator.examiners import Name, Round
     from swarm.simulator.node import Node
+
+    Found = tuple[dict[bytes, int], set[Name]]
 
 
 class Behaviour:
@@ -24,14 +28,16 @@ class Behaviour:
         chance: A stream of this node's own.
     """
 
-    works: ClassVar[bool] = False
-    """Whether this kind is found among the workers; all others are validators."""
+    role: ClassVar[str] = "validator"
+    """Among whom this kind is found: validator, worker or keeper."""
     contradicts: ClassVar[bool] = False
     """Whether it signs what no honest validator signs, so that it may be accused."""
     doubles: ClassVar[bool] = False
     """Whether two nodes run with its key."""
     honest: ClassVar[bool] = False
     """Set for nobody but who does all that the protocol says."""
+    seals_on_demand: ClassVar[bool] = False
+    """Whether a keeper makes what is drawn when it is drawn."""
 
     def __init__(self, group: Sequence[int], strength: int, chance: Chance) -> None:
         self.group = frozenset(group)
@@ -66,6 +72,20 @@ class Behaviour:
         """The scores that a validator says it found."""
         del round_
         return found
+
+    def loses(self, slots: int) -> frozenset[int]:
+        """Which of its slots a keeper has lost, once all are sealed."""
+        del slots
+        return frozenset()
+
+    def vanishes(self, duties: Sequence[Duty]) -> bool:
+        """Whether a keeper disappears now, for ever."""
+        del duties
+        return False
+
+    def finds(self, round_: Round) -> Found | None:
+        """What an auditor says that it found: keepers that failed and pieces that are missing; None for no word."""
+        return round_.failed, round_.missing
 
 
 class Honest(Behaviour):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class LateRevealer(Behaviour):
     """Holds the round up until the deadline of its reveals, and earns nothing."""
 
-    works = True
+    role = "worker"
 
     def says(self, step: Send, round_: RoundState) -> Send | None:
         """All but its reveal."""
