@@ -1,6 +1,7 @@
 """The schedule of one fetch: which chunk is asked of whom, and who has what. No I/O, no clock, no randomness.
 
-A chunk is asked of one peer at a time, each peer for about a second's worth of bytes.
+A chunk is asked of one peer at a time, each peer for about half a second's worth of bytes.
+When none is left to hand out, a peer with room takes over the chunk that another would deliver last, if it is much faster.
 A peer that says DONT_HAVE is not asked for that chunk again for a while; when all say so, each is asked to tell when it has it.
 A peer that is silent loses its wants to others, is asked again, and is given up after `MAX_STRIKES` silences.
 
@@ -37,6 +38,12 @@ WANT_SECONDS = 30.0
 REASK_SECONDS = 5.0
 """Between two rounds of asking for what nobody had."""
 SAMPLE_SECONDS = 0.25
+ASSUMED_RATE = 4 * 2**20
+"""Bytes a second that a peer is thought to send before it is measured."""
+STEAL_FACTOR = 2.0
+"""A chunk is taken over if the thief needs less than its owner by this factor,"""
+STEAL_SECONDS = 0.5
+"""and by this many seconds more: what is under way already comes twice."""
 LOW_LEAVES = 4_096
 """No manifest is asked for while more leaves than this wait."""
 MAX_OPEN_MANIFESTS = 64
@@ -92,6 +99,7 @@ class _Want:
 class _Peer:
     peer: PeerId
     last_heard: float
+    last_chunk: float = 0.0
     in_flight: dict[Cid, int] = field(default_factory=dict)
     bytes_in_flight: int = 0
     strikes: int = 0
@@ -108,6 +116,14 @@ class _Peer:
     @property
     def has_room(self) -> bool:
         return self.bytes_in_flight < self.window and len(self.in_flight) < MAX_PEER_WANTS
+
+    def rate_now(self, now: float) -> float:
+        """Its rate, or less: the chunk that it owes next cannot have come faster than the wait for it."""
+        rate = self.rate or ASSUMED_RATE
+        waited = now - self.last_chunk
+        if self.in_flight and waited > 0:
+            rate = min(rate, next(iter(self.in_flight.values())) / waited)
+        return max(rate, 1.0)
 
 
 class Schedule:
@@ -199,7 +215,7 @@ class Schedule:
         found = self._peers.get(peer)
         if found is not None:
             found.strikes = 0
-            found.last_heard = now
+            found.last_heard = found.last_chunk = now
             _measure(found, size, now)
         self.last_progress = now
         return True, effects
@@ -245,7 +261,7 @@ class Schedule:
         for peer in sorted(self._peers.values(), key=lambda one: -(one.rate or 0.0)):
             asked: list[Cid] = []
             while peer.has_room and (budget > 0 or idle):
-                want = self._pick(peer)
+                want = self._pick(peer) or self._steal(peer, now, effects)
                 if want is None:
                     break
                 self._assign(peer, want, now)
@@ -309,9 +325,29 @@ class Schedule:
                     return want
         return None
 
+    def _steal(self, thief: _Peer, now: float, effects: list[Effect]) -> _Want | None:
+        """Take from a slower peer the chunk that would come last."""
+        latest: tuple[float, _Peer, _Want] | None = None
+        for owner in self._peers.values():
+            if owner is thief or not owner.in_flight:
+                continue
+            want = self._wants[next(reversed(owner.in_flight))]
+            seconds = owner.bytes_in_flight / owner.rate_now(now)
+            if thief.peer not in want.lacking and (latest is None or seconds > latest[0]):
+                latest = seconds, owner, want
+        if latest is None:
+            return None
+        seconds, owner, want = latest
+        own = (thief.bytes_in_flight + want.size) / thief.rate_now(now)
+        if seconds <= STEAL_FACTOR * own + STEAL_SECONDS:
+            return None
+        self._take_back(want)
+        effects.append(Withdraw(owner.peer, (want.cid,)))
+        return want
+
     def _assign(self, peer: _Peer, want: _Want, now: float) -> None:
         if not peer.in_flight:
-            peer.last_heard = peer.sample_start = now
+            peer.last_heard = peer.last_chunk = peer.sample_start = now
             peer.sample_bytes = 0
         self._unqueue(want.cid)
         want.holder, want.asked_at = peer.peer, now

@@ -273,15 +273,25 @@ class BitswapService:
         line = self._lines.get(peer)
         if line is None:
             while len(self._lines) >= MAX_PEERS:
-                self._forget(min(self._lines.values(), key=lambda one: one.used))
+                self._forget(min(self._lines.values(), key=self._worth))
             line = self._lines[peer] = Line(
                 peer, self._transport, self._store, self._limiter, self._count_out
             )
         return line
 
+    def _worth(self, line: Line) -> tuple[bool, bool, float]:
+        """By which lines are forgotten, the least first: one that a fetch asks, or whose message is being taken, last of all."""
+        way = self._ways.get(line.peer)
+        is_needed = (
+            line.turn.locked()
+            or (way is not None and not way.opened.is_set())
+            or any(line.peer in one.schedule.peers for one in self._fetches)
+        )
+        return is_needed, not line.is_idle, line.used
+
     def _forget(self, line: Line) -> None:
         self._lines.pop(line.peer, None)
-        way = self._ways.get(line.peer)
+        way = self._ways.pop(line.peer, None)
         if way is not None:
             way.scope.cancel()
 
@@ -307,7 +317,8 @@ class BitswapService:
         finally:
             _log.debug("bitswap.way_over", peer=line.peer, why=way.why)
             line.clear()
-            del self._ways[line.peer]
+            if self._ways.get(line.peer) is way:
+                del self._ways[line.peer]
             way.over.set()
             way.opened.set()
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 BATCH_BYTES = 2**20
 """Read from the store at a time; at most one chunk more. Two batches of a stream are in memory."""
 BATCH_WANTS = 256
+LARGE_BYTES = 2**16
+"""A chunk this large is sent from where it was read to; shorter ones are joined, so that each is not a frame of its own."""
 SEND_SECONDS = 60.0
 """A peer that does not take one batch within this time is given up."""
 READ_BYTES = 2**16
@@ -80,7 +82,7 @@ class Serving:
                 failures.append(error)
             self._scope.cancel()
 
-        send, receive = trio.open_memory_channel[bytes](0)
+        send, receive = trio.open_memory_channel[list[bytes]](0)
         with self._scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(guard, self._read)
@@ -101,16 +103,16 @@ class Serving:
             why = "the stream ended inside a frame"
             raise StreamError(why)
 
-    async def _load(self, send: trio.MemorySendChannel[bytes]) -> None:
+    async def _load(self, send: trio.MemorySendChannel[list[bytes]]) -> None:
         while True:
             if self._answering.is_idle:
                 self._changed = trio.Event()
                 await self._changed.wait()
             while (asked := self._answering.take_query()) is not None:
                 held = await trio.to_thread.run_sync(self._held, asked, limiter=self._limiter)
-                await send.send(encode(Have(held)))
+                await send.send([encode(Have(held))])
             if dropped := self._answering.take_dropped():
-                await send.send(encode_all(DontHave, dropped))
+                await send.send([encode_all(DontHave, dropped)])
             wants = self._answering.start(BATCH_WANTS)
             if not wants:
                 continue
@@ -118,19 +120,21 @@ class Serving:
             self._answering.finish(wants[:done], wants[done:])
             await send.send(data)
 
-    async def _send(self, receive: trio.MemoryReceiveChannel[bytes]) -> None:
-        async for data in receive:
+    async def _send(self, receive: trio.MemoryReceiveChannel[list[bytes]]) -> None:
+        async for parts in receive:
             with trio.fail_after(SEND_SECONDS):
-                await self._stream.send_all(data)
-            self._on_bytes(self._stream.peer, len(data))
+                for part in parts:
+                    await self._stream.send_all(part)
+                    self._on_bytes(self._stream.peer, len(part))
 
     def _held(self, asked: Sequence[Cid]) -> tuple[Cid, ...]:
         missing = set(self._store.missing(asked))
         return tuple(cid for cid in asked if cid not in missing)
 
-    def _batch(self, wants: Sequence[Cid]) -> tuple[bytes, int]:
+    def _batch(self, wants: Sequence[Cid]) -> tuple[list[bytes], int]:
         """The answers to the first wants, and to how many; in a thread."""
         parts: list[bytes] = []
+        short: list[bytes] = []
         lacked: list[Cid] = []
         size = done = 0
         for cid in wants:
@@ -142,8 +146,15 @@ class Serving:
             except (StorageError, OSError):
                 lacked.append(cid)
                 continue
-            parts += (block_head(cid, len(data)), data)
+            short.append(block_head(cid, len(data)))
+            if len(data) >= LARGE_BYTES:
+                parts += (b"".join(short), data)
+                short.clear()
+            else:
+                short.append(data)
             size += len(data)
         if lacked:
-            parts.append(encode_all(DontHave, lacked))
-        return b"".join(parts), done
+            short.append(encode_all(DontHave, lacked))
+        if short:
+            parts.append(b"".join(short))
+        return parts, done

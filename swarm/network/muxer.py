@@ -63,7 +63,7 @@ class MuxedStream:
         self.number = number
         self.inbound = inbound
         self.protocol = ""
-        self._chunks: deque[bytes] = deque()
+        self._chunks: deque[bytes | memoryview] = deque()
         self._unread = 0
         self._granted = INITIAL_WINDOW
         self._owed = 0
@@ -111,7 +111,7 @@ class MuxedStream:
                 room -= len(part)
             data = b"".join(parts)
         self._consumed(len(data))
-        return data
+        return bytes(data)
 
     def _consumed(self, count: int) -> None:
         self._unread -= count
@@ -214,7 +214,7 @@ class MuxedStream:
             self._detached = True
             self.session.forget(self, self._unread)
 
-    def arrived(self, data: bytes) -> None:
+    def arrived(self, data: bytes | memoryview) -> None:
         """Bytes from the peer.
 
         Raises:
@@ -230,7 +230,7 @@ class MuxedStream:
             message = f"{-self._granted:,} bytes beyond the window of a stream"
             raise RemoteProtocolError(message)
         if len(data) < JOIN_BYTES and self._chunks and len(self._chunks[-1]) < JOIN_BYTES:
-            self._chunks[-1] += data
+            self._chunks[-1] = b"".join((self._chunks[-1], data))
         else:
             self._chunks.append(data)
         self._unread += len(data)
@@ -442,10 +442,12 @@ class Session:
 
     async def _read_all(self) -> None:
         while not self.closed.is_set():
-            message = await self._channel.receive_message()
-            if not message:
+            for message in self._channel.messages():
+                self._feed(message)
+                if self.closed.is_set():
+                    return
+            if not await self._channel.receive():
                 return
-            self._feed(message)
 
     def _feed(self, message: bytes) -> None:
         """Take the next plaintext; frames may be cut anywhere.
@@ -453,7 +455,7 @@ class Session:
         Raises:
             RemoteProtocolError: It breaks the framing or a window.
         """
-        data = self._pending + message if self._pending else message
+        data = memoryview(self._pending + message if self._pending else message)
         at = 0
         while not self.closed.is_set():
             if self._body_left:
@@ -462,7 +464,9 @@ class Session:
                     break
                 self._body_left -= size
                 if self._body_of is not None:
-                    self._deliver(self._body_of, data[at : at + size])
+                    part = data[at : at + size]
+                    # A part that is not copied keeps the whole message in memory.
+                    self._deliver(self._body_of, part if 2 * size >= len(data) else bytes(part))
                     if not self._body_left:
                         self._flags(self._body_of, self._body_flags)
                 at += size
@@ -471,7 +475,7 @@ class Session:
                 at += HEADER.size
             else:
                 break
-        self._pending = data[at:]
+        self._pending = bytes(data[at:])
 
     def _frame(self, version: int, kind: int, flags: int, number: int, length: int) -> None:
         if version != 0 or kind > GO_AWAY:
@@ -494,7 +498,7 @@ class Session:
                     stream.credited(length)
                 self._flags(stream, flags)
 
-    def _deliver(self, stream: MuxedStream, data: bytes) -> None:
+    def _deliver(self, stream: MuxedStream, data: bytes | memoryview) -> None:
         self.moved += len(data)
         stream.arrived(data)
         if self.unread > MAX_UNREAD:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from libp2p.crypto.ed25519 import Ed25519PrivateKey
 from libp2p.crypto.keys import KeyPair
 from libp2p.crypto.x25519 import create_new_key_pair as new_x25519_key_pair
@@ -21,12 +23,45 @@ from swarm.network import multistream, muxer
 from swarm.network.wire import WireError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator, Sequence
 
     from protocols.signing import Signer
     from swarm.network.wire import Wire
 
 NOISE = "/noise"
+LENGTH_BYTES = 2
+"""Before each message, big endian."""
+TAG_BYTES = 16
+"""By which a message is longer than what it says."""
+
+
+class _Cipher:
+    """One direction: ChaCha20-Poly1305 under its key, and the number of the next message.
+
+    Args:
+        state: The cipher state that noiseprotocol's handshake ended with.
+    """
+
+    def __init__(self, state: Any) -> None:  # noqa: ANN401 - noiseprotocol ships no types
+        self._cipher = ChaCha20Poly1305(state.k)
+        self._number: int = state.n
+
+    def _nonce(self) -> bytes:
+        number = self._number
+        self._number += 1
+        return b"\0\0\0\0" + number.to_bytes(8, "little")
+
+    def open(self, message: memoryview) -> bytes:
+        """What a message says."""
+        try:
+            return self._cipher.decrypt(self._nonce(), message, None)
+        except InvalidTag as error:
+            why = "a message that does not decrypt"
+            raise RemoteProtocolError(why) from error
+
+    def seal(self, plain: bytes, into: memoryview) -> None:
+        """Write the message that says this."""
+        self._cipher.encrypt_into(self._nonce(), plain, None, into)
 
 
 class SecureChannel:
@@ -38,42 +73,66 @@ class SecureChannel:
     """
 
     def __init__(self, wire: Wire, session: Any) -> None:  # noqa: ANN401 - libp2p's ISecureConn
+        noise = session.conn.noise_state.noise_protocol
         self._wire = wire
-        self._decrypt: Callable[[bytes], bytes] = session.conn.decrypt
-        self._encrypt: Callable[[bytes], bytes] = session.conn.encrypt
+        self._opening = _Cipher(noise.cipher_state_decrypt)
+        self._sealing = _Cipher(noise.cipher_state_encrypt)
         self._plain = b""
+        self._out = bytearray()
 
-    async def receive_message(self) -> bytes:
-        """The next message's plaintext; `b""` at a clean end.
+    async def receive(self) -> bool:
+        """Wait for bytes of the peer; false at a clean end.
 
         Raises:
             WireError: The connection broke, or ended inside a message.
         """
+        if await self._wire.more():
+            return True
+        if self._wire.arrived:
+            message = "the connection ended"
+            raise WireError(message)
+        return False
+
+    def messages(self) -> Iterator[bytes]:
+        """The messages that have arrived whole, each decrypted as it is asked for.
+
+        Raises:
+            RemoteProtocolError: The peer did not encrypt one, or it was changed on the way.
+        """
         if self._plain:
             plain, self._plain = self._plain, b""
-            return plain
+            yield plain
         while True:
-            first = await self._wire.receive_some(1)
-            if not first:
-                return b""
-            second = await self._wire.read_exactly(1)
-            body = await self._wire.read_exactly(first[0] << 8 | second[0])
-            plain = self._decrypt(body)
-            if plain:
-                return plain
+            arrived = self._wire.arrived
+            if len(arrived) < LENGTH_BYTES:
+                return
+            end = LENGTH_BYTES + (arrived[0] << 8 | arrived[1])
+            if len(arrived) < end:
+                return
+            self._wire.take(end)
+            if plain := self._opening.open(arrived[LENGTH_BYTES:end]):
+                yield plain
 
-    async def send_messages(self, messages: list[bytes]) -> None:
+    async def send_messages(self, messages: Sequence[bytes]) -> None:
         """Encrypt each and write all at once."""
-        parts: list[bytes] = []
+        size = sum(LENGTH_BYTES + len(message) + TAG_BYTES for message in messages)
+        if len(self._out) < size:
+            self._out = bytearray(size)
+        out = memoryview(self._out)
+        at = 0
         for message in messages:
-            body = self._encrypt(message)
-            parts.append(len(body).to_bytes(2, "big"))
-            parts.append(body)
-        await self._wire.send_all(b"".join(parts))
+            length = len(message) + TAG_BYTES
+            out[at : at + LENGTH_BYTES] = length.to_bytes(LENGTH_BYTES, "big")
+            at += LENGTH_BYTES
+            self._sealing.seal(message, out[at : at + length])
+            at += length
+        await self._wire.send_all(out[:at])
 
     async def receive_some(self, max_bytes: int) -> bytes:
         """For the choice of a muxer: at least one byte."""
-        data = await self.receive_message()
+        while (data := next(self.messages(), b"")) == b"":
+            if not await self.receive():
+                return b""
         self._plain = data[max_bytes:]
         return data[:max_bytes]
 

@@ -1,7 +1,8 @@
-"""A TCP socket as libp2p's Noise wants it: buffered reads, counted bytes, and a close that never waits."""
+"""A TCP socket: reads into one buffer, counted bytes, a close that never waits, and what libp2p's Noise wants of it."""
 
 from __future__ import annotations
 
+import mmap
 from typing import TYPE_CHECKING
 
 import trio
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from multiaddr import Multiaddr  # type: ignore[import-untyped]  # ships no types
 
 READ_BYTES = 2**18
+"""Taken from the socket at a time."""
+BUFFER_BYTES = READ_BYTES + 2**16
+"""What a read brings, behind a Noise message that has begun."""
 
 
 class WireError(Exception):
@@ -33,51 +37,53 @@ class Wire(IRawConnection):
         self.is_initiator = is_initiator
         host, port = stream.socket.getpeername()[:2]
         self.remote = addresses.of_socket(host, port)
-        self._buffer = b""
-        self._at = 0
+        # Pages that no read has reached yet take no memory: a quiet connection costs one of them.
+        pages = mmap.mmap(-1, BUFFER_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._buffer = memoryview(pages)
+        self._start = self._end = 0
         self.bytes_in = 0
         self.bytes_out = 0
 
-    async def receive_some(self, max_bytes: int) -> bytes:
-        """At least one byte; `b""` at the end."""
-        if self._at == len(self._buffer):
-            await self._fill()
-        data = self._buffer[self._at : self._at + max_bytes]
-        self._at += len(data)
-        return data
+    @property
+    def arrived(self) -> memoryview:
+        """What was read and not taken; good until the next `more`."""
+        return self._buffer[self._start : self._end]
 
-    async def read_exactly(self, count: int) -> bytes:
-        """That many bytes, in few system calls.
+    def take(self, count: int) -> None:
+        """So many of the bytes that have arrived are done with."""
+        self._start += count
+
+    async def more(self) -> bool:
+        """Read on, behind what has arrived; false at the end.
 
         Raises:
-            WireError: The socket ended before.
+            WireError: The connection is gone.
         """
-        parts: list[bytes] = []
-        missing = count
-        while True:
-            part = self._buffer[self._at : self._at + missing]
-            self._at += len(part)
-            missing -= len(part)
-            if not missing:
-                return part if not parts else b"".join((*parts, part))
-            parts.append(part)
-            await self._fill()
-            if not self._buffer:
-                message = "the connection ended"
-                raise WireError(message)
-
-    async def _fill(self) -> None:
+        if self._start == self._end:
+            self._start = self._end = 0
+        elif self._end > BUFFER_BYTES - READ_BYTES:
+            left = self._end - self._start
+            self._buffer[:left] = self._buffer[self._start : self._end]
+            self._start, self._end = 0, left
         try:
-            self._buffer = await self._stream.receive_some(READ_BYTES)
+            # Without the stream around it, which has no way to read into a buffer.
+            count = await self._stream.socket.recv_into(self._buffer[self._end :])
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
-            self._buffer = b""
-            self._at = 0
             message = f"the connection is gone: {str(error) or type(error).__name__}"
             raise WireError(message) from error
-        self._at = 0
-        self.bytes_in += len(self._buffer)
+        self._end += count
+        self.bytes_in += count
+        return count > 0
 
-    async def send_all(self, data: bytes) -> None:
+    async def receive_some(self, max_bytes: int) -> bytes:
+        """At least one byte; `b""` at the end."""
+        if self._start == self._end and not await self.more():
+            return b""
+        data = bytes(self.arrived[:max_bytes])
+        self.take(len(data))
+        return data
+
+    async def send_all(self, data: bytes | memoryview) -> None:
         """Write everything; a write that is cancelled leaves the connection of no use."""
         try:
             await self._stream.send_all(data)

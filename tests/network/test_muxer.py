@@ -6,7 +6,7 @@ import pytest
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from protocols.transport import RemoteProtocolError, StreamError
 from swarm.network import muxer
@@ -17,8 +17,9 @@ class Channel:
     """One end of a pair; plaintext messages, cut as told."""
 
     def __init__(self, cuts=None) -> None:
-        self.send, self.receive = trio.open_memory_channel(1000)
+        self.send, self.incoming = trio.open_memory_channel(1000)
         self.other: Channel
+        self.came: list[bytes] = []
         self._cuts = cuts
 
     async def send_messages(self, messages) -> None:
@@ -28,15 +29,20 @@ class Channel:
             await self.other.send.send(data[:size])
             data = data[size:]
 
-    async def receive_message(self) -> bytes:
+    async def receive(self) -> bool:
         try:
-            return await self.receive.receive()
+            self.came.append(await self.incoming.receive())
         except (trio.EndOfChannel, trio.ClosedResourceError):
-            return b""
+            return False
+        return True
+
+    def messages(self):
+        while self.came:
+            yield self.came.pop(0)
 
     def close_now(self) -> None:
         self.other.send.close()
-        self.receive.close()
+        self.incoming.close()
 
 
 def _cycle(sizes):
@@ -222,3 +228,15 @@ def test_any_bytes_are_frames_or_a_protocol_error(messages):
         assert session.unread == 0
 
     trio.run(main)
+
+
+async def test_a_short_part_of_a_long_message_does_not_keep_the_message_in_memory(join):
+    one, two, arrived = join()
+    here = one.open_stream()
+    await wait_all_tasks_blocked()
+    ping = HEADER.pack(0, muxer.PING, muxer.ACK, 0, 1)
+    frame = HEADER.pack(0, muxer.DATA, 0, here.number, muxer.JOIN_BYTES) + bytes(muxer.JOIN_BYTES)
+    for _ in range(4):
+        two._feed(frame + ping * 4_000)
+    kept = [memoryview(chunk).obj for chunk in arrived[0]._chunks]
+    assert sum(map(len, kept)) == arrived[0]._unread == 4 * muxer.JOIN_BYTES

@@ -31,6 +31,32 @@ def test_no_more_is_asked_than_there_is_room_for_but_one_chunk_always():
     assert schedule.tick(0.0, MB) == [Ask("p", (B,))]
 
 
+def test_a_fast_peer_takes_over_what_a_slow_one_would_deliver_last_and_either_may_send_it():
+    many = tuple(cids.of_raw(bytes([number])) for number in range(6))
+    schedule = begun("slow", wanted=many)
+    schedule.tick(0.0, 100 * MB)
+    schedule.received("slow", many[0], MB, 2.0)
+    schedule.join("fast", 2.0)
+    *withdrawn, ask = schedule.tick(2.0, 100 * MB)
+    taken = many[:1:-1]
+    assert withdrawn == [Withdraw("slow", (cid,)) for cid in taken]
+    assert ask == Ask("fast", taken)
+    assert schedule.tick(2.1, 100 * MB) == []
+    assert schedule.received("slow", taken[0], MB, 2.3) == (True, [Withdraw("fast", (taken[0],))])
+    assert schedule.received("fast", taken[0], MB, 2.4) == (False, [])
+    assert schedule.received("fast", taken[1], MB, 2.5) == (True, [])
+
+
+def test_peers_of_one_speed_take_nothing_from_each_other():
+    many = tuple(cids.of_raw(bytes([number])) for number in range(8))
+    schedule = begun("p", "q", wanted=many)
+    asked = schedule.tick(0.0, 100 * MB)
+    for effect in asked:
+        for cid in effect.cids[:3] if isinstance(effect, Ask) else ():
+            schedule.received(effect.peer, cid, MB, 0.5)
+    assert not [one for one in schedule.tick(0.6, 100 * MB) if isinstance(one, Withdraw)]
+
+
 def test_a_peer_is_asked_for_a_window_of_bytes():
     many = tuple(cids.of_raw(bytes([number])) for number in range(100))
     schedule = begun("p", wanted=many)

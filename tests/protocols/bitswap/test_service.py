@@ -341,6 +341,28 @@ def test_the_peer_that_was_silent_the_longest_makes_room_for_a_new_one(in_world,
     in_world(test)
 
 
+def test_a_peer_that_a_fetch_asks_makes_room_for_nobody(in_world, monkeypatch):
+    async def test(world):
+        monkeypatch.setattr(service, "MAX_PEERS", 2)
+        node, asked = await world.node(), world.puppet()
+        wanted, late = cids.of_raw(b"right"), cids.of_raw(b"late")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(node.bitswap.fetch, wanted, [asked.peer])
+            assert (await asked.next()).entries[0].wire == wanted
+            others = [world.puppet() for _ in range(3)]
+            for other in others:
+                await trio.sleep(0.1)
+                await other.want(node, entry(late))
+            await trio.sleep(0.1)
+            await asked.say(node, block_frame(bytes(wanted), b"right") + b"right")
+        assert node.store.get(wanted) == b"right"
+        assert node.complaints == []
+        node.hold(b"late")
+        assert await others[2].blocks(1) == [late]
+
+    in_world(test)
+
+
 def test_a_peer_that_speaks_no_bitswap_is_told_at_once(in_world):
     async def test(world):
         node, other = await world.node(), world.transport()
