@@ -18,7 +18,10 @@ in a row without a block D grows, up to eightfold, until one comes. Timestamps o
 `max_ahead_ms` in the future waits for its vote.
 
 Durable before sent: own votes, own blocks, certificates. After a crash a node goes on from its log and contradicts nothing
-that it sent. A key whose log began after the chain did votes from the next epoch on.
+that it sent. A key votes in no epoch in which it may have voted without this log: `journal` has the rule.
+
+Whoever sees a notarize for another block than the leader showed it, or leaves a view in which no block was notarized, passes the
+leader's notarize on, once: the halves of a double proposal meet, and are evidence.
 
 Refused: votes of no validator, forged signatures, certificates below Q, proposals by another than the leader: the stream they
 came on is reset. Votes beyond 16 views ahead or 64 behind are not kept.
@@ -26,8 +29,8 @@ came on is reset. Votes beyond 16 views ahead or 64 behind are not kept.
 Invariants: two nodes never commit different blocks at a height; no honest node can be accused; who breaks the first has
 more than W/3 of evidence against it. Above W/3 silent, nothing becomes final until they return.
 
-The rooms: `blocks`, `votes`, `messages` (bytes), `core` (one epoch), `replica` (epoch after epoch), `views`, `tree`, `evidence`,
-`journal` (entries of the log), `events`; `application` is the door to the ledger, `finalizer` the one way through it,
+The rooms: `blocks`, `votes`, `messages` (bytes), `core` (one epoch) with `building`, `book`, `views`, `tree`, `deadlines` and
+`asking`, `replica` (epoch after epoch), `evidence`, `journal` (entries of the log), `events`; `application` is the door to the ledger, `finalizer` the one way through it,
 `service` the shell.
 
 Source: Chan and Pass, "Simplex Consensus: A Simple and Fast Consensus Protocol" (2023).

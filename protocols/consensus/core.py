@@ -1,6 +1,8 @@
 """Simplex for one epoch: the rules, without clock, network, disk or chance.
 
 `handle(event, now) -> effects`; the package's text is the specification, and the names here are its names.
+Beside it stand `building` (what a proposal may build upon) and what is only kept count of: `book` (the views), `tree`
+(the blocks), `deadlines`, `asking`.
 Source: Chan and Pass, "Simplex Consensus" (2023); the re-proposal of an epoch's last block and the rule that who
 nullified does not finalize read as in Commonware's account.
 """
@@ -9,12 +11,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from protocols.consensus.asking import Asking
+from protocols.consensus.book import Book
+from protocols.consensus.building import Building
+from protocols.consensus.deadlines import Deadlines
 from protocols.consensus.events import (
     Accuse,
     Advanced,
     Blame,
     Broadcast,
     Commit,
+    Doubled,
     Effect,
     Event,
     Halt,
@@ -30,7 +37,7 @@ from protocols.consensus.events import (
     Start,
     Tick,
 )
-from protocols.consensus.evidence import encode_evidence, votes_of
+from protocols.consensus.evidence import votes_of
 from protocols.consensus.journal import decode_entries, encode_entry
 from protocols.consensus.messages import (
     MAX_NULLIFICATIONS,
@@ -46,7 +53,7 @@ from protocols.consensus.messages import (
     verify_certificate,
 )
 from protocols.consensus.tree import BlockTree, Status
-from protocols.consensus.views import EVIDENCE_VIEWS, VIEWS_AHEAD, VIEWS_BEHIND, Committee, View
+from protocols.consensus.views import Committee, View
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,27 +104,23 @@ class Simplex:
         self._timing = timing
         self.last_height = (epoch + 1) * epoch_length
         self.tree = BlockTree(finalized)
-        self.root_view = finalized.view if finalized.height > epoch * epoch_length else 0
         if not epoch * epoch_length <= finalized.height <= self.last_height:
             message = f"block {finalized.height} is not of epoch {epoch} nor the one before it"
             raise ValueError(message)
-        self.view = 0
-        self.views: dict[int, View] = {}
-        self.top: Certificate | None = None
+        self.book = Book(
+            self.committee, finalized.view if finalized.height > epoch * epoch_length else 0
+        )
         self._pending: Certificate | None = None
-        self._nullified: set[int] = set()
-        self._open: set[int] = set()
-        self._accused: set[bytes] = set()
-        self._leader_deadline: int | None = None
-        self._advance_deadline: int | None = None
-        self._resend_at: int | None = None
-        self._propose_at: int | None = None
+        self._floor = 0
+        self._doubled = False
+        self._building = Building(
+            chain_id, epoch, self.last_height, leader, timing.max_ahead_ms, self.book, self.tree
+        )
+        self._deadlines = Deadlines(timing)
+        others = [key for key in self.committee.index if key != self._me]
+        self._asking = Asking(others, timing.delta_ms)
         self._preparing = 0
         self._proposed = 0
-        self._asking: dict[bytes, tuple[int, int]] = {}
-        self._helped: dict[bytes, int] = {}
-        self._given: dict[bytes, tuple[bytes, int]] = {}
-        self._timer: int | None = None
         self._halted = False
         self._now = Now(0, 0)
         self._effects: list[Effect] = []
@@ -126,6 +129,16 @@ class Simplex:
     def root(self) -> Block:
         """The last final block."""
         return self.tree.root
+
+    @property
+    def view(self) -> int:
+        """The one that this node is in; 0 before `Start`."""
+        return self.book.present
+
+    @property
+    def views(self) -> dict[int, View]:
+        """Those of which something is held."""
+        return self.book.views
 
     @property
     def done(self) -> bool:
@@ -158,21 +171,21 @@ class Simplex:
             case Advanced(block, finalization):
                 self._advance(block, finalization)
             case Tick():
-                self._timer = None
+                self._deadlines.timer = None
         self._progress()
         return self._effects
 
     def snapshot(self) -> list[bytes]:
         """The entries that a log needs in place of all that it holds."""
         entries: list[Entry] = []
-        if self.top is not None:
-            entries.append(self.top)
+        if self.book.top is not None:
+            entries.append(self.book.top)
         for block_id in sorted(self.tree.durable):
             block = self.tree.get(block_id)
             if block is not None:
                 entries.append(block)
         for number in sorted(self.views):
-            if number > self.root_view:
+            if number > self.book.final:
                 view = self.views[number]
                 certificates = (view.notarization, view.nullification, view.finalization)
                 entries += [found for found in certificates if found is not None]
@@ -184,15 +197,15 @@ class Simplex:
     def _start(self, entries: tuple[bytes, ...]) -> None:
         mine = [entry for entry in decode_entries(entries) if entry.epoch == self.epoch]
         for entry in mine:
-            if isinstance(entry, Certificate) and (entry.kind, entry.block_id) == (
-                Kind.FINALIZE,
-                self.root.id,
-            ):
-                self._raise_root(entry)
+            if isinstance(entry, Certificate) and entry.kind is Kind.FINALIZE:
+                self._floor = max(self._floor, entry.view)
+                if entry.block_id == self.root.id:
+                    self._raise_root(entry)
+        self._floor = max(self._floor, self.book.final)
         first = max((self._recover(entry) for entry in mine), default=1)
         if not self.done:
-            self._enter(max(first, self.root_view + 1))
-            own = self._at(self.view).own
+            self._enter(max(first, self.book.final + 1))
+            own = self.book.at(self.view).own
             self._effects += [Broadcast(Cast(own[kind])) for kind in sorted(own)]
 
     def _recover(self, entry: Entry) -> int:
@@ -202,13 +215,13 @@ class Simplex:
             if entry.height > self.root.height:
                 self.tree.durable.add(entry.id)
             return 1
-        if entry.view > self.root_view:
-            view = self._at(entry.view)
+        if entry.view > self.book.final:
+            view = self.book.at(entry.view)
             if isinstance(entry, Certificate):
                 self._hold(view, entry)
             elif entry.voter == self._me:
                 view.own[entry.kind] = entry
-                view.record(self.committee.index[entry.voter], entry)
+                self.book.record(view, entry)
         return entry.view + isinstance(entry, Certificate)
 
     def _receive(self, peer: bytes, message: Message) -> None:
@@ -227,32 +240,38 @@ class Simplex:
             case Give(_, block):
                 if block.id in self.tree.missing and block.chain_id == self.chain_id:
                     self.tree.add(block)
-                    self._asking.pop(block.id, None)
+                    self._asking.came(block.id)
 
     def _take_proposal(self, peer: bytes, proposal: Proposal) -> None:
+        """Take in what a proposal shows; its leader's vote counts against it even if nothing else does."""
+        sound = self._take_shown(peer, proposal)
+        number = proposal.view
+        if sound and self.book.final < number and proposal.block.id in self.tree.missing:
+            self.tree.add(proposal.block)
+            self._asking.came(proposal.block.id)
+        if not self.book.in_window(number):
+            return
+        if proposal.vote.voter != self._leader(number):
+            self._effects.append(Blame(peer, f"a proposal for view {number} not by its leader"))
+            return
+        if self._take_vote(peer, proposal.vote) and sound and number > self.book.final:
+            view = self.book.at(number)
+            if view.proposal is None and number >= self.view:
+                view.proposal = proposal
+                self.tree.add(proposal.block)
+
+    def _take_shown(self, peer: bytes, proposal: Proposal) -> bool:
+        """Hold the certificates that come with a proposal; False if one of them does not belong there."""
         certificates = list(proposal.nullifications)
         if proposal.parent is not None:
             certificates.append(proposal.parent)
         for certificate in certificates:
             if certificate.epoch != self.epoch or certificate.view >= proposal.view:
                 self._effects.append(Blame(peer, "a proposal with certificates of other views"))
-                return
+                return False
             if not self._take_certificate(peer, certificate):
-                return
-        number = proposal.view
-        if self.root_view < number and proposal.block.id in self.tree.missing:
-            self.tree.add(proposal.block)
-            self._asking.pop(proposal.block.id, None)
-        if not self._in_window(number) or number <= self.root_view:
-            return
-        if proposal.vote.voter != self._leader(number):
-            self._effects.append(Blame(peer, f"a proposal for view {number} not by its leader"))
-            return
-        if self._take_vote(peer, proposal.vote):
-            view = self._at(number)
-            if view.proposal is None and number >= self.view:
-                view.proposal = proposal
-                self.tree.add(proposal.block)
+                return False
+        return True
 
     def _take_vote(self, peer: bytes, vote: Vote) -> bool:
         """Count a vote; False if it is forged or cannot be kept."""
@@ -260,78 +279,83 @@ class Simplex:
         if vote.epoch != self.epoch or index is None:
             self._effects.append(Blame(peer, "a vote of no validator of the epoch"))
             return False
-        if not self._in_window(vote.view):
+        if not self.book.in_window(vote.view):
             return False
-        view = self._at(vote.view)
+        view = self.book.at(vote.view)
         if view.knows(index, vote):
             return True
         if not vote.is_signed(self.chain_id):
             self._effects.append(Blame(peer, "a vote with a bad signature"))
             return False
-        self._record(view, index, vote)
+        self._record(view, vote)
         return True
 
     def _take_certificate(self, peer: bytes, certificate: Certificate) -> bool:
         """Hold a certificate; False if it is forged."""
-        if certificate.epoch != self.epoch:
-            return True
-        if certificate.view <= self.root_view - EVIDENCE_VIEWS:
-            return True
-        if certificate.kind is Kind.NULLIFY and certificate.view in self._nullified:
-            return True
-        view = self.views.get(certificate.view)
-        known = None if view is None else view.certificate(certificate.kind)
-        if known is not None and known.block_id == certificate.block_id:
+        if certificate.epoch != self.epoch or self.book.knows(certificate):
             return True
         if not verify_certificate(certificate, self.chain_id, self.committee.validators):
             self._effects.append(Blame(peer, "a certificate that does not hold"))
             return False
-        view = self._at(certificate.view)
+        view = self.book.at(certificate.view)
         for vote in votes_of(certificate, self.committee.validators):
-            index = self.committee.index[vote.voter]
-            if not view.knows(index, vote):
-                self._record(view, index, vote)
+            if not view.knows(self.committee.index[vote.voter], vote):
+                self._record(view, vote)
         self._certify(view, certificate, spread=False)
         return True
 
-    def _record(self, view: View, index: int, vote: Vote) -> None:
+    def _record(self, view: View, vote: Vote) -> None:
         if vote.voter == self._me and view.own.get(vote.kind) != vote:
-            return  # not from this log; a node does not accuse itself
-        conflict = view.record(index, vote)
-        if conflict is not None and vote.voter not in self._accused:
-            self._accused.add(vote.voter)
-            self._effects.append(Accuse(vote.voter, encode_evidence(conflict, vote)))
-        if view.number > self.root_view and view.certificate(vote.kind) is None:
+            self._note_double(view)  # not from this log; a node does not accuse itself
+            return
+        evidence = self.book.record(view, vote)
+        if evidence is not None:
+            self._effects.append(Accuse(vote.voter, evidence))
+        if vote.kind is Kind.NOTARIZE:
+            self._expose(view)
+        if view.number > self.book.final and view.certificate(vote.kind) is None:
             certificate = view.tally(vote.kind, vote.block_id, self.committee)
             if certificate is not None:
                 self._certify(view, certificate, spread=True)
 
+    def _expose(self, view: View) -> None:
+        """Pass a leader's notarize on, once, where it may have shown others another block.
+
+        That is where somebody voted for another one, or where the view came to nothing. Whoever holds the other half
+        has evidence then, though neither block came near Q.
+        """
+        if view.exposed or not view.is_doubtful:
+            return
+        leader = self._leader(view.number)
+        shown = view.votes[Kind.NOTARIZE].get(self.committee.index.get(leader, -1))
+        if shown is not None and leader != self._me:
+            view.exposed = True
+            self._effects.append(Broadcast(Cast(shown)))
+
+    def _note_double(self, view: View) -> None:
+        """Tell once that another signs with this key, in a view of which this log holds every own vote."""
+        if not self._doubled and view.number > self._floor and self.book.in_window(view.number):
+            self._doubled = True
+            self._effects.append(Doubled(self.epoch, view.number))
+
     def _help(self, peer: bytes, number: int) -> None:
-        """Tell a peer that votes in a view long past where we are; at most once in D."""
+        """Tell a peer that votes in a view long past where we are."""
         if number >= self.view - 1 and not self.done:
             return
-        if self._now.tick_ms - self._helped.get(peer, -(10**9)) < self._timing.delta_ms:
-            return
-        if peer not in self.committee.index:
-            return
-        self._helped[peer] = self._now.tick_ms
-        for certificate in self._summary():
-            self._effects.append(SendTo(peer, Certify(certificate)))
+        if self._asking.may_help(peer, self._now.tick_ms):
+            for certificate in self._summary():
+                self._effects.append(SendTo(peer, Certify(certificate)))
 
     def _give(self, peer: bytes, block_id: bytes) -> None:
         block = self.tree.find(block_id)
-        last_id, at = self._given.get(peer, (b"", 0))
-        again = last_id == block_id and self._now.tick_ms - at < self._timing.delta_ms // 4
-        if block is None or again or peer not in self.committee.index:
-            return
-        self._given[peer] = (block_id, self._now.tick_ms)
-        self._effects.append(SendTo(peer, Give(self.epoch, block)))
+        if block is not None and self._asking.may_give(peer, block_id, self._now.tick_ms):
+            self._effects.append(SendTo(peer, Give(self.epoch, block)))
 
     # Certificates and views
 
     def _certify(self, view: View, certificate: Certificate, *, spread: bool) -> None:
         """Hold a new certificate, durable, and enter the view after it."""
-        if view.number <= self.root_view:
+        if view.number <= self.book.final:
             self._check_fork(certificate)
             return
         if view.certificate(certificate.kind) is not None:
@@ -340,22 +364,19 @@ class Simplex:
         self._effects.append(Persist((encode_entry(certificate),)))
         if spread:
             self._effects.append(Broadcast(Certify(certificate)))
+        self._expose(view)
         if view.number >= self.view and self.view > 0 and not self.done:
             self._enter(view.number + 1)
 
     def _hold(self, view: View, certificate: Certificate) -> None:
-        view.certify(certificate)
-        if certificate.kind is Kind.NULLIFY:
-            self._nullified.add(view.number)
-        else:
-            self._open.add(view.number)
+        self.book.hold(view, certificate)
         if certificate.kind is Kind.FINALIZE and (
             self._pending is None or certificate.view > self._pending.view
         ):
             self._pending = certificate
 
     def _check_fork(self, certificate: Certificate) -> None:
-        top = self.top
+        top = self.book.top
         if (
             certificate.kind is Kind.FINALIZE
             and top is not None
@@ -365,58 +386,24 @@ class Simplex:
             self._halt(f"two blocks are final in view {top.view} of epoch {self.epoch}")
 
     def _enter(self, number: int) -> None:
-        self.view = number
-        self._at(number)
-        parent_view, parent = self._highest_certified()
+        self.book.present = number
+        self.book.at(number)
+        found = self.book.newest_certified()
+        parent = self.root if found is None else self.tree.get(found.block_id)
         interval = self._timing.block_interval_ms
         wait = interval
         if parent is not None:
             wait = min(interval, max(0, parent.timestamp_ms + interval - self._now.utc_ms))
             if parent.height == self.last_height:
                 wait = 0
-        delta = self._timing.delta_after(number - 1 - parent_view)
         start = self._now.tick_ms + wait
-        self._leader_deadline = start + 2 * delta
-        self._advance_deadline = start + 3 * delta
-        self._resend_at = start + 4 * delta
-        self._propose_at = start if self._me == self._leader(number) else None
-        self._forget(number)
+        self._deadlines.enter(start, self._skipped(), leads=self._me == self._leader(number))
+        self.book.forget()
 
-    def _forget(self, number: int) -> None:
-        """Bound what is held of the views before this one, however long none of them is final.
-
-        That a view is nullified stays known; `_finalize` leaves views alone whose own votes are forgotten.
-        """
-        for past in [at for at in self.views if at < number - VIEWS_BEHIND]:
-            view = self.views[past]
-            if past in self._open or past > number - MAX_NULLIFICATIONS:
-                view.proposal = None
-                view.votes = {kind: {} for kind in Kind}
-            else:
-                del self.views[past]
-
-    def _highest_certified(self) -> tuple[int, Block | None]:
-        """The view and block that the next proposal builds on, as far as is known."""
-        for number in sorted(self._open, reverse=True):
-            if number < self.view:
-                certificate = self._parent_certificate(number)
-                if certificate is not None:
-                    return number, self.tree.get(certificate.block_id)
-        return self.root_view, self.root
-
-    def _parent_certificate(self, number: int) -> Certificate | None:
-        view = self.views.get(number)
-        return None if view is None else view.finalization or view.notarization
-
-    def _at(self, number: int) -> View:
-        view = self.views.get(number)
-        if view is None:
-            view = self.views[number] = View(number)
-        return view
-
-    def _in_window(self, number: int) -> bool:
-        low = max(self.root_view - EVIDENCE_VIEWS, self.view - VIEWS_BEHIND, 0)
-        return low < number <= self.view + VIEWS_AHEAD
+    def _skipped(self) -> int:
+        """How many views just before this one brought no block."""
+        found = self.book.newest_certified()
+        return self.view - 1 - (self.book.final if found is None else found.view)
 
     # Progress: what follows from what is known now
 
@@ -430,7 +417,8 @@ class Simplex:
             self._commit()
             if self.done or self._halted:
                 break
-            self._deadlines()
+            if self._deadlines.are_over(self._now.tick_ms):
+                self._nullify()
             self._propose()
             self._vote()
             self._finalize()
@@ -443,17 +431,8 @@ class Simplex:
         self._ask()
         self._set_timer()
 
-    def _deadlines(self) -> None:
-        tick = self._now.tick_ms
-        if self._leader_deadline is not None and tick >= self._leader_deadline:
-            self._leader_deadline = None
-            self._nullify()
-        if self._advance_deadline is not None and tick >= self._advance_deadline:
-            self._advance_deadline = None
-            self._nullify()
-
     def _nullify(self) -> None:
-        view = self._at(self.view)
+        view = self.book.at(self.view)
         if Kind.FINALIZE not in view.own and Kind.NULLIFY not in view.own:
             self._cast(view, Kind.NULLIFY, None)
 
@@ -474,24 +453,24 @@ class Simplex:
         view.own[kind] = vote
         if not (kind is Kind.NOTARIZE and self._proposed == view.number):
             self._effects.append(Broadcast(Cast(vote)))
-        self._record(view, self.committee.index[vote.voter], vote)
+        self._record(view, vote)
         return vote
 
     # Proposing
 
     def _propose(self) -> None:
-        number = self.view
-        if self._propose_at is None or self._now.tick_ms < self._propose_at:
+        number, due = self.view, self._deadlines.propose
+        if due is None or self._now.tick_ms < due:
             return
         if self._proposed == number or self._preparing == number or self._signer is None:
             return
-        own = self._at(number).own.get(Kind.NOTARIZE)
+        own = self.book.at(number).own.get(Kind.NOTARIZE)
         if own is not None:
             block = self.tree.get(own.block_id)
             if block is not None:
                 self._send_proposal(number, block, own)
             return
-        found = self._parent()
+        found = self._building.parent()
         if found is None:
             return
         _, parent = found
@@ -503,27 +482,10 @@ class Simplex:
             self._preparing = number
             self._effects.append(Prepare(parent, self.epoch, number))
 
-    def _parent(self) -> tuple[Certificate | None, Block] | None:
-        """The newest certified block that is held, all views since it nullified; None if one of these lacks."""
-        number = self.view - 1
-        while number > self.root_view:
-            certificate = self._parent_certificate(number)
-            if certificate is not None:
-                block = self.tree.get(certificate.block_id)
-                if block is not None:
-                    return certificate, block
-                self.tree.missing.add(certificate.block_id)
-            if number not in self._nullified:
-                return None
-            number -= 1
-        if self.root_view > 0 and self.top is None:
-            return None
-        return self.top, self.root
-
     def _prepared(self, number: int, block: Block) -> None:
         if number != self.view or self._preparing != number or self._proposed == number:
             return
-        found = self._parent()
+        found = self._building.parent()
         if found is None or block.parent != found[1].id:
             self._preparing = 0
             return
@@ -531,92 +493,47 @@ class Simplex:
         self._send_proposal(number, block, None)
 
     def _send_proposal(self, number: int, block: Block, own: Vote | None) -> None:
-        found = self._parent()
+        found = self._building.parent()
         self._proposed = number
         if found is None or found[1].id not in (block.id, block.parent):
             return
         parent = found[0]
-        view = self._at(number)
+        view = self.book.at(number)
         vote = own or self._cast(view, Kind.NOTARIZE, block)
         if vote is None:
             return
-        parent_view = 0 if parent is None else parent.view
-        gap = [
-            known
-            for at in range(max(parent_view + 1, number - MAX_NULLIFICATIONS), number)
-            if at in self.views and (known := self.views[at].nullification) is not None
-        ]
-        proposal = Proposal(number, block, parent, tuple(gap), vote)
+        gap = self.book.gap(0 if parent is None else parent.view, number)
+        proposal = Proposal(number, block, parent, gap, vote)
         view.proposal = view.proposal or proposal
         if self.view == number:
-            self._leader_deadline = None
+            self._deadlines.leader = None
         self._effects.append(Broadcast(proposal))
         self.tree.status(block)
 
     # Voting
 
     def _vote(self) -> None:
-        view = self._at(self.view)
+        view = self.book.at(self.view)
         proposal = view.proposal
         if proposal is None or view.rejected or Kind.NOTARIZE in view.own:
             return
-        verdict = self._judge(proposal)
+        verdict = self._building.judge(proposal, self._now.utc_ms)
         if verdict is True:
-            self._leader_deadline = None
+            self._deadlines.leader = None
             self._cast(view, Kind.NOTARIZE, proposal.block)
         elif verdict is False:
             view.rejected = True
-            self._leader_deadline = None
+            self._deadlines.leader = None
             self._nullify()
-
-    def _judge(self, proposal: Proposal) -> bool | None:
-        """Whether a proposal of the current view deserves a notarize; None while something lacks."""
-        block, certificate = proposal.block, proposal.parent
-        parent_view = 0 if certificate is None else certificate.view
-        if certificate is None and self.root_view == 0:
-            parent: Block | None = self.root
-        elif (
-            certificate is None
-            or certificate.kind is Kind.NULLIFY
-            or (certificate.block_id != self.root.id and parent_view <= self.root_view)
-        ):
-            return False
-        else:
-            parent = self.tree.get(certificate.block_id)
-            if parent is None:
-                self.tree.missing.add(certificate.block_id)
-        gap = range(max(parent_view, self.root_view) + 1, proposal.view)
-        if parent is None or not all(number in self._nullified for number in gap):
-            return None
-        if parent.height < self.last_height:
-            if not self._is_child(block, parent, proposal.view):
-                return False
-            if block.timestamp_ms > self._now.utc_ms + self._timing.max_ahead_ms:
-                return None
-        elif block.id != parent.id:
-            return False
-        status = self.tree.status(block)
-        return None if status is Status.WAITING else status is Status.VALID
-
-    def _is_child(self, block: Block, parent: Block, number: int) -> bool:
-        return (
-            block.chain_id == self.chain_id
-            and block.epoch == self.epoch
-            and block.view == number
-            and block.leader == self._leader(number)
-            and block.parent == parent.id
-            and block.height == parent.height + 1
-            and block.timestamp_ms > parent.timestamp_ms
-        )
 
     def _finalize(self) -> None:
         if self._signer is None:
             return
-        for number in sorted(self._open):
+        for number in sorted(self.book.open):
             view = self.views[number]
             certificate = view.notarization
-            if certificate is None or number <= self.view - MAX_NULLIFICATIONS:
-                continue
+            if certificate is None or number <= max(self._floor, self.view - MAX_NULLIFICATIONS):
+                continue  # what was voted there is not known any more
             if Kind.FINALIZE in view.own or Kind.NULLIFY in view.own:
                 continue
             block = self.tree.get(certificate.block_id)
@@ -660,39 +577,23 @@ class Simplex:
             self._effects.append(Persist((encode_entry(finalization),)))
             self._raise_root(finalization)
         else:
-            self.root_view = max(self.root_view, block.view)
+            self.book.final = max(self.book.final, block.view)
             self._prune()
-        if self.view <= self.root_view and not self.done and self.view > 0:
-            self._enter(self.root_view + 1)
+        if self.view <= self.book.final and not self.done and self.view > 0:
+            self._enter(self.book.final + 1)
 
     def _raise_root(self, certificate: Certificate) -> None:
-        if self.top is None or certificate.view > self.top.view:
-            self.top = certificate
-        self.root_view = max(self.root_view, certificate.view)
+        if self.book.top is None or certificate.view > self.book.top.view:
+            self.book.top = certificate
+        self.book.final = max(self.book.final, certificate.view)
         self._prune()
 
     def _prune(self) -> None:
-        if self._pending is not None and self._pending.view <= self.root_view:
+        if self._pending is not None and self._pending.view <= self.book.final:
             self._pending = None
-        self._nullified = {number for number in self._nullified if number > self.root_view}
-        self._open = {number for number in self._open if number > self.root_view}
-        oldest = self.root_view - EVIDENCE_VIEWS
-        for number in [number for number in self.views if number <= self.root_view]:
-            if number <= oldest:
-                del self.views[number]
-            else:
-                self.views[number].proposal = None
-        keep = {view.proposal.block.id for view in self.views.values() if view.proposal is not None}
-        for view in self.views.values():
-            keep |= {
-                certificate.block_id
-                for certificate in (view.notarization, view.finalization)
-                if certificate is not None
-            }
-            keep |= {vote.block_id for vote in view.own.values()}
-        self.tree.keep_only(keep)
+        self.tree.keep_only(self.book.prune())
         if self.done:
-            self._timer = None
+            self._deadlines.timer = None
 
     def _halt(self, why: str) -> None:
         self._halted = True
@@ -702,9 +603,9 @@ class Simplex:
 
     def _summary(self) -> list[Certificate]:
         """What brings a laggard up: the last final view and the certificates that led into this one."""
-        found = [self.top] if self.top is not None else []
+        found = [self.book.top] if self.book.top is not None else []
         before = self.views.get(self.view - 1)
-        if before is not None and before.number > self.root_view:
+        if before is not None and before.number > self.book.final:
             certificate = before.finalization or before.notarization or before.nullification
             if certificate is not None:
                 found.append(certificate)
@@ -713,11 +614,9 @@ class Simplex:
         return found
 
     def _resend(self) -> None:
-        if self._resend_at is None or self._now.tick_ms < self._resend_at:
+        if not self._deadlines.must_resend(self._now.tick_ms, self._skipped()):
             return
-        skipped = self.view - 1 - self._highest_certified()[0]
-        self._resend_at = self._now.tick_ms + 4 * self._timing.delta_after(skipped)
-        view = self._at(self.view)
+        view = self.book.at(self.view)
         messages: list[Message] = [Certify(certificate) for certificate in self._summary()]
         own = view.own.get(Kind.NOTARIZE)
         if own is not None and self._proposed == self.view and view.proposal is not None:
@@ -725,7 +624,7 @@ class Simplex:
         else:
             messages += [Cast(own)] if own is not None else []
         messages += [Cast(view.own[kind]) for kind in (Kind.NULLIFY,) if kind in view.own]
-        for number in sorted(self._open)[-OPEN_VIEWS:]:
+        for number in sorted(self.book.open)[-OPEN_VIEWS:]:
             cast = self.views[number].own.get(Kind.FINALIZE)
             if cast is not None:
                 messages.append(Cast(cast))
@@ -735,35 +634,16 @@ class Simplex:
         """Ask for missing blocks, one validator after another."""
         missing = {block_id for block_id in self.tree.missing if self.tree.get(block_id) is None}
         self.tree.missing = missing
-        self._asking = {key: value for key, value in self._asking.items() if key in missing}
-        others = [key for key in self.committee.index if key != self._me]
-        if not others:
-            return
-        for block_id in sorted(missing):
-            at, tries = self._asking.get(
-                block_id, (self._now.tick_ms + self._timing.delta_ms // 4, 0)
-            )
-            if self._now.tick_ms >= at:
-                target = others[(block_id[0] + tries) % len(others)]
-                self._effects.append(SendTo(target, Ask(self.epoch, block_id)))
-                at, tries = self._now.tick_ms + self._timing.delta_ms, tries + 1
-            self._asking[block_id] = (at, tries)
+        for target, block_id in self._asking.questions(missing, self._now.tick_ms):
+            self._effects.append(SendTo(target, Ask(self.epoch, block_id)))
 
     def _set_timer(self) -> None:
-        due = [at for at, _ in self._asking.values()]
-        due += [
-            at
-            for at in (self._leader_deadline, self._advance_deadline, self._resend_at)
-            if at is not None
-        ]
-        if self._propose_at is not None and self._propose_at > self._now.tick_ms:
-            due.append(self._propose_at)
-        proposal = self._at(self.view).proposal
-        if proposal is not None and Kind.NOTARIZE not in self._at(self.view).own:
-            ahead = proposal.block.timestamp_ms - self._now.utc_ms - self._timing.max_ahead_ms
+        due = self._asking.due()
+        view = self.book.at(self.view)
+        if view.proposal is not None and Kind.NOTARIZE not in view.own:
+            ahead = view.proposal.block.timestamp_ms - self._now.utc_ms - self._timing.max_ahead_ms
             if ahead > 0:
                 due.append(self._now.tick_ms + ahead)
-        at = max(min(due, default=self._now.tick_ms + 60_000), self._now.tick_ms + 1)
-        if self._timer is None or at != self._timer:
-            self._timer = at
+        at = self._deadlines.wake(self._now.tick_ms, due)
+        if at is not None:
             self._effects.append(SetTimer(at))

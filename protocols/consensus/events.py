@@ -131,6 +131,14 @@ class Accuse:
 
 
 @dataclass(frozen=True, slots=True)
+class Doubled:
+    """A vote of this node's own key that it did not cast: the key is used elsewhere too."""
+
+    epoch: int
+    view: int
+
+
+@dataclass(frozen=True, slots=True)
 class Blame:
     """A peer sent what no honest one sends; the shell drops its stream."""
 
@@ -161,6 +169,7 @@ Effect: TypeAlias = (
     | Commit
     | SetTimer
     | Accuse
+    | Doubled
     | Blame
     | Behind
     | Halt

@@ -3,13 +3,21 @@
 [1, vote]          a vote of ours
 [2, certificate]   that we hold
 [3, block]         that we voted for or that a certificate names
+[4, epoch]         before which this key does not vote
+[5, epoch]         from which on this log is whole: every vote of this key since then stands in it
+
+A log that begins after the chain cannot tell what its key signed before, so its key waits for the next epoch (`[4]`).
+Once the node has seen a block become final that was made just now, the log was there before any later epoch began
+(`[5]`): a node that falls behind for whole epochs and comes back may then vote in the epoch that runs, for what it could
+contradict would stand here. `next_safe_epoch` is the rule of both.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeAlias
 
-from protocols.consensus.blocks import MAX_BLOCK_BYTES, Block, decode, fields, number
+from protocols.consensus.blocks import MAX_BLOCK_BYTES, Block, decode, epoch_of, fields, number
 from protocols.consensus.errors import MessageError
 from protocols.consensus.votes import Certificate, Vote
 from storage import canonical
@@ -20,6 +28,61 @@ if TYPE_CHECKING:
 
 Entry: TypeAlias = Vote | Certificate | Block
 _MAX_ENTRY_BYTES = MAX_BLOCK_BYTES + 64
+
+_FIRST: Final = 4
+_WHOLE: Final = 5
+END_PART: Final = 8
+"""In the last eighth of an epoch others may be in the next one already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a log says about the epochs in which its key may vote."""
+
+    first_epoch: int = 0
+    """The first in which the key votes."""
+    whole_from: int | None = None
+    """The first of which the log holds every vote of the key; None if that is not known."""
+
+    def encode(self) -> list[bytes]:
+        """The entries that say so."""
+        entries = [canonical.encode([_FIRST, self.first_epoch])] if self.first_epoch else []
+        if self.whole_from is not None:
+            entries.append(canonical.encode([_WHOLE, self.whole_from]))
+        return entries
+
+
+FROM_GENESIS: Final = Standing()
+"""Of a log that began with the chain."""
+
+
+def next_safe_epoch(height: int, epoch_length: int) -> int:
+    """The first epoch in which nobody can have voted yet when a block of this height is the newest final one."""
+    return epoch_of(height + 1 + epoch_length // END_PART, epoch_length) + 1
+
+
+def standing(entries: Iterable[bytes]) -> Standing:
+    """What a log says; a key that has been in an epoch does not vote in an earlier one either.
+
+    Votes of epochs that are over are forgotten when a log is rewritten, and a ledger may be restored that is older.
+
+    Raises:
+        LogError: As `decode_entries`.
+    """
+    first, whole = 0, None
+    for data in entries:
+        entry = _read(data)
+        if isinstance(entry, _Epoch) and entry.kind == _WHOLE:
+            whole = entry.epoch if whole is None else min(whole, entry.epoch)
+        else:
+            first = max(first, entry.epoch)
+    return Standing(first, whole)
+
+
+@dataclass(frozen=True, slots=True)
+class _Epoch:
+    kind: int
+    epoch: int
 
 
 def encode_entry(entry: Entry) -> bytes:
@@ -33,18 +96,17 @@ def encode_entry(entry: Entry) -> bytes:
             return canonical.encode([3, entry.encode()])
 
 
-def encode_first_epoch(epoch: int) -> bytes:
-    """The entry that keeps a key from voting before an epoch."""
-    return canonical.encode([4, epoch])
-
-
-def first_epoch(entries: Iterable[bytes]) -> int:
-    """The first epoch in which this log lets its key vote.
+def since(entries: Iterable[bytes], epoch: int) -> tuple[bytes, ...]:
+    """The votes, certificates and blocks of an epoch and later ones.
 
     Raises:
         LogError: As `decode_entries`.
     """
-    return max((found for found in map(_read, entries) if isinstance(found, int)), default=0)
+    return tuple(
+        data
+        for data in entries
+        if not isinstance(entry := _read(data), _Epoch) and entry.epoch >= epoch
+    )
 
 
 def decode_entries(entries: Iterable[bytes]) -> Iterator[Entry]:
@@ -55,11 +117,11 @@ def decode_entries(entries: Iterable[bytes]) -> Iterator[Entry]:
     """
     for data in entries:
         entry = _read(data)
-        if not isinstance(entry, int):
+        if not isinstance(entry, _Epoch):
             yield entry
 
 
-def _read(data: bytes) -> Entry | int:
+def _read(data: bytes) -> Entry | _Epoch:
     try:
         kind, body = fields(decode(data, _MAX_ENTRY_BYTES), 2)
         if kind == 1:
@@ -68,8 +130,8 @@ def _read(data: bytes) -> Entry | int:
             return Certificate.from_value(body)
         if kind == 3 and type(body) is bytes:
             return Block.decode(body)
-        if kind == 4:
-            return number(body)
+        if kind in (_FIRST, _WHOLE):
+            return _Epoch(kind, number(body))
         why = f"an unknown kind {kind!r}"
     except MessageError as error:
         why = str(error)

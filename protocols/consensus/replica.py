@@ -7,20 +7,24 @@ When an epoch's last block is final, the next core starts at the tick after it: 
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from protocols.consensus.core import Simplex
 from protocols.consensus.events import (
     Advanced,
     Behind,
+    Commit,
     Effect,
     Event,
     Now,
+    Persist,
     Received,
     SetTimer,
     Start,
     Tick,
 )
+from protocols.consensus.journal import FROM_GENESIS, Standing, next_safe_epoch, since
 from protocols.consensus.messages import Proposal, epoch_of
 
 if TYPE_CHECKING:
@@ -34,6 +38,8 @@ if TYPE_CHECKING:
 MAX_EARLY: Final = 256
 """Messages of the next epoch that wait until this node gets there."""
 MAX_EARLY_PROPOSALS: Final = 4
+PRESENT_MS: Final = 60_000
+"""A final block whose time is within this of the own clock was made just now."""
 
 
 class Replica:
@@ -47,7 +53,8 @@ class Replica:
         validators: The set of an epoch, up to the one after the last final block.
         leader: Epoch and view to public key.
         timing: How long to wait.
-        first_voting_epoch: Before it, this node follows without a vote: it cannot know what it has signed.
+        standing: What the log says: before its first epoch this node follows without a vote, for it cannot know what
+            it has signed.
     """
 
     def __init__(
@@ -59,7 +66,7 @@ class Replica:
         validators: Callable[[int], tuple[Validator, ...]],
         leader: Callable[[int, int], bytes],
         timing: Timing,
-        first_voting_epoch: int = 0,
+        standing: Standing = FROM_GENESIS,
     ) -> None:
         self._chain_id = chain_id
         self._epoch_length = epoch_length
@@ -67,7 +74,7 @@ class Replica:
         self._validators = validators
         self._leader = leader
         self._timing = timing
-        self._first_voting_epoch = first_voting_epoch
+        self._standing = standing
         self._entries: tuple[bytes, ...] = ()
         self._early: deque[Received] = deque(maxlen=MAX_EARLY)
         self.previous: Simplex | None = None
@@ -79,12 +86,20 @@ class Replica:
         signer = self._signer
         return (
             signer is not None
-            and self.core.epoch >= self._first_voting_epoch
+            and self.core.epoch >= self._standing.first_epoch
             and signer.public_key in self.core.committee.index
         )
 
     def handle(self, event: Event, now: Now) -> list[Effect]:
         """Take one event in; see `Simplex.handle`."""
+        effects = self._handle(event, now)
+        if self._standing.whole_from is None:
+            final = [effect.block for effect in effects if isinstance(effect, Commit)]
+            final += [event.block] if isinstance(event, Advanced) else []
+            effects += self._settle(final, now)
+        return effects
+
+    def _handle(self, event: Event, now: Now) -> list[Effect]:
         match event:
             case Start(entries):
                 self._entries = entries
@@ -101,9 +116,19 @@ class Replica:
             case _:
                 return self._end_of_epoch(self.core.handle(event, now), now)
 
+    def _settle(self, final: list[Block], now: Now) -> list[Effect]:
+        """Note that the log was here at the network's present: it is whole from the next epoch on."""
+        for block in final:
+            if abs(now.utc_ms - block.timestamp_ms) <= PRESENT_MS:
+                whole = next_safe_epoch(block.height, self._epoch_length)
+                self._standing = replace(self._standing, whole_from=whole)
+                return [Persist(tuple(self._standing.encode()))]
+        return []
+
     def snapshot(self) -> list[bytes]:
         """The entries that a log needs in place of all that it holds."""
-        return self.core.snapshot()
+        later = since(self._entries, self.core.epoch + 1)
+        return [*self._standing.encode(), *later, *self.core.snapshot()]
 
     def _build(self, finalized: Block) -> Simplex:
         epoch = epoch_of(finalized.height + 1, self._epoch_length)
@@ -111,7 +136,7 @@ class Replica:
             self._chain_id,
             epoch,
             self._validators(epoch),
-            self._signer if epoch >= self._first_voting_epoch else None,
+            self._signer if epoch >= self._standing.first_epoch else None,
             finalized,
             lambda view: self._leader(epoch, view),
             self._epoch_length,
@@ -126,6 +151,7 @@ class Replica:
     def _next_epoch(self, now: Now) -> list[Effect]:
         self.previous = self.core
         self.core = self._build(self.core.root)
+        self._entries = since(self._entries, self.core.epoch)
         effects = self.core.handle(Start(self._entries), now)
         early, self._early = self._early, deque(maxlen=MAX_EARLY)
         for received in early:
@@ -139,15 +165,22 @@ class Replica:
         return self.core.last_height + (self._epoch_length if self.core.done else 0)
 
     def _jump(self, block: Block, now: Now) -> list[Effect]:
-        """Go on from an epoch's last block, though the epochs up to it were not seen here.
+        """Go on from another epoch's block, though the epochs up to it were not seen here.
 
-        What this key signed in the epoch that runs is not known, so it votes from the next one on.
+        Where the log is whole, every vote of this key in the epoch that runs stands in it, and the node votes at once.
+        Where it may not be, the key votes from the next epoch on.
         """
         self.previous = None
         epoch = epoch_of(block.height + 1, self._epoch_length)
-        self._first_voting_epoch = max(self._first_voting_epoch, epoch + 1)
+        whole = self._standing.whole_from
+        noted: list[Effect] = []
+        if whole is None or epoch < whole:
+            first = next_safe_epoch(block.height, self._epoch_length)
+            first = max(self._standing.first_epoch, first)
+            self._standing = replace(self._standing, first_epoch=first)
+            noted.append(Persist(tuple(self._standing.encode())))
         self.core = self._build(block)
-        return self._end_of_epoch(self.core.handle(Start(self._entries), now), now)
+        return noted + self._end_of_epoch(self.core.handle(Start(self._entries), now), now)
 
     @property
     def _patience(self) -> int:

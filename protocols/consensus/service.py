@@ -23,6 +23,7 @@ from protocols.consensus.events import (
     Blame,
     Broadcast,
     Commit,
+    Doubled,
     Effect,
     Event,
     Halt,
@@ -39,8 +40,8 @@ from protocols.consensus.events import (
     Tick,
 )
 from protocols.consensus.finalizer import Finalizer
-from protocols.consensus.journal import encode_first_epoch, first_epoch
-from protocols.consensus.messages import MAX_MESSAGE_BYTES, decode_message, epoch_of
+from protocols.consensus.journal import Standing, next_safe_epoch, standing
+from protocols.consensus.messages import MAX_MESSAGE_BYTES, decode_message
 from protocols.consensus.replica import Replica
 from protocols.consensus.views import Timing
 from protocols.framing import FrameReader, frame
@@ -180,7 +181,6 @@ class ConsensusService:
         self._on_evidence, self._on_behind, self._on_blame = on_evidence, on_behind, on_blame
         self._utc_ms = utc_ms
         self._topic = blocks_topic(self._application.chain_id)
-        self._first_epoch = 0
         self._replica: Replica | None = None
         self._own: deque[Event] = deque()
         self._waiting: trio.CancelScope | None = None
@@ -191,6 +191,8 @@ class ConsensusService:
         self._members: frozenset[bytes] = frozenset()
         self._epoch = -1
         self._latencies: deque[int] = deque(maxlen=LATENCIES)
+        self.doubled: tuple[int, int] | None = None
+        """Epoch and view of a vote with this key that this node did not cast; None while there was none."""
         transport.handle(PROTOCOL, self._serve)
 
     async def run(self, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -202,11 +204,10 @@ class ConsensusService:
         """
         entries = self._log.entries()
         tip = self.finalizer.tip
-        self._first_epoch = first_epoch(entries)
-        if self._log.created and tip.height > 0:
-            epoch = epoch_of(tip.height + 1, self._application.epoch_length)
-            self._first_epoch = epoch + 1
-            await self._write([encode_first_epoch(self._first_epoch)])
+        stands = standing(entries)
+        if not entries and tip.height > 0:  # what this key has signed stands nowhere
+            stands = Standing(next_safe_epoch(tip.height, self._application.epoch_length))
+            await self._write(stands.encode())
         self._replica = Replica(
             self._application.chain_id,
             self._application.epoch_length,
@@ -215,7 +216,7 @@ class ConsensusService:
             self._application.validators,
             self._application.leader,
             self._settings.timing,
-            self._first_epoch,
+            stands,
         )
         self.finalizer.listen(self._finalized)
         async with trio.open_nursery() as nursery:
@@ -294,6 +295,8 @@ class ConsensusService:
                 self._timer = tick_ms
             case Accuse(_, evidence):
                 self._on_evidence(evidence)
+            case Doubled(epoch, view):
+                self.doubled = (epoch, view)
             case Behind():
                 self._on_behind()
             case Blame(peer, why):
@@ -317,8 +320,7 @@ class ConsensusService:
         await self._in_log_thread(self._log.append, entries)
 
     async def _rotate(self, replica: Replica) -> None:
-        keep = [encode_first_epoch(self._first_epoch), *replica.snapshot()]
-        await self._in_log_thread(self._log.rotate, keep)
+        await self._in_log_thread(self._log.rotate, replica.snapshot())
 
     async def _in_log_thread(
         self, function: Callable[[Sequence[bytes]], None], entries: Sequence[bytes]

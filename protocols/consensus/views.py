@@ -62,17 +62,26 @@ class Committee:
 class View:
     """One view of an epoch.
 
-    `votes` holds the first vote of each validator and kind; `own` what this node cast, durable.
+    `votes` holds the first vote of each validator and kind; `own` what this node cast, durable. `exposed` tells whether
+    the leader's notarize was passed on.
     """
 
     number: int
     proposal: Proposal | None = None
     rejected: bool = False
+    exposed: bool = False
     votes: dict[Kind, dict[int, Vote]] = field(default_factory=lambda: {kind: {} for kind in Kind})
     own: dict[Kind, Vote] = field(default_factory=dict)
     notarization: Certificate | None = None
     nullification: Certificate | None = None
     finalization: Certificate | None = None
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether its leader may have proposed two blocks: it came to nothing, or the notarizes name several."""
+        if self.nullification is not None and self.notarization is None:
+            return True
+        return len({vote.block_id for vote in self.votes[Kind.NOTARIZE].values()}) > 1
 
     def certificate(self, kind: Kind) -> Certificate | None:
         """The certificate of a kind, if there is one yet."""

@@ -150,16 +150,18 @@ class LedgerApplication:
         if member.public_key != signer.public_key or member.vrf_key != key.public_key:
             message = f"this node's keys do not lead view {view} of epoch {epoch}"
             raise LedgerError(message)
-        before = self._state_of(parent.id)
-        if before is None:
+        found = self._known(parent.id)
+        if found is None:
             message = "the parent of a block to make is not known"
             raise LedgerError(message)
+        before = found[1]
         ledger = LedgerView(before)
         head, params = ledger.head, self.genesis.params
         height = parent.height + 1
         proof = key.prove(beacon.vrf_input(head.beacon, height))
         time = max(now_ms, parent.timestamp_ms + 1)
-        context = _context(head, height, time, signer.public_key, vrf.output(proof))
+        missed = _missed(self._epoch(epoch), parent, view)
+        context = _context(head, height, time, signer.public_key, vrf.output(proof), missed)
         execution = Execution(before, context)
         chosen: list[bytes] = []
         receipts: list[Receipt] = []
@@ -362,12 +364,13 @@ class LedgerApplication:
                     del self._epochs[min(self._epochs)]
         return found
 
-    def _state_of(self, identifier: bytes) -> View | None:
+    def _known(self, identifier: bytes) -> tuple[Block, View] | None:
+        """A block that another may follow, and the state after it."""
         with self._lock:
             if identifier == self._final.block.id:
-                return self._final.view
+                return self._final.block, self._final.view
             layer = self._layers.get(identifier)
-            return layer.view if layer is not None else None
+            return (layer.block, layer.view) if layer is not None else None
 
     def _keep(self, layer: _Layer) -> None:
         with self._lock:
@@ -381,10 +384,11 @@ class LedgerApplication:
         Raises:
             LedgerError: It breaks a rule, or its parent is not known.
         """
-        before = self._state_of(block.parent)
-        if before is None:
+        found = self._known(block.parent)
+        if found is None:
             message = "the parent is neither committed last nor processed"
             raise BlockError(message)
+        parent, before = found
         head = LedgerView(before).head
         if block.chain_id != self.chain_id or block.height != head.height + 1:
             message = "a block of another chain or height"
@@ -392,7 +396,8 @@ class LedgerApplication:
         if block.epoch != validators.epoch_of(block.height, self.epoch_length):
             message = f"epoch {block.epoch} is not that of height {block.height}"
             raise BlockError(message)
-        member = validators.leader(LedgerView(before).validators(block.epoch), block.view)
+        members = LedgerView(before).validators(block.epoch)
+        member = validators.leader(members, block.view)
         if block.leader != member.public_key:
             message = f"another one leads view {block.view} of epoch {block.epoch}"
             raise BlockError(message)
@@ -401,7 +406,8 @@ class LedgerApplication:
             message = f"a payload of {len(block.payload):,} bytes"
             raise BlockError(message)
         output = vrf.verify(member.vrf_key, beacon.vrf_input(head.beacon, block.height), proof)
-        context = _context(head, block.height, block.timestamp_ms, block.leader, output)
+        missed = _missed(members, parent, block.view)
+        context = _context(head, block.height, block.timestamp_ms, block.leader, output, missed)
         execution = Execution(before, context)
         receipts = tuple(execution.apply(self._transaction(one)) for one in data)
         after = before.layer(execution.finish())
@@ -429,8 +435,16 @@ class LedgerApplication:
         return Block.decode(stored[0])
 
 
-def _context(head: Head, height: int, time: int, leader: bytes, output: bytes) -> Context:
-    return Context(height, time, leader, beacon.following(head.beacon, output))
+def _context(
+    head: Head, height: int, time: int, leader: bytes, output: bytes, missed: tuple[bytes, ...]
+) -> Context:
+    return Context(height, time, leader, beacon.following(head.beacon, output), missed)
+
+
+def _missed(members: EpochSet, parent: Block, view: int) -> tuple[bytes, ...]:
+    """The leaders of the views since the parent's, or since the epoch began."""
+    after = parent.view if parent.epoch == members.epoch else 0
+    return validators.missed_leaders(members, after, view)
 
 
 def _payload(block: Block) -> tuple[bytes, list[bytes]]:

@@ -71,13 +71,16 @@ def _settle(draft: Draft, height: int) -> None:
     verdicts = {one.public_key: _verdict(draft, audit, jury, one) for one in audited}
     lost, unpaid = _missing(draft, jury, reports, verdicts)
     proven: dict[bytes, int] = {}
+    unheard = 0
     for keeper in audited:
         key = keeper.public_key
         after = capacity.stand(draft, keeper, verdicts[key], audit.number, height)
         if after.verdict is Verdict.PROVEN and after.in_order:
             proven[key] = after.slots
+        elif after.verdict is Verdict.UNDECIDED and after.in_order:
+            unheard += after.proven
     earned = deals.settle(draft, audit.number, proven.keys(), lost, unpaid)
-    paid = _pay_emission(draft, proven, earned)
+    paid = _pay_emission(draft, proven, unheard, earned)
     for key, amount in earned.items():
         account = draft.account(key)
         draft.put_account(
@@ -125,10 +128,25 @@ def _names(name: tuple[bytes, bytes, int], report: Report) -> bool:
     return name in report.missing
 
 
-def _pay_emission(draft: Draft, proven: dict[bytes, int], earned: dict[bytes, int]) -> int:
-    """What is set aside for storage, by proven slots, added to `earned`; without anybody it goes back to the pool."""
+def _pay_emission(
+    draft: Draft, proven: dict[bytes, int], unheard: int, earned: dict[bytes, int]
+) -> int:
+    """What is set aside for storage, by proven slots, added to `earned`; the rest goes back to the pool.
+
+    The share of those about whom too few auditors spoke is part of the rest: nobody gains where others are silent.
+
+    Args:
+        draft: The state.
+        proven: Slots, by keeper.
+        unheard: Slots that earlier audits proved, of keepers about whom this one decided nothing.
+        earned: By keeper; added to.
+
+    Returns:
+        What was paid.
+    """
     money = draft.money
-    paid = money.storage if proven else 0
+    slots = sum(proven.values())
+    paid = money.storage * slots // (slots + unheard) if slots else 0
     if proven:
         for key, amount in zip(proven, rewards.split(paid, list(proven.values())), strict=True):
             earned[key] = earned.get(key, 0) + amount

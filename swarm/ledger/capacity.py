@@ -1,8 +1,8 @@
 """Capacity: what keepers lend, how they answer and are reported on, and what their audits make of them.
 
 A commitment stands from the block in which it is taken and is fixed while an audit is near or runs (`schedule.opens`),
-so the root of the record is the root that is audited. A strike is a missing answer, or the word of more than two
-thirds of all auditors drawn; `strike_limit` strikes slash the collateral and suspend. One who is slashed while it is
+so the root of the record is the root that is audited. A strike is a missing answer, or the word of more than half of the
+auditors with more than two thirds of all draws; `strike_limit` strikes slash the collateral and suspend. One who is slashed while it is
 suspended is dismissed. Its record stays, so that nobody leaves to be forgiven.
 """
 
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from swarm.ledger.transactions import AuditReport, CapacityAnswer, CapacityCommit
 
 ROLE: Final = "keeper"
+MIN_HEARD: Final = (1, 2)
+"""More than this part of a keeper's auditors, and of their draws, has to have reported before anything counts as proven: the
+word of one alone, while all others are silent, is the word of whoever made the others silent."""
 
 
 def commit(draft: Draft, sender: bytes, asked: CapacityCommit, height: int) -> None:
@@ -121,7 +124,7 @@ def report(draft: Draft, sender: bytes, asked: AuditReport, height: int) -> None
 
 
 class Jury:
-    """What the auditors of an audit said, drawn by drawn."""
+    """What the auditors of an audit said: their word counts as often as they were drawn."""
 
     def __init__(self, panel: Panel, reports: Mapping[bytes, Report]) -> None:
         self._panel = panel
@@ -133,16 +136,24 @@ class Jury:
         Args:
             keeper: Whose auditors are asked.
             names: Whether a report names what is asked about.
+
+        Returns:
+            `UNDECIDED` where too few reported, or they contradict each other.
         """
-        against = heard = 0
-        for validator, votes in self._panel.of(keeper).items():
-            said = self._reports.get(validator)
-            if said is not None:
-                heard += votes
-                against += votes * names(said)
-        if 3 * against > 2 * self._panel.count:
+        votes = self._panel.of(keeper)
+        said = {key: report for key in votes if (report := self._reports.get(key)) is not None}
+        named = {key for key, report in said.items() if names(report)}
+        heard, against = (sum(votes[key] for key in keys) for keys in (said, named))
+        whole = sum(votes.values())
+        if 3 * against > 2 * whole and 2 * len(named) > len(votes):
             return Verdict.FAILED
-        return Verdict.PROVEN if heard > 2 * against else Verdict.UNDECIDED
+        is_heard = _is_most(heard, whole) and _is_most(len(said), len(votes))
+        return Verdict.PROVEN if is_heard and heard > 2 * against else Verdict.UNDECIDED
+
+
+def _is_most(part: int, whole: int) -> bool:
+    least, of = MIN_HEARD
+    return part * of > whole * least
 
 
 def stand(draft: Draft, keeper: Keeper, verdict: Verdict, number: int, height: int) -> Keeper:

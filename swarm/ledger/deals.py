@@ -1,7 +1,8 @@
 """Deals: content that somebody pays to have kept, and the keepers that have a seat at each of its pieces.
 
 Seats are drawn by free proven slots with the beacon of the block in which they are filled: with that in which the deal
-was posted, and with each settlement for those that were lost. A seat is kept until its piece was not shown, or its
+was posted, and with each settlement for those that were lost. A keeper has one seat at a piece, and one at all pieces of
+a recipe: whoever fails takes one of them along and not two. A seat is kept until its piece was not shown, or its
 keeper left or was suspended. A piece has to be shown from `Seat.due` on, so that there is time to fetch it.
 One who never showed a piece loses the seat and nothing else: it may be a piece that nobody can fetch.
 """
@@ -19,27 +20,38 @@ from swarm.ledger import schedule
 from swarm.ledger.draws import seat_draw
 from swarm.ledger.errors import Refused
 from swarm.ledger.keeping import Deal, Piece, Seat, Seats
+from swarm.ledger.validators import WHOLE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from collections.abc import Set as AbstractSet
 
     from swarm.ledger.draft import Draft
+    from swarm.ledger.genesis import Params
     from swarm.ledger.transactions import KeepEnd, KeepPost
 
 TRIES: Final = 32
 """Draws for one seat; in the first half of them a keeper of another piece of the deal is passed over."""
 MAX_DRAWS: Final = 8_192
 """In one block; seats that are left over wait for the next settlement."""
+MAX_STEPS: Final = 65_536
+"""Likewise: keepers that are looked at one after another where no draw found one for a piece of a recipe."""
+
+
+def fee(params: Params, escrow: int) -> int:
+    """What a deal pays on top of the units that it puts aside; a unit at least, where there is a fee."""
+    return -(-escrow * params.keep_fee // WHOLE)
 
 
 def post(draft: Draft, deal_id: bytes, owner: bytes, asked: KeepPost, height: int) -> None:
-    """Post a deal and escrow what it costs; its seats are filled with the end of the block.
+    """Post a deal, escrow what it costs and take its fee; its seats are filled with the end of the block.
 
     Raises:
-        Refused: No funds, or too many deals are open.
+        Refused: It pays too little, its owner lacks the funds, or too many deals are open.
     """
     params, account = draft.params, draft.account(owner)
+    if asked.price < params.min_keep_price:
+        raise Refused(f"a deal pays at least {params.min_keep_price:,} units a GiB and audit")
     deal = Deal(
         deal_id,
         owner,
@@ -53,12 +65,17 @@ def post(draft: Draft, deal_id: bytes, owner: bytes, asked: KeepPost, height: in
         escrow=0,
     )
     escrow = deal.cost * deal.audits
-    if account.balance < escrow:
-        raise Refused(f"the balance does not cover {escrow:,} units")
+    taken = fee(params, escrow)
+    if account.balance < escrow + taken:
+        raise Refused(f"the balance does not cover {escrow + taken:,} units")
     if len(draft.open_deals) >= params.max_deals:
         _displace(draft, deal, height)
     account = draft.account(owner)  # it may have owned the one that gave way
-    draft.put_account(replace(account, balance=account.balance - escrow))
+    draft.put_account(replace(account, balance=account.balance - escrow - taken))
+    burned, money = taken * params.keep_burn // WHOLE, draft.money
+    draft.put_money(
+        replace(money, burned=money.burned + burned, treasury=money.treasury + taken - burned)
+    )
     draft.put_deal(replace(deal, escrow=escrow))
     draft.put_seats(Seats(deal_id, ((),) * len(deal.pieces)))
     draft.put_open_deals((*draft.open_deals, deal_id))
@@ -169,10 +186,12 @@ class _Draw:
     def __init__(self, beacon: bytes, free: Mapping[bytes, int]) -> None:
         self._beacon = beacon
         self._free = dict(free)
+        self._all = frozenset(free)
         self._keys = sorted(free)
         self._ends = list(accumulate(free[key] for key in self._keys))
         self._most = max(free.values())
         self._left = MAX_DRAWS
+        self._steps = MAX_STEPS
 
     def fill(self, deal: Deal, seats: Seats, due: int) -> Seats:
         """A deal's seats with those vacant ones taken for which a keeper was found."""
@@ -181,7 +200,9 @@ class _Draw:
         for at, (piece, before) in enumerate(zip(deal.pieces, seats.of, strict=True)):
             taken = list(before)
             while len(taken) < deal.replicas:
-                key = self._keeper(deal.id, at, piece.slots, {one.keeper for one in taken}, in_deal)
+                in_piece = in_deal if deal.recipe else {one.keeper for one in taken}
+                seat = len(taken)
+                key = self._keeper(deal, at, seat, piece.slots, in_piece, in_deal)
                 if key is None:
                     break
                 self._free[key] -= piece.slots
@@ -191,18 +212,37 @@ class _Draw:
         return Seats(deal.id, tuple(filled))
 
     def _keeper(
-        self, deal: bytes, piece: int, slots: int, in_piece: set[bytes], in_deal: set[bytes]
+        self,
+        deal: Deal,
+        piece: int,
+        seat: int,
+        slots: int,
+        barred: AbstractSet[bytes],
+        in_deal: AbstractSet[bytes],
     ) -> bytes | None:
-        if slots > self._most or in_piece.issuperset(self._keys):
+        """Who takes one seat; a keeper of the deal only if there is no other, and one that is barred never."""
+        if slots > self._most or barred >= self._all:
             return None
-        distinct = not in_deal.issuperset(self._keys)
+        distinct = not in_deal >= self._all
+        first = 0
         for at in range(min(TRIES, self._left)):
             self._left -= 1
-            place = seat_draw(self._beacon, deal, piece, len(in_piece), at, self._ends[-1])
-            key = self._keys[bisect_right(self._ends, place)]
-            if key in in_piece or self._free[key] < slots:
+            place = seat_draw(self._beacon, deal.id, piece, seat, at, self._ends[-1])
+            first = bisect_right(self._ends, place)
+            key = self._keys[first]
+            if key in barred or self._free[key] < slots:
                 continue
             if not (distinct and at < TRIES // 2 and key in in_deal):
+                return key
+        return self._next(first, slots, barred) if deal.recipe else None
+
+    def _next(self, first: int, slots: int, barred: AbstractSet[bytes]) -> bytes | None:
+        """The first keeper with room behind the last draw: a recipe of nearly all keepers finds the last ones too."""
+        keys = len(self._keys)
+        for step in range(1, min(keys, self._steps) + 1):
+            self._steps -= 1
+            key = self._keys[(first + step) % keys]
+            if key not in barred and self._free[key] >= slots:
                 return key
         return None
 

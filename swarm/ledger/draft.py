@@ -11,6 +11,7 @@ from storage import canonical
 from swarm.ledger import state
 from swarm.ledger.genesis import Params
 from swarm.ledger.holdings import Slashed, Slashings
+from swarm.ledger.replaying import Replay
 from swarm.ledger.state import (
     Account,
     Audit,
@@ -115,6 +116,12 @@ class Draft:
         return found if found is not None else {}
 
     @property
+    def missed(self) -> dict[bytes, int]:
+        """How many views each leader missed in this epoch, by key; not to be changed in place."""
+        found: dict[bytes, int] | None = self._get(state.MISSED_KEY, dict)
+        return found if found is not None else {}
+
+    @property
     def keepers(self) -> tuple[bytes, ...]:
         """Who lends slots, by key."""
         return self._need(state.KEEPERS_KEY, tuple)
@@ -128,6 +135,12 @@ class Draft:
     def open_deals(self) -> tuple[bytes, ...]:
         """Ids, oldest first."""
         return self._need(state.OPEN_DEALS_KEY, tuple)
+
+    @property
+    def open_replays(self) -> dict[bytes, int]:
+        """When each submission that is run again is looked at next, by key; not to be changed in place."""
+        found: dict[bytes, int] | None = self._get(state.OPEN_REPLAYS_KEY, dict)
+        return found if found is not None else {}
 
     def account(self, public_key: bytes) -> Account:
         """An account, zero if it is new."""
@@ -147,6 +160,25 @@ class Draft:
     def round(self, task: bytes) -> RoundState | None:
         """A task's current round."""
         return self._get(state.round_key(task), lambda value: RoundState.unpack(task, value))
+
+    def settled(self, task: bytes, number: int) -> SettledRound | None:
+        """A round that ended."""
+        return self._get(
+            state.history_key(task, number), lambda value: SettledRound.unpack(task, number, value)
+        )
+
+    def replay(self, task: bytes, number: int, worker: bytes) -> Replay | None:
+        """A submission that is or was run again."""
+        return self.replay_at(state.replay_key(task, number, worker))
+
+    def replay_at(self, key: bytes) -> Replay | None:
+        """The same, by its key."""
+        return self._get(key, lambda value: Replay.unpack(key[2:], value))
+
+    def strikes(self, worker: bytes) -> int:
+        """How often a worker withheld what it had recorded."""
+        found: list[int] | None = self._get(state.strikes_key(worker), list)
+        return found[0] if found is not None else 0
 
     def dataset(self, root: bytes) -> Dataset | None:
         """A dataset."""
@@ -268,6 +300,19 @@ class Draft:
         """Keep a round that ended."""
         self.put(state.history_key(settled.task, settled.number), settled)
 
+    def put_replay(self, one: Replay, due: int | None) -> None:
+        """Replace a submission that is run again, and when it is looked at next; None: it is over."""
+        key = state.replay_key(one.task, one.round, one.worker)
+        others = {other: at for other, at in self.open_replays.items() if other != key}
+        if due is not None:
+            others[key] = due
+        self.put(state.OPEN_REPLAYS_KEY, dict(sorted(others.items())) or None)
+        self.put(key, one)
+
+    def put_strikes(self, worker: bytes, strikes: int) -> None:
+        """Replace a worker's strikes."""
+        self.put(state.strikes_key(worker), [strikes] if strikes else None)
+
     def put_dataset(self, dataset: Dataset) -> None:
         """Enter a dataset."""
         self.put(state.dataset_key(dataset.root), dataset)
@@ -283,6 +328,10 @@ class Draft:
     def put_scored(self, scored: dict[bytes, int]) -> None:
         """Replace what bonded workers earned in this epoch."""
         self.put(state.SCORED_KEY, dict(sorted(scored.items())) or None)
+
+    def put_missed(self, missed: dict[bytes, int]) -> None:
+        """Replace how many views each leader missed in this epoch."""
+        self.put(state.MISSED_KEY, dict(sorted(missed.items())) or None)
 
     def put_jailed(self, public_key: bytes, until: int | None) -> None:
         """Jail a validator, or let it out."""

@@ -6,6 +6,10 @@
 
 What is asked of a keeper (leaves, whole slots, chunks of its pieces) is drawn from the same seeds in `protocols.audit.draw`.
 Integers are big endian. 256 bits over less than 2^90: the bias of a remainder is nil.
+
+A keeper's auditors are drawn by weight, and counted as often as they are drawn, so that many small validators do not outvote
+one that holds more than all of them. There are at least `auditors` draws, and more of them until so many validators were
+drawn, or all that there are: so that the word of one, who may be cut off or mistaken, is not the word of all.
 """
 
 from __future__ import annotations
@@ -20,6 +24,8 @@ if TYPE_CHECKING:
 
     from swarm.ledger.holdings import EpochSet
 
+DRAWS: Final = 8
+"""Draws of an auditor for each that is wanted, at most: one that holds nearly all weight stays alone."""
 _AUDITOR_TAG: Final = b"swarm/auditor/1\x00"
 _SEAT_TAG: Final = b"swarm/duty/1\x00"
 
@@ -39,7 +45,7 @@ class Panel:
         Args:
             seed2: Of the audit.
             members: The validators of its epoch.
-            count: `auditors` of the network: draws a keeper.
+            count: `auditors` of the network: so many different ones a keeper, where there are.
         """
         self.count = count
         self._start = _AUDITOR_TAG + seed2
@@ -64,8 +70,11 @@ class Panel:
             before = self._ends[at - 1] if at else 0
             own = self._ends[at] - before
         total = self._ends[-1] - own
+        wanted = min(self.count, len(self._keys) - bool(own))
         votes: dict[bytes, int] = {}
-        for draw in range(self.count):
+        for draw in range(DRAWS * self.count):
+            if draw >= self.count and len(votes) >= wanted:
+                break
             place = _number(self._start + keeper + draw.to_bytes(4, "big")) % total
             if own and place >= before:
                 place += own

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from swarm.ledger import audits, beacon, rewards, rounds, rules, validators, vrf
+from swarm.ledger import audits, beacon, replays, rewards, rounds, rules, validators, vrf
 from swarm.ledger.draft import Draft
 from swarm.ledger.errors import BlockError, LedgerError, Refused, VrfError
 from swarm.ledger.rules import Context
@@ -116,6 +116,8 @@ class Execution:
         draft, context = self._draft, self._context
         params = draft.params
         rounds.end_block(draft, context.height, context.beacon)
+        for worker in replays.end_block(draft, context.height, context.beacon):
+            rounds.left(draft, worker)
         audits.end_block(draft, context.height, context.beacon)
         money, earned = rewards.emit(draft.money, params)
         draft.put_money(money)
@@ -127,6 +129,7 @@ class Execution:
                 earned=leader.earned + earned,
             )
         )
+        validators.note_missed(draft, context.missed)
         if context.height % params.epoch_length == 0:
             epoch = validators.epoch_of(context.height, params.epoch_length)
             validators.fix(draft, epoch + validators.EPOCHS_AHEAD, context.beacon)
@@ -220,8 +223,9 @@ def check_supply(view: Reader) -> None:
     money = ledger.money()
     held = money.treasury + sum(task.escrow for task in ledger.tasks())
     locked = [one.collateral for one in ledger.keepers()] + [one.escrow for one in ledger.deals()]
+    locked += [one.held for one in ledger.replays()]
     if min(locked, default=0) < 0:
-        message = "a collateral or an escrow is less than nothing"
+        message = "a collateral, an escrow or a held reward is less than nothing"
         raise LedgerError(message)
     held += sum(locked)
     for account in ledger.accounts():

@@ -77,6 +77,13 @@ class Params:
     free_slots: int = (
         1_024  # of each keeper, without collateral: a newcomer with nothing begins with a GiB
     )
+    min_keep_price: int = UNIT // 10_000  # a GiB begun and audit, that a deal pays at least
+    keep_fee: int = 500  # parts in 10,000 of what a deal puts aside, paid with the post, never back
+    keep_burn: int = 5_000  # parts in 10,000 of that fee; the rest goes to the treasury
+    replay_one_in: int = 0  # of so many accepted submissions one is run again; 0: none
+    replay_blocks: int = 240  # for the verifier, and as many for the referees
+    replay_steps: int = 10  # of a segment
+    replay_tolerance: int = 10_000  # parts of a million of the way that a segment goes
 
 
 RANGES: dict[str, tuple[int, int]] = {
@@ -117,6 +124,13 @@ RANGES: dict[str, tuple[int, int]] = {
     "freeze_rounds": (0, 10_000),
     "small_budget": (0, CAP),
     "free_slots": (0, 2**32),
+    "min_keep_price": (0, UNIT),
+    "keep_fee": (0, _TEN_THOUSAND),
+    "keep_burn": (0, _TEN_THOUSAND),
+    "replay_one_in": (0, 1_000),
+    "replay_blocks": (4, 1_000_000),
+    "replay_steps": (1, 10_000),
+    "replay_tolerance": (1, 10**6),
 }
 """Each parameter's lowest and highest value."""
 
@@ -161,6 +175,13 @@ MEANINGS: dict[str, tuple[str, str]] = {
     "freeze_rounds": ("rounds", "without pay after that"),
     "small_budget": ("tokens", "a round, up to which a task counts as small"),
     "free_slots": ("slots", "that each keeper lends without collateral"),
+    "min_keep_price": ("tokens", "a GiB begun and audit, that a deal pays at least"),
+    "keep_fee": ("parts in 10,000", "of what a deal puts aside, paid on top and not returned"),
+    "keep_burn": ("parts in 10,000", "of that fee that are burned; the treasury gets the rest"),
+    "replay_one_in": ("submissions", "that are accepted, of which one is run again; 0: none is"),
+    "replay_blocks": ("blocks", "in which it is, and as many for the referees"),
+    "replay_steps": ("steps", "of a segment, at whose end a worker keeps its state"),
+    "replay_tolerance": ("parts in 1,000,000", "of a segment's way, by which machines may differ"),
 }
 """What each parameter is counted in, and what it means; those in tokens are kept in units."""
 

@@ -6,7 +6,8 @@ Keys are a letter, `/`, and what the record is of; numbers in keys are big endia
     d/ dataset   s/ validators of an epoch   b/ who has a stake   e/ evidence that counted
     j/ jailed validator   f/ how it scored lately
     k/ keeper   q/ its answer to an audit   p/ a validator's report   c/ deal   g/ who keeps its pieces
-    m/ head, money, params, workers, open tasks, slashed lately, earned by score, keepers, audit, open deals
+    x/ submission that is run again   w/ strikes of a worker
+    m/ head, money, params, workers, open tasks, slashed lately, earned by score, missed views, keepers, audit, open deals, open replays
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ WORKERS_KEY = b"m/workers"
 OPEN_TASKS_KEY = b"m/open"
 SLASHED_KEY = b"m/slashed"
 SCORED_KEY = b"m/scored"
+MISSED_KEY = b"m/missed"
 KEEPERS_KEY = b"m/keepers"
 AUDIT_KEY = b"m/audit"
 OPEN_DEALS_KEY = b"m/deals"
+OPEN_REPLAYS_KEY = b"m/replays"
 
 
 def account_key(public_key: bytes) -> bytes:
@@ -104,3 +107,13 @@ def deal_key(deal: bytes) -> bytes:
 def seats_key(deal: bytes) -> bytes:
     """Where it stands who keeps the pieces of a deal."""
     return b"g/" + deal
+
+
+def replay_key(task: bytes, number: int, worker: bytes) -> bytes:
+    """Where it stands that a submission is run again."""
+    return b"x/" + task + number.to_bytes(4, "big") + worker
+
+
+def strikes_key(public_key: bytes) -> bytes:
+    """Where it stands how often a worker withheld what it had recorded."""
+    return b"w/" + public_key

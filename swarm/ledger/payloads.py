@@ -22,6 +22,7 @@ from swarm.ledger.fields import (
 )
 from swarm.ledger.genesis import CAP
 from swarm.ledger.keeping import MAX_PIECES, MAX_REPLICAS, MAX_SEATS, Failure
+from swarm.ledger.replaying import MAX_DISTANCE, Finding
 from swarm.ledger.tasks import MAX_SCORE, SCORE_REFUSED, Phases, Refusal
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ MAX_FAILED = 512
 MAX_MISSING = 128
 """Pieces of keepers that one report names: with `MAX_FAILED`, what fits into a transaction."""
 ROLES = ("keeper", "reader", "validator", "worker")
-KINDS = ("gan", "lm")
+KINDS = ("classifier", "finetune", "gan", "lm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -427,6 +428,26 @@ class Unjail:
         pass
 
 
+@dataclass(frozen=True, slots=True)
+class ReplayFinding:
+    """What came of running a segment of a submission again; of one that was drawn to do it."""
+
+    task: bytes
+    round: int
+    worker: bytes
+    finding: int  # `Finding`
+    distance: int  # parts of a million; 0 where there is none
+
+    TYPE: ClassVar[int] = 22
+    GAS: ClassVar[int] = 30_000
+
+    def check(self) -> None:
+        _round(self.task, self.round)
+        check_key(self.worker)
+        check_int(self.finding, min(Finding), max(Finding))
+        check_int(self.distance, 0, MAX_DISTANCE)
+
+
 Payload: TypeAlias = (
     Transfer
     | Stake
@@ -449,6 +470,7 @@ Payload: TypeAlias = (
     | KeepPost
     | KeepEnd
     | Unjail
+    | ReplayFinding
 )
 
 TYPES: dict[int, Any] = {kind.TYPE: kind for kind in get_args(Payload)}
@@ -463,6 +485,7 @@ PROTOCOL_TYPES = frozenset(
         Evidence,
         CapacityAnswer,
         AuditReport,
+        ReplayFinding,
     )
 )
 """What a share of each block is kept for: without it, rounds, audits and slashing stop."""

@@ -21,7 +21,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from swarm.ledger import scoring, settlement
+from swarm.ledger import replays, scoring, settlement
 from swarm.ledger.errors import Refused
 from swarm.ledger.state import (
     NO_CID,
@@ -405,6 +405,8 @@ def _finish(
 ) -> None:
     """Settle, and start the next round or close the task."""
     task, version, root = settlement.settle(draft, task, current, outcome, merged, height)
+    if outcome is Outcome.MERGED:
+        replays.begin(draft, task, current, height, beacon)
     if task.done == task.rounds:
         _close(draft, task)
         return

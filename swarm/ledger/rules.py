@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from protocols.consensus import evidence as contradictions
 from protocols.consensus.errors import EvidenceError
-from swarm.ledger import capacity, deals, rounds, slashing, state, validators, vrf
+from swarm.ledger import capacity, deals, replays, rounds, slashing, state, validators, vrf
 from swarm.ledger.errors import Refused
 from swarm.ledger.state import NO_CID, Account, Dataset, NameEntry
 from swarm.ledger.transactions import (
@@ -25,6 +25,7 @@ from swarm.ledger.transactions import (
     NameRegister,
     NameUpdate,
     Register,
+    ReplayFinding,
     ScoreCommit,
     ScoreReveal,
     Stake,
@@ -53,6 +54,7 @@ class Context:
     timestamp_ms: int
     leader: bytes
     beacon: bytes  # after this block's proof
+    missed: tuple[bytes, ...] = ()  # the leaders of the views before its own that brought no block
 
 
 def run(draft: Draft, transaction: Transaction, context: Context) -> str | None:
@@ -261,6 +263,10 @@ def _keep_end(draft: Draft, by: Transaction, asked: KeepEnd, context: Context) -
     deals.end(draft, by.sender, asked)
 
 
+def _replay_finding(draft: Draft, by: Transaction, asked: ReplayFinding, context: Context) -> None:
+    replays.find(draft, by.sender, asked, context.height)
+
+
 _RULES: dict[type, Callable[..., str | None]] = {
     Transfer: _transfer,
     Stake: _stake,
@@ -283,4 +289,5 @@ _RULES: dict[type, Callable[..., str | None]] = {
     KeepPost: _keep_post,
     KeepEnd: _keep_end,
     Unjail: _unjail,
+    ReplayFinding: _replay_finding,
 }

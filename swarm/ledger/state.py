@@ -41,8 +41,10 @@ from swarm.ledger.keys import (
     CHAIN_KEY,
     HEAD_KEY,
     KEEPERS_KEY,
+    MISSED_KEY,
     MONEY_KEY,
     OPEN_DEALS_KEY,
+    OPEN_REPLAYS_KEY,
     OPEN_TASKS_KEY,
     PARAMS_KEY,
     SCORED_KEY,
@@ -59,10 +61,12 @@ from swarm.ledger.keys import (
     jail_key,
     keeper_key,
     name_key,
+    replay_key,
     report_key,
     round_key,
     seats_key,
     staker_key,
+    strikes_key,
     task_key,
 )
 from swarm.ledger.names import (
@@ -71,6 +75,7 @@ from swarm.ledger.names import (
     NameEntry,
     NameVersion,
 )
+from swarm.ledger.replaying import Finding, Replay, Stage
 from swarm.ledger.tasks import (
     MAX_SCORE,
     REASON_LATE,
@@ -101,9 +106,11 @@ __all__ = [
     "HEAD_KEY",
     "KEEPERS_KEY",
     "MAX_SCORE",
+    "MISSED_KEY",
     "MONEY_KEY",
     "NO_CID",
     "OPEN_DEALS_KEY",
+    "OPEN_REPLAYS_KEY",
     "OPEN_TASKS_KEY",
     "PARAMS_KEY",
     "REASON_LATE",
@@ -126,6 +133,7 @@ __all__ = [
     "EpochSet",
     "EpochValidator",
     "Failure",
+    "Finding",
     "Head",
     "Keeper",
     "LedgerView",
@@ -139,6 +147,7 @@ __all__ = [
     "Piece",
     "Reader",
     "Refusal",
+    "Replay",
     "Report",
     "RoundState",
     "ScoreReveal",
@@ -146,6 +155,7 @@ __all__ = [
     "Seats",
     "SettledRound",
     "SettledSubmission",
+    "Stage",
     "Submission",
     "TaskState",
     "Unbonding",
@@ -163,10 +173,12 @@ __all__ = [
     "load",
     "name_key",
     "refusal",
+    "replay_key",
     "report_key",
     "round_key",
     "seats_key",
     "staker_key",
+    "strikes_key",
     "task_key",
 ]
 
@@ -293,6 +305,23 @@ class LedgerView:
             SettledRound.unpack(task, int.from_bytes(key[-4:], "big"), load(data))
             for key, data in self.raw.scan(b"h/" + task)
         ]
+
+    def settled(self, task: bytes, number: int) -> SettledRound | None:
+        """One round of a task that ended."""
+        data = self.raw.get(history_key(task, number)) if 0 < number < 2**32 else None
+        return SettledRound.unpack(task, number, load(data)) if data is not None else None
+
+    def replay(self, task: bytes, number: int, worker: bytes) -> Replay | None:
+        """A submission that is or was run again; None for one that was not drawn."""
+        key = replay_key(task, number, worker)
+        data = self.raw.get(key)
+        return Replay.unpack(key[2:], load(data)) if data is not None else None
+
+    def replays(self) -> list[Replay]:
+        """Submissions that are being run again, by key."""
+        data = self.raw.get(OPEN_REPLAYS_KEY)
+        keys = [bytes(key) for key, _ in load(data)] if data is not None else []
+        return [Replay.unpack(key[2:], self._need(key)) for key in keys]
 
     def validators(self, epoch: int) -> EpochSet:
         """Who decides in an epoch.

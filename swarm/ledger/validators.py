@@ -6,6 +6,7 @@ So a set is final before it decides, and a new stake counts, and an old one ceas
 `score_share` of an epoch's views is led by those of its validators that train, in proportion to the emission that
 they earned by score in epoch e - 2 while bonded, and at most a third of those views by one; all other views are led
 in proportion to stake. Who leads has to vote, so a worker that is no validator of the epoch leads nothing.
+Who missed views in epoch e - 2 as their leader leads as many fewer for its scores, `FREE_MISSES` apart.
 """
 
 from __future__ import annotations
@@ -25,6 +26,10 @@ WHOLE = 10_000
 """What parts of a stake and of an epoch's views are counted in."""
 SLOTS_PERCENT = 33
 """Of the views led for scores, the most that one leads."""
+FREE_MISSES = 2
+"""Views of an epoch that a leader may miss at no cost: messages are lost."""
+OUTAGE_VIEWS = 16
+"""So many views in a row without a block are the network's fault, and nobody's."""
 MAX_SCORED = 1_024
 """Accounts whose scores are counted in one epoch."""
 MAX_UNBONDING = 32
@@ -55,7 +60,8 @@ def leader(epoch_set: EpochSet, view: int) -> EpochValidator:
 def fix(draft: Draft, epoch: int, seed: bytes) -> None:
     """Fix the set of an epoch from the state as it stands; one without anybody is the set before.
 
-    The jailed are left out. What was earned by score until now draws leaders, and is counted anew.
+    The jailed are left out. What was earned by score until now draws leaders, less what views that they missed cost
+    them; both are counted anew.
     """
     params = draft.params
     bonded = [draft.account(key) for key in draft.stakers()]
@@ -76,7 +82,13 @@ def fix(draft: Draft, epoch: int, seed: bytes) -> None:
         draft.put_scored({})
     best = [one.public_key for one in members if one.public_key in scored]
     parts = rewards.capped(params.score_share, [scored[key] for key in best], SLOTS_PERCENT)
-    leads = dict(zip(best, parts, strict=True))
+    missed = draft.missed
+    if missed:
+        draft.put_missed({})
+    leads = {
+        key: max(0, part - _forfeit(missed.get(key, 0), params.epoch_length))
+        for key, part in zip(best, parts, strict=True)
+    }
     members = tuple(replace(one, lead=leads.get(one.public_key, 0)) for one in members)
     draft.put_epoch_set(EpochSet(epoch, seed, members))
 
@@ -90,6 +102,33 @@ def note_score(draft: Draft, worker: bytes, emission: int) -> None:
     known = worker in scored or len(scored) < MAX_SCORED
     if emission and known and draft.account(worker).stake >= max(1, draft.params.min_bond):
         draft.put_scored({**scored, worker: scored.get(worker, 0) + emission})
+
+
+def missed_leaders(epoch_set: EpochSet, after: int, view: int) -> tuple[bytes, ...]:
+    """Who led the views between two that brought blocks; nobody where these are as many as in an outage.
+
+    Args:
+        epoch_set: Of both.
+        after: The view of the block before; 0 at the beginning of an epoch.
+        view: Of this block.
+    """
+    if view - after - 1 >= OUTAGE_VIEWS:
+        return ()
+    return tuple(leader(epoch_set, one).public_key for one in range(after + 1, view))
+
+
+def note_missed(draft: Draft, leaders: tuple[bytes, ...]) -> None:
+    """Count the views that brought no block against their leaders."""
+    if leaders:
+        missed = dict(draft.missed)
+        for key in leaders:
+            missed[key] = missed.get(key, 0) + 1
+        draft.put_missed(missed)
+
+
+def _forfeit(missed: int, epoch_length: int) -> int:
+    """What missed views cost, as parts of an epoch's views."""
+    return max(0, missed - FREE_MISSES) * WHOLE // epoch_length
 
 
 def release_height(draft: Draft, height: int) -> int:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from swarm.ledger.errors import LedgerError
 from swarm.ledger.transactions import decode, sign
+from swarm.wallet import VALID_BLOCKS, is_due
 
 if TYPE_CHECKING:
     from protocols.signing import Signer
     from swarm.ledger.transactions import Payload, Transaction
     from swarm.simulator.node import Node
     from swarm.simulator.town import Town
-
-VALID_BLOCKS: Final = 200
-RESEND_BLOCKS: Final = 4
 
 
 class Account:
@@ -32,7 +30,8 @@ class Account:
         self.key = signer.public_key
         self.home = home
         self._town = town
-        self._waiting: dict[int, tuple[Transaction, int]] = {}  # nonce -> it, height when sent
+        # Nonce -> the transaction, and the heights when it was sent first and last.
+        self._waiting: dict[int, tuple[Transaction, int, int]] = {}
 
     @property
     def is_waiting(self) -> bool:
@@ -61,7 +60,7 @@ class Account:
             ledger.submit(transaction)
         except LedgerError:
             return False
-        self._waiting[transaction.nonce] = (transaction, height)
+        self._waiting[transaction.nonce] = (transaction, height, height)
         self._town.gossip(self.home, transaction)
         return True
 
@@ -71,11 +70,11 @@ class Account:
             return
         ledger = self._town.ledger(self.home)
         nonce = ledger.view().account(self.key).nonce
-        for at, (transaction, sent) in list(self._waiting.items()):
+        for at, (transaction, first, last) in list(self._waiting.items()):
             if at < nonce or height > transaction.valid_until:
                 del self._waiting[at]
-            elif height - sent >= RESEND_BLOCKS:
-                self._waiting[at] = (transaction, height)
+            elif is_due(height - first, height - last):
+                self._waiting[at] = (transaction, first, height)
                 with suppress(LedgerError):  # it waits there already, as it should
                     ledger.submit(transaction)
                 self._town.gossip(self.home, transaction)

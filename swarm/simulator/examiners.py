@@ -1,7 +1,8 @@
 """Who audits: a validator asks the keepers that it was drawn for, as `swarm.keeper.auditing` does, in virtual time.
 
 Draws, checks and deadlines are the shipped ones. A request and its answer travel as any message; one that is lost is
-sent again, as a connection does it, until the shipped wait for an answer is over, and asked `ATTEMPTS` times.
+sent again, as a connection does it, until the shipped wait for an answer is over; then the keeper is asked again, with the
+shipped pauses, until the report is due.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from protocols.audit.draw import draw_slots
 from protocols.audit.errors import AuditFailedError, Failure
 from protocols.audit.messages import LeafAnswer, SlotAnswer
-from protocols.audit.service import ATTEMPTS, PAUSE_S, REQUEST_S
+from protocols.audit.service import MAX_PAUSE_S, PAUSE_S, REQUEST_S
 from protocols.audit.verify import Commitment, LeafCheck, Sealing, check_slot
 from swarm.keeper import core
 from swarm.ledger.draws import audited_by
@@ -175,11 +176,10 @@ class Examiner:
         now = self._schedule.now
         if now - since < 1000 * REQUEST_S:
             self._schedule.after(RESEND_MS, self._ask, round_, kept, attempt, since)
-        elif attempt < ATTEMPTS:
-            pause = min(int(1000 * PAUSE_S), self._depot.interval_ms)
-            self._schedule.after(pause, self._ask, round_, kept, attempt + 1, now + pause)
         else:
-            round_.waiting.discard(kept.keeper)
+            first = min(int(1000 * PAUSE_S), self._depot.interval_ms)
+            pause = min(first * 2 ** (attempt - 1), int(1000 * MAX_PAUSE_S))
+            self._schedule.after(pause, self._ask, round_, kept, attempt + 1, now + pause)
 
     def _shown(self, round_: Round, kept: Commitment, lender: Lender) -> None:
         if self._round is not round_ or self.account.home.replica is not round_.life:

@@ -73,7 +73,7 @@ TARGETS = [
         "journal",
         entries,
         LogError,
-        (journal.encode_entry(VOTES[0]), journal.encode_first_epoch(3)),
+        (journal.encode_entry(VOTES[0]), *journal.Standing(3, 4).encode()),
     ),
 ]
 

@@ -35,6 +35,8 @@ class Lending(World):
             "audit_report_blocks": REPORTS,
             "keeper_bond": 10,
             "free_slots": 0,
+            "min_keep_price": 0,
+            "keep_fee": 0,
             "slash_part": 1_000,
             "standing_audits": 3,
         }

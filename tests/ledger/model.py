@@ -17,6 +17,9 @@ PARAMS = {
     "emission_per_day": 100,
     "max_validators": 5,
     "audit_blocks": 1_000_000,
+    "min_keep_price": 90,
+    "keep_fee": 700,
+    "keep_burn": 3_000,
 }
 POOL = 60 * 10**16
 
@@ -229,9 +232,12 @@ class Model:
 
     def keep(self, who, deal, pieces, replicas, audits, price) -> bool:
         cost = pieces * replicas * audits * price
-        if self.balance[who] < cost:
+        fee = (cost * 700 + 9_999) // 10_000
+        if price < 90 or self.balance[who] < cost + fee:
             return False
-        self.balance[who] -= cost
+        self.balance[who] -= cost + fee
+        self.burned += fee * 3 // 10
+        self.treasury += fee - fee * 3 // 10
         self.deals[deal] = [who, cost, False]
         return True
 

@@ -13,6 +13,7 @@ from storage.state_tree import verify_proof
 from swarm.ledger import application as rooms
 from swarm.ledger import beacon, transactions, validators, vrf
 from swarm.ledger.application import LedgerApplication
+from swarm.ledger.draft import Draft
 from swarm.ledger.errors import LedgerError
 from swarm.ledger.execute import Context, check_supply, execute_block
 from swarm.ledger.source import LedgerSource
@@ -419,3 +420,18 @@ def test_who_trained_well_makes_blocks_two_epochs_later_that_all_accept(tmp_path
         chain.grow(3)
     finally:
         chain.close()
+
+
+def test_a_block_counts_the_views_since_its_parents_that_brought_none(chain):
+    def missed(*views, epoch=0):
+        found = [chain.follower.leader(epoch, view) for view in views]
+        return {key: found.count(key) for key in found}
+
+    chain.finalize(chain.make(view=4))
+    chain.finalize(chain.make(view=5))
+    chain.finalize(chain.make(view=7))
+    assert Draft(chain.stores[4].view()).missed == missed(1, 2, 3, 6)
+    chain.finalize(chain.make(view=8))  # the last of its epoch
+    assert Draft(chain.stores[4].view()).missed == {}
+    chain.finalize(chain.make(view=2))
+    assert Draft(chain.stores[4].view()).missed == missed(1, epoch=1)

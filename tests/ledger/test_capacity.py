@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import random
+from fractions import Fraction
+from itertools import combinations
 
 import pytest
 
 from swarm.ledger import schedule
 from swarm.ledger.audits import Panel
+from swarm.ledger.capacity import Jury
 from swarm.ledger.errors import GenesisError
 from swarm.ledger.execute import check_supply
 from swarm.ledger.genesis import Params
-from swarm.ledger.keeping import AuditPhase, Failure, Verdict
+from swarm.ledger.holdings import EpochSet, EpochValidator
+from swarm.ledger.keeping import AuditPhase, Failure, Report, Verdict
 from swarm.ledger.transactions import (
     AuditReport,
     CapacityAnswer,
@@ -309,6 +313,86 @@ def test_one_auditor_that_reports_alone_cannot_strike(world, kim, lee):
     pytest.fail("one auditor was drawn three times in every audit")
 
 
+def heard_by(world, kim, count):
+    """Run an audit in which so many of its auditors report; what part of them, and of their draws, was heard."""
+    world.answers(*world.keepers)
+    audit = world.view.audit()
+    votes = Panel(audit.seed2, world.view.validators(audit.epoch), 9).of(kim.public_key)
+    said = [one for one in world.validators if one.public_key in votes][:count]
+    world.reports(by=said)
+    heard = sum(votes[one.public_key] for one in said)
+    return Fraction(len(said), len(votes)), Fraction(heard, sum(votes.values()))
+
+
+def test_nothing_is_proven_by_half_of_the_auditors_or_of_their_draws_or_fewer():
+    world = Lending("kim", auditors=9)
+    kim = world.people["kim"]
+    seen = set()
+    for count in (4, 1, 2, 3, 2, 3, 2, 1, 2, 3):
+        heads, draws = heard_by(world, kim, count)
+        expected = Verdict.PROVEN if min(heads, draws) > Fraction(1, 2) else Verdict.UNDECIDED
+        assert (heads, draws, world.keeper(kim).verdict) == (heads, draws, expected)
+        assert (world.keeper(kim).strikes, world.keeper(kim).proven) == (0, 100)
+        seen.add((expected, heads > Fraction(1, 2), draws > Fraction(1, 2)))
+    assert (Verdict.UNDECIDED, False, True) in seen, "many draws of few"
+    assert (Verdict.PROVEN, True, True) in seen
+
+
+def test_one_auditor_that_was_drawn_for_most_cannot_strike_alone():
+    """Its line may be cut: more than half of the auditors have to say so as well."""
+    of = EpochSet(0, b"s", tuple(EpochValidator(bytes([at]) * 32, b"v", 1) for at in range(4)))
+    panel = Panel(b"seed", of, 3)
+    for at in range(10_000):
+        keeper = at.to_bytes(32, "big")
+        votes = panel.of(keeper)
+        one = max(votes, key=votes.__getitem__)
+        if 3 * votes[one] > 2 * sum(votes.values()):
+            break
+    else:
+        pytest.fail("nobody was drawn for two thirds")
+    named, fine = Report(1, {keeper: SILENT}, frozenset()), Report(1, {}, frozenset())
+    reports = {key: named if key == one else fine for key in votes}
+    assert Jury(panel, reports).verdict(keeper, lambda said: keeper in said.failed) is (
+        Verdict.UNDECIDED
+    )
+    reports = dict.fromkeys(votes, named)
+    assert Jury(panel, reports).verdict(keeper, lambda said: keeper in said.failed) is (
+        Verdict.FAILED
+    )
+
+
+def test_nobody_gains_where_the_auditors_of_another_are_silent(world, kim, lee):
+    """The share of the undecided returns to the pool, so that a keeper's friends do not keep silent about others."""
+    for _ in range(2):
+        world.audit(kim, lee)
+    whole = world.view.audit().paid
+    for _ in range(9):
+        world.answers(kim, lee)
+        audit = world.view.audit()
+        panel = Panel(audit.seed2, world.view.validators(audit.epoch), 3)
+        for silent in combinations([one.public_key for one in world.validators], 2):
+            mine, theirs = (
+                {key: often for key, often in panel.of(who.public_key).items() if key not in silent}
+                for who in (kim, lee)
+            )
+            is_lee_heard = 2 * len(theirs) > len(panel.of(lee.public_key)) and 2 * sum(
+                theirs.values()
+            ) > sum(panel.of(lee.public_key).values())
+            if is_lee_heard and 2 * len(mine) <= len(panel.of(kim.public_key)):
+                break
+        else:
+            world.reports()
+            continue
+        before = world.account(lee).earned
+        world.reports(by=[one for one in world.validators if one.public_key not in silent])
+        assert world.keeper(kim).verdict is Verdict.UNDECIDED
+        assert world.keeper(lee).verdict is Verdict.PROVEN
+        paid = world.view.audit().paid
+        assert world.account(lee).earned - before == paid == pytest.approx(whole / 2, rel=0.01)
+        return
+    pytest.fail("both had the same auditors in every audit")
+
+
 # Strikes
 
 
@@ -501,12 +585,19 @@ def test_an_audit_on_disk_goes_as_in_memory(tmp_path):
         "audit_report_blocks": REPORTS,
         "keeper_bond": 10,
         "free_slots": 0,
+        "min_keep_price": 3,
+        "keep_fee": 2_500,
     }
     with open_alone(tmp_path, **small) as alone:
         key = VrfKey.of(ALICE.seed).public_key
         assert alone.run(ALICE, Register(key, "disk", ("keeper",))) == ""
         assert alone.run(ALICE, CapacityCommit(b"r" * 32, 5000)) == ""
+        held = alone.ledger.view().money()
+        assert "at least 3 units" in alone.run(ALICE, KeepPost(((root("a"), 1),), 1, 5, 2, b""))
         assert alone.run(ALICE, KeepPost(((root("a"), 1),), 1, 5, 7, b"")) == ""
+        money = alone.ledger.view().money()
+        assert money.burned - held.burned == 4
+        assert money.treasury > held.treasury
         for number in (1, 2):
             alone.grow(number * BLOCKS - alone.ledger.view().height)
             assert alone.run(ALICE, CapacityAnswer(number, b"a" * 32)) == ""

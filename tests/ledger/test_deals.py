@@ -98,6 +98,88 @@ def test_pieces_of_a_deal_go_to_different_keepers_while_there_are_enough():
     assert [len(set(piece)) for piece in seats(world, more)] == [2] * 7
 
 
+def coded(world, who, pieces, replicas=1, size=MIB):
+    parts = tuple((root(f"piece {at}"), size) for at in range(pieces))
+    return world.ok((who, KeepPost(parts, replicas, 5, 7, root("recipe"))))[0].id
+
+
+def taken(world, deal):
+    return [key for piece in seats(world, deal) for key in piece]
+
+
+def test_no_keeper_has_two_pieces_of_one_recipe_and_seats_stay_open_where_keepers_are_few(alice):
+    world = Lending(*[f"keeper {at}" for at in range(5)], slots=4096)
+    world.audit(*world.keepers)
+    for pieces, replicas in ((8, 1), (4, 2)):
+        deal = coded(world, alice, pieces, replicas)
+        for _ in range(2):
+            keepers = taken(world, deal)
+            assert len(keepers) == len(set(keepers)) == 5
+            world.audit(*world.keepers)
+        assert len(taken(world, deal)) == 5
+
+
+def test_a_recipe_of_as_many_pieces_as_there_are_keepers_finds_every_one_at_once(alice):
+    """Also one that nearly no draw falls upon."""
+    world = Lending(*[f"keeper {at}" for at in range(14)], slots=4096)
+    small = world.keepers[3]
+    assert world.lend(small, 2, "small") == ""
+    world.audit(*world.keepers)
+    deal = coded(world, alice, 14)
+    assert sorted(taken(world, deal)) == sorted(one.public_key for one in world.keepers)
+
+
+def test_a_vacant_seat_of_a_recipe_goes_to_nobody_that_holds_another_piece():
+    world = Lending("kim", "lee", "max", slots=4096)
+    alice = world.people["alice"]
+    world.audit(*world.keepers)
+    deal = coded(world, alice, 2)
+    away, stays = (named(world, key) for key in taken(world, deal))
+    (spare,) = set(world.keepers) - {away, stays}
+    world.to(OPEN)
+    assert world.lend(away, 0) == ""
+    assert world.lend(spare, 0) == ""
+    world.audit(stays)
+    assert taken(world, deal) == [stays.public_key]
+
+
+def test_one_block_looks_at_a_bounded_number_of_keepers(monkeypatch, alice):
+    world = Lending(*[f"keeper {at}" for at in range(6)], slots=4096)
+    world.audit(*world.keepers)
+    monkeypatch.setattr(deals, "TRIES", 0)
+    monkeypatch.setattr(deals, "MAX_STEPS", 3)
+    deal = coded(world, alice, 6)
+    assert 0 < len(taken(world, deal)) <= 3
+
+
+def test_a_deal_that_pays_less_than_the_network_asks_is_refused():
+    world = Lending("kim", min_keep_price=7)
+    alice = world.people["alice"]
+    cheap = KeepPost(((root("a"), 1),), 1, 3, 6, b"")
+    assert "at least 7 units" in world.run(alice, cheap)
+    assert world.view.deals() == []
+    assert world.deal(alice, "a", price=7)
+
+
+def test_a_deals_fee_is_burned_in_part_and_does_not_come_back():
+    world = Lending("kim", slots=4096, keep_fee=1_000, keep_burn=2_500, emission_per_day=0)
+    alice, kim = world.people["alice"], world.people["kim"]
+    world.audit(kim)
+    held, money = world.account(alice).balance, world.view.money()
+    deal = world.deal(alice, "a", audits=3, price=10_000)
+    assert world.account(alice).balance == held - 33_000
+    after = world.view.money()
+    assert (after.burned - money.burned, after.treasury - money.treasury) == (750, 2_250)
+    assert after.supply == money.supply - 750
+    assert world.run(alice, KeepEnd(deal)) == ""
+    world.audit(kim)
+    assert world.account(alice).balance == held - 3_000 - 10_000
+    poor = signer("poor")
+    world.ok((alice, Transfer(poor.public_key, 30_000)))
+    asked = KeepPost(((root("b"), 1),), 1, 3, 10_000, b"")
+    assert "33,000" in world.run(poor, asked)
+
+
 def test_a_keeper_gets_no_more_than_its_proven_slots_hold(world, alice):
     deal = world.deal(alice, "a", "b", "c", size=3 * GIB, replicas=2)
     held = Counter(key for piece in seats(world, deal) for key in piece)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from swarm.ledger.audits import Panel, audited_by, auditors_of
-from swarm.ledger.draws import seat_draw
+from swarm.ledger.draws import DRAWS, seat_draw
 from swarm.ledger.holdings import EpochSet, EpochValidator
 from tests.ledger.world import signer
 
@@ -46,15 +46,36 @@ def test_what_the_beacon_draws_is_pinned():
 
 
 def test_auditors_are_drawn_by_weight_and_count_as_often_as_they_are_drawn():
-    of = members(1000, 3000, 6000)
+    of = members(*[1000] * 10, *[3000] * 10, *[6000] * 10)
     panel = Panel(SEED, of, 3)
     votes: Counter[bytes] = Counter()
     for at in range(2000):
         drawn = panel.of(at.to_bytes(32, "big"))
-        assert sum(drawn.values()) == 3
         votes.update(drawn)
     for one in of.validators:
-        assert abs(votes[one.public_key] / 6000 - one.weight / 10_000) < 0.03
+        assert abs(votes[one.public_key] / votes.total() - one.weight / 100_000) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("weights", "count", "different"),
+    [((5, 5, 5, 5), 3, 3), ((5, 5), 3, 2), ((1, 2, 3, 4, 5, 6), 5, 5), ([7] * 40, 9, 9)],
+)
+def test_so_many_different_auditors_are_drawn_as_are_wanted_or_as_there_are(
+    weights, count, different
+):
+    panel = Panel(SEED, members(*weights), count)
+    for at in range(200):
+        drawn = panel.of(at.to_bytes(32, "big"))
+        assert len(drawn) >= different
+        assert sum(drawn.values()) >= count
+
+
+def test_one_that_holds_nearly_all_weight_is_not_outvoted_by_small_ones():
+    of = members(10**9, 1, 1, 1)
+    panel = Panel(SEED, of, 3)
+    for at in range(50):
+        drawn = panel.of(at.to_bytes(32, "big"))
+        assert list(drawn.values()) == [3 * DRAWS]
 
 
 def test_nobody_audits_itself_unless_it_is_alone():
@@ -63,7 +84,7 @@ def test_nobody_audits_itself_unless_it_is_alone():
         for at in range(20):
             drawn = auditors_of(at.to_bytes(32, "big"), one.public_key, of, 5)
             assert one.public_key not in drawn
-            assert sum(drawn.values()) == 5
+            assert sum(drawn.values()) >= 5
     (alone,) = members(7).validators
     assert auditors_of(SEED, alone.public_key, members(7), 3) == {alone.public_key: 3}
 
@@ -77,14 +98,17 @@ def test_what_an_auditor_was_drawn_for_is_what_names_it():
     ]
 
 
-@pytest.mark.parametrize(("count", "honest", "liar"), [(3, 0.037, 0.296), (15, 0.0018, 0.404)])
+@pytest.mark.parametrize(("count", "honest", "liar"), [(3, 0.037, 0.296), (15, 0.003, 0.46)])
 def test_a_third_of_hostile_weight_rarely_strikes_and_does_not_hide_for_long(count, honest, liar):
     """The numbers of `docs/protocols/capacity.md`: how often each of them is struck in one audit."""
-    of = members(1000, 1000, 1000)
-    hostile = of.validators[0].public_key
+    of = members(*[1000] * 150)
+    hostile = {one.public_key for one in of.validators[:50]}
     panel = Panel(SEED, of, count)
-    audits = 3000
-    against = [panel.of(at.to_bytes(32, "big")).get(hostile, 0) for at in range(audits)]
-    assert abs(sum(3 * votes > 2 * count for votes in against) / audits - honest) < 0.015
-    caught = sum(3 * (count - votes) > 2 * count for votes in against)
+    audits, struck, caught = 3000, 0, 0
+    for at in range(audits):
+        votes = panel.of(at.to_bytes(32, "big"))
+        against = sum(often for key, often in votes.items() if key in hostile)
+        struck += 3 * against > 2 * sum(votes.values())
+        caught += 3 * (sum(votes.values()) - against) > 2 * sum(votes.values())
+    assert abs(struck / audits - honest) < 0.015
     assert abs(caught / audits - liar) < 0.03

@@ -280,3 +280,55 @@ def test_the_split_of_a_block_is_forty_twenty_twenty_and_the_treasurys_five():
     )
     assert after.pool == 10**9 - 85 * amount // 100
     assert after.emitted == 15 * amount // 100
+
+
+# Who misses views
+
+
+def earning(world, scores):
+    """A draft in which the validators are bonded workers that earned so much."""
+    draft = Draft(world.memory)
+    keys = [one.public_key for one in world.validators]
+    for key, earned in zip(keys, scores, strict=True):
+        draft.put_account(replace(draft.account(key), roles=("validator", "worker")))
+        validators.note_score(draft, key, earned)
+    return draft, keys
+
+
+def test_a_leader_loses_a_view_of_its_scores_for_each_that_it_missed_beyond_the_free_ones():
+    world = make_world(epoch_length=100, score_share=4_000)
+    draft, keys = earning(world, (1, 1, 1, 1))
+    free = validators.FREE_MISSES
+    validators.note_missed(draft, (keys[0],) * free + (keys[1],) * (free + 3) + (keys[2],) * 90)
+    validators.fix(draft, 7, b"s" * 32)
+    leads = {one.public_key: one.lead for one in draft.epoch_set(7).validators}
+    assert [leads[key] for key in keys] == [1_000, 1_000 - 300, 0, 1_000]
+    assert draft.missed == {}, "they count once"
+    for key in keys:
+        validators.note_score(draft, key, 1)
+    validators.fix(draft, 8, b"s" * 32)
+    assert {one.lead for one in draft.epoch_set(8).validators} == {1_000}
+
+
+def test_what_a_leader_lost_is_drawn_by_stake():
+    kept, lost = (
+        led(EpochSet(3, b"s" * 32, members(3000, 0, 0, 0))),
+        led(EpochSet(3, b"s" * 32, members(0, 0, 0, 0))),
+    )
+    assert kept[0] > lost[0] + 0.15
+
+
+def test_views_without_a_block_are_counted_against_their_leaders():
+    members_of = EpochSet(3, b"s" * 32, members(1000, 500, 0, 0))
+    between = [validators.leader(members_of, view).public_key for view in (5, 6, 7)]
+    assert validators.missed_leaders(members_of, 4, 8) == tuple(between)
+    assert validators.missed_leaders(members_of, 7, 8) == ()
+    assert validators.missed_leaders(members_of, 8, 8) == (), "an epoch's last block, again"
+
+
+def test_an_outage_is_nobodys_fault():
+    members_of = EpochSet(3, b"s" * 32, members(1000, 500, 0, 0))
+    most = validators.OUTAGE_VIEWS
+    assert len(validators.missed_leaders(members_of, 0, most)) == most - 1
+    assert validators.missed_leaders(members_of, 0, most + 1) == ()
+    assert validators.missed_leaders(members_of, 0, 2**63) == ()

@@ -30,6 +30,7 @@ from swarm.ledger.transactions import (
     NameRegister,
     NameUpdate,
     Register,
+    ReplayFinding,
     ScoreCommit,
     ScoreReveal,
     Stake,
@@ -70,6 +71,7 @@ PAYLOADS = [
     KeepPost(((BASE, 1), (MERGED, 2**60)), 3, 24, 10**9, root("recipe")),
     KeepEnd(b"d" * 32),
     Unjail(),
+    ReplayFinding(TASK, 1, b"w" * 32, 2, 40_000),
 ]
 
 
@@ -162,6 +164,11 @@ def test_bytes_of_transactions_and_the_root_of_a_genesis_are_pinned(tmp_path):
         KeepPost(((BASE, 1),), 1, 1, 0, b""),
         KeepPost(((BASE, 1),), 1, 1, 1, b"no cid"),
         KeepEnd(b"d"),
+        ReplayFinding(TASK, 1, b"w" * 31, 1, 0),
+        ReplayFinding(TASK, 1, b"w" * 32, 0, 0),
+        ReplayFinding(TASK, 1, b"w" * 32, 4, 0),
+        ReplayFinding(TASK, 1, b"w" * 32, 1, -1),
+        ReplayFinding(TASK, 1, b"w" * 32, 1, 10**12 + 1),
     ],
     ids=str,
 )

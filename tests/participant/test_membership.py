@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from swarm.ledger.genesis import Params
 from swarm.ledger.state import Account
-from swarm.ledger.transactions import Register, Stake
+from swarm.ledger.transactions import Register, Stake, Unjail
 from swarm.participant.membership import next_step
 
 VRF = b"v" * 32
@@ -15,7 +15,9 @@ NEW = Account(b"k" * 32)
 MEMBER = replace(NEW, roles=("validator", "worker"), vrf_key=VRF)
 
 
-def step(account: Account, params: Params = PARAMS, **wants: bool) -> Register | Stake | None:
+def step(
+    account: Account, params: Params = PARAMS, **wants: int | None
+) -> Register | Stake | Unjail | None:
     return next_step(account, params, VRF, "cpu", **({"trains": True, "validates": True} | wants))
 
 
@@ -46,3 +48,31 @@ def test_another_key_or_role_registers_again() -> None:
 
 def test_a_reader_never_registers() -> None:
     assert step(NEW, trains=False, validates=False) is None
+
+
+SLASHED = replace(MEMBER, balance=2_000, stake=600)
+
+
+def test_a_slashed_validator_stakes_what_is_missing_and_asks_to_be_let_out_when_its_time_is_over() -> (
+    None
+):
+    assert step(SLASHED, jailed_for=30) == Stake(400)
+    bonded = replace(SLASHED, stake=1_000)
+    assert step(bonded, jailed_for=1) is None
+    assert step(bonded, jailed_for=0) == Unjail()
+    assert step(bonded, jailed_for=-500) == Unjail()
+    assert step(bonded, jailed_for=None) is None
+
+
+def test_who_cannot_stake_again_stays_in_jail() -> None:
+    assert step(replace(SLASHED, balance=10), jailed_for=0) is None
+
+
+def test_a_key_that_signs_elsewhere_too_neither_stakes_nor_asks_to_be_let_out() -> None:
+    assert step(replace(SLASHED, stake=1_000), jailed_for=0, doubled=True) is None
+    assert step(SLASHED, jailed_for=0, doubled=True) is None
+
+
+def test_who_does_not_want_to_validate_stays_in_jail() -> None:
+    worker = replace(MEMBER, roles=("worker",), stake=1_000)
+    assert step(worker, validates=False, jailed_for=0) is None

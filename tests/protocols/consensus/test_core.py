@@ -12,10 +12,12 @@ from protocols.consensus.events import (
     Blame,
     Broadcast,
     Commit,
+    Doubled,
     Halt,
     Now,
     Persist,
     Prepare,
+    Prepared,
     Process,
     Processed,
     Received,
@@ -87,6 +89,10 @@ def proposal(block, parent=None, gap=(), view=None):
     return Proposal(number, block, parent, tuple(gap), signed)
 
 
+def is_own(cast):
+    return cast.voter == ME.public_key
+
+
 class Bench:
     """A core with an application that finds every block good, unless told otherwise."""
 
@@ -117,7 +123,7 @@ class Bench:
         sent = [
             e.message.vote
             for e in self.out
-            if isinstance(e, Broadcast) and isinstance(e.message, Cast)
+            if isinstance(e, Broadcast) and isinstance(e.message, Cast) and is_own(e.message.vote)
         ]
         return [(v.kind, v.view) for v in dict.fromkeys(sent)]
 
@@ -174,7 +180,8 @@ def test_only_the_first_proposal_of_a_view_gets_a_vote_also_after_a_crash():
     before = Bench().hear(proposal(first)).hear(proposal(second))
     assert before.cast() == [(Kind.NOTARIZE, 1)]
     after = Bench(before.log).hear(proposal(second))
-    sent = {e.message.vote.block_id for e in after.all(Broadcast) if isinstance(e.message, Cast)}
+    votes = [e.message.vote for e in after.all(Broadcast) if isinstance(e.message, Cast)]
+    sent = {one.block_id for one in votes if is_own(one)}
     assert sent == {first.id}
 
 
@@ -387,6 +394,16 @@ def test_one_who_lags_is_told_where_the_others_are_but_not_more_than_once_in_del
     assert [(c.kind, c.view) for c in told] == [(Kind.FINALIZE, 2), (Kind.NULLIFY, 5)]
 
 
+def test_who_is_done_with_the_epoch_still_helps_those_in_its_last_view():
+    one = child(GENESIS, 1)
+    bench = Bench(epoch_length=1).hear(proposal(one))
+    bench.hear(Certify(certificate(Kind.FINALIZE, 1, one)))
+    assert bench.core.done
+    bench.hear(Cast(vote(A, Kind.NULLIFY, 2)))
+    told = [e.message.certificate for e in bench.all(SendTo) if isinstance(e.message, Certify)]
+    assert [(c.kind, c.view) for c in told] == [(Kind.FINALIZE, 1)]
+
+
 def test_what_sync_finalized_is_taken_over():
     one = child(GENESIS, 1)
     final = certificate(Kind.FINALIZE, 1, one)
@@ -412,3 +429,130 @@ def test_a_key_outside_the_set_follows_without_a_vote():
     bench.hear(Certify(certificate(Kind.FINALIZE, 1, b)))
     assert bench.cast() == []
     assert [effect.block for effect in bench.all(Commit)] == [b]
+
+
+# A leader that proposes two blocks, of which neither comes near Q
+
+
+def double():
+    leads = signer_of(leader(1))
+    pair = [child(GENESIS, 1, salt) for salt in (b"1", b"2")]
+    others = [key for key in (A, B, C) if key is not leads]
+    return leads, pair, others
+
+
+def shown(bench):
+    """The leader's notarizes that a core passed on."""
+    votes = [e.message.vote for e in bench.all(Broadcast) if isinstance(e.message, Cast)]
+    return [one for one in votes if not is_own(one)]
+
+
+def test_whoever_sees_a_vote_for_another_block_passes_its_leaders_vote_on_once():
+    leads, (one, other), others = double()
+    bench = Bench().hear(proposal(one), leads)
+    for voter in others:
+        bench.hear(Cast(vote(voter, Kind.NOTARIZE, 1, other)), voter)
+    assert shown(bench) == [vote(leads, Kind.NOTARIZE, 1, one)]
+
+
+def test_the_vote_for_another_block_may_come_before_the_proposal():
+    leads, (one, other), (voter, _) = double()
+    bench = Bench().hear(Cast(vote(voter, Kind.NOTARIZE, 1, other)), voter)
+    assert shown(bench) == []
+    assert len(shown(bench.hear(proposal(one), leads))) == 1
+
+
+def test_where_votes_agree_nothing_is_passed_on():
+    leads, (one, _), others = double()
+    bench = Bench().hear(proposal(one), leads)
+    for voter in others:
+        bench.hear(Cast(vote(voter, Kind.NOTARIZE, 1, one)), voter)
+    assert shown(bench) == []
+
+
+def test_two_cores_that_saw_one_block_each_find_the_leader_when_the_view_comes_to_nothing():
+    leads, (one, other), _ = double()
+    mine, theirs = Bench(), Bench()
+    mine.bad.add(one.id)  # nobody votes for either block
+    theirs.bad.add(other.id)
+    mine.hear(proposal(one), leads)
+    theirs.hear(proposal(other), leads)
+    for bench in (mine, theirs):
+        bench.hear(Certify(certificate(Kind.NULLIFY, 1)))
+        assert not bench.all(Accuse)
+    (passed,) = shown(mine)
+    (accusation,) = theirs.hear(Cast(passed), B).all(Accuse)
+    assert verify_evidence(accusation.evidence, CHAIN) == leads.public_key
+
+
+@pytest.mark.parametrize("spoilt", ["final", "certificates"])
+def test_a_second_proposal_is_evidence_though_its_block_is_of_no_use(spoilt):
+    leads, (one, other), _ = double()
+    bench = Bench().hear(proposal(one), leads)
+    second = proposal(other)
+    if spoilt == "final":
+        bench.hear(Certify(certificate(Kind.FINALIZE, 1, one)))
+    else:
+        second = Proposal(1, other, None, (certificate(Kind.NULLIFY, 2),), second.vote)
+    bench.hear(second, leads)
+    assert [effect.accused for effect in bench.all(Accuse)] == [leads.public_key]
+
+
+def test_a_flood_of_second_votes_has_each_view_passed_on_once_and_nothing_held():
+    bench, leads = Bench(), {view: signer_of(leader(view)) for view in range(1, 10)}
+    for view in range(1, 10):
+        bench.hear(Cast(vote(leads[view], Kind.NOTARIZE, view, child(GENESIS, view))))
+        for salt in range(20):
+            for voter in (A, B, C):
+                block = child(GENESIS, view, bytes([salt]))
+                if voter is not leads[view]:
+                    bench.hear(Cast(vote(voter, Kind.NOTARIZE, view, block)), voter)
+    assert len(shown(bench)) == 9
+    assert all(len(v.votes[Kind.NOTARIZE]) <= 3 for v in bench.core.views.values())
+
+
+def test_a_leader_does_not_pass_on_its_own_vote():
+    bench = Bench(lead=lambda _: ME.public_key)
+    block = child(GENESIS, 1, leader=ME.public_key)
+    bench.give(Prepared(1, block))
+    bench.out.clear()
+    bench.hear(Cast(vote(A, Kind.NOTARIZE, 1, child(GENESIS, 1, b"other"))))
+    assert not [e for e in bench.all(Broadcast) if isinstance(e.message, Cast)]
+
+
+# What a log says that is older or newer than the ledger
+
+
+def test_at_and_below_a_view_that_the_log_shows_to_be_final_nothing_is_voted_again():
+    one = child(GENESIS, 1)
+    two = child(one, 2)
+    before = Bench().wait(200).hear(Certify(certificate(Kind.NOTARIZE, 1, one)))
+    before.hear(Certify(certificate(Kind.FINALIZE, 2, two))).hear(Give(0, two)).hear(Give(0, one))
+    assert before.cast() == [(Kind.NULLIFY, 1)]
+    assert len(before.all(Commit)) == 2
+    after = Bench(before.core.snapshot())  # the ledger is that of an old copy
+    after.hear(Certify(certificate(Kind.NOTARIZE, 1, one))).hear(Give(0, one))
+    assert after.cast() == []
+
+
+def test_a_vote_of_the_own_key_that_this_log_does_not_hold_is_told_once():
+    bench = Bench()
+    for view in (1, 2, 2):
+        bench.hear(Cast(vote(ME, Kind.NULLIFY, view)))
+    assert bench.all(Doubled) == [Doubled(0, 1)]
+    assert not bench.all(Accuse)
+
+
+def test_own_votes_that_the_log_has_forgotten_are_no_double():
+    bench, _, two = finalized_two()
+    after = Bench(bench.core.snapshot(), root=two)
+    after.hear(Cast(vote(ME, Kind.NOTARIZE, 1, child(GENESIS, 1))))
+    after.hear(Cast(vote(ME, Kind.FINALIZE, 2, two)))
+    assert not after.all(Doubled)
+
+
+def test_a_ledger_that_is_behind_its_log_gets_its_last_blocks_from_there():
+    bench, one, two = finalized_two()
+    after = Bench(bench.log, root=GENESIS)
+    assert [effect.block for effect in after.all(Commit)] == [one, two]
+    assert Bench(bench.core.snapshot(), root=one).cast() == []

@@ -6,15 +6,15 @@ import pytest
 import trio
 
 from protocols.consensus.errors import HaltError
-from protocols.consensus.evidence import contradict
+from protocols.consensus.evidence import contradict, verify_evidence
 from protocols.consensus.journal import decode_entries
-from protocols.consensus.messages import Cast, Kind, Vote
+from protocols.consensus.messages import Block, Cast, Kind, Proposal, Vote
 from protocols.consensus.service import PROTOCOL
 from protocols.framing import frame
 from protocols.memory import open_memory_network
 from protocols.transport import StreamError
 from storage.consensus_log import ConsensusLog
-from tests.protocols.consensus.toy import CHAIN, SIGNERS, VALIDATORS, ToyNode, reach
+from tests.protocols.consensus.toy import CHAIN, SIGNERS, START_UTC, VALIDATORS, ToyNode, reach
 
 
 class World:
@@ -158,6 +158,20 @@ async def test_a_validator_that_lost_its_log_waits_for_the_next_epoch(autojump_c
     assert not any(node.evidence for node in nodes)
 
 
+async def test_a_log_that_was_begun_and_left_empty_tells_no_more_than_none(autojump_clock, world):
+    nodes = await world.start()
+    await reach(nodes, 7)
+    nodes[0].kill()
+    await trio.sleep(0.05)
+    path = world.folder / f"{SIGNERS[0].peer_id}.log"
+    path.unlink()
+    ConsensusLog(path).close()  # the process ended before sync had caught up
+    await nodes[0].start(world.nursery)
+    assert not nodes[0].service.stats().is_voting
+    await reach(nodes, 12)
+    assert not any(node.evidence for node in nodes)
+
+
 @pytest.mark.parametrize(
     "garbage",
     [b"\xff\xff\xff\xff", frame(b"\x00" * 50), frame(b"\x82\x02\x80"), b"\x00\x00\x01\x00half"],
@@ -197,6 +211,33 @@ async def test_a_liar_is_accused_and_its_forged_vote_blamed(autojump_clock, worl
     await trio.sleep(0.1)
     assert nodes[0].blamed == ["a vote with a bad signature"]
     await reach(nodes, 5)
+
+
+async def test_a_leader_that_shows_each_half_another_block_is_accused(autojump_clock, world):
+    nodes = await world.start(3)
+    liar, view = world.network.join(SIGNERS[3].peer_id, CHAIN), 3
+    key = SIGNERS[3].public_key
+    assert nodes[0].application.leader(0, view) == key
+    parent = nodes[0].application.finalized()
+    for node, salt in zip(nodes, (b"1", b"2", b"2"), strict=True):
+        stream = await liar.open_stream(node.signer.peer_id, PROTOCOL)
+        block = Block(CHAIN, 0, view, 1, parent.id, START_UTC, key, bytes(32), salt)
+        vote = Vote.sign(SIGNERS[3], CHAIN, Kind.NOTARIZE, 0, view, block.id)
+        await stream.send_all(frame(Proposal(view, block, None, (), vote).encode()))
+    await reach(nodes, 5)
+    for node in nodes:
+        assert {verify_evidence(one, CHAIN) for one in node.evidence} == {key}
+
+
+async def test_a_key_that_is_used_elsewhere_too_is_noticed(autojump_clock, world):
+    nodes = await world.start(3)
+    assert nodes[0].service.doubled is None
+    other = world.network.join(SIGNERS[3].peer_id, CHAIN)
+    stream = await other.open_stream(SIGNERS[0].peer_id, PROTOCOL)
+    vote = Vote.sign(SIGNERS[0], CHAIN, Kind.NULLIFY, 0, 9)
+    await stream.send_all(frame(Cast(vote).encode()))
+    await trio.sleep(0.1)
+    assert nodes[0].service.doubled == (0, 9)
 
 
 async def test_large_blocks_travel_whole(autojump_clock, world):

@@ -469,7 +469,7 @@ async def test_a_node_that_runs_and_lags_behind_what_is_kept_takes_a_snapshot_an
     transport = network.join("votes", chain.genesis.chain_id)
     consensus = ConsensusService(transport, new.finalizer, log, BOB, settings)
     await running.start(consensus.run)
-    assert (consensus.stats().epoch, consensus._replica._first_voting_epoch) == (0, 1)
+    assert (consensus.stats().epoch, consensus._replica._standing.first_epoch) == (0, 1)
     network.leave("giver")
     chain.grow(36)
     chain.snapshots.prune()
@@ -477,7 +477,7 @@ async def test_a_node_that_runs_and_lags_behind_what_is_kept_takes_a_snapshot_an
     await new.reach(39)
     assert new.executed == [1, 2, 3, 37, 38, 39]
     await trio.sleep(1)
-    assert (consensus.stats().epoch, consensus._replica._first_voting_epoch) == (9, 10)
+    assert (consensus.stats().epoch, consensus._replica._standing.first_epoch) == (9, 10)
     chain.grow(6)
     await new.reach(45)
     await trio.sleep(1)
