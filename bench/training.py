@@ -9,6 +9,8 @@ once on its share of the data (every fourth sample, of four workers) and once on
 The share is spread evenly over the dataset, which is the hardest for the swarm to beat: one that is a fourth of the
 files in a row knows less of the rest.
 `alone` in place of a task's name measures only that; a lone node has other best rates than a swarm.
+Of a gan, `--alone` adds one node with all the CPU that the workers have together: as many steps as all of them, fixed
+hyper-parameters, and nothing taken off for the score. It prints where the distance stands after every five rounds.
 Losses are over the first 256 sequences of the pool (gan: the distance over 2,000 images).
 """
 
@@ -77,6 +79,8 @@ def main() -> None:
             print(f"seed {seed}: {loss(raw, room / 'v0', pool):.4f} before the first round")
             if options.task != "alone":
                 together(seeded, room, dataset, pool, options.workers)
+            if options.alone and task.kind == "gan":
+                lone_pair(seeded, room, dataset, pool, options.workers)
             if options.task == "alone" or (options.alone and task.kind == "lm"):
                 for every in (options.workers, 1):
                     alone(seeded, room, dataset, pool, every)
@@ -87,9 +91,18 @@ def run(**job: Any) -> dict[str, Any]:  # noqa: ANN401 - a job's fields
     return jobs.run(job, jobs.Bench(torch.device("cpu"), lambda *_: None))
 
 
+def lone_pair(task: spec.TaskSpec, room: Path, dataset: Path, pool: Path, workers: int) -> None:
+    """One node that trains a pair with the CPU of all workers."""
+    train = dataclasses.replace(task.train, steps=task.train.steps * workers)
+    fixed = spec.Population(spread=1.0, beta=task.population.beta, critic_steps=1)
+    print(f"one node, {train.steps} steps a round", flush=True)
+    together(dataclasses.replace(task, train=train, population=fixed), room, dataset, pool, 1)
+
+
 def together(task: spec.TaskSpec, room: Path, dataset: Path, pool: Path, workers: int) -> None:
     """Rounds of a swarm."""
     raw = spec.write_spec(task)
+    found = []
     spent = dict.fromkeys(("train", "score", "merge"), 0.0)
     sizes = []
     for round_ in range(task.rounds):
@@ -127,11 +140,14 @@ def together(task: spec.TaskSpec, room: Path, dataset: Path, pool: Path, workers
         spent["train"] += (trained - started) / workers
         spent["score"] += scored - trained
         spent["merge"] += time.perf_counter() - scored
+        found.append(loss(raw, room / f"v{round_ + 1}", pool))
         print(
-            f"round {round_ + 1}: {loss(raw, room / f'v{round_ + 1}', pool):.4f}, "
+            f"round {round_ + 1}: {found[-1]:.4f}, "
             f"{len(kept)} of {workers} accepted, scores {scores}",
             flush=True,
         )
+    if task.kind == "gan":
+        print("every five rounds: " + ", ".join(f"{one:.4f}" for one in found[4::5]))
     print(
         f"{result['parameters']:,} parameters, bytes a parameter in an update: "
         f"mean {np.mean(sizes):.4f}, largest {max(sizes):.4f}; seconds a round: "

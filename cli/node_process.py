@@ -139,6 +139,8 @@ async def _tell_lines(node: NodeApi, *, gpu: bool) -> None:
     output.say(f"network {status['network']}, chain id {status['chain_id']}")
     for address in status["addresses"]:
         output.say(f"listening on {address}")
+    if status.get("backed_up") is False and not status["temporary"]:
+        output.say(f"key {view.NOT_BACKED_UP}")
     device = before = None
     problems: list[str] = []
     while True:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from swarm.errors import UsageError
+from swarm.retrieval.link import without_scheme
 
 
 def parse_root(text: str) -> str:
-    """A CID in its usual form; `ipfs://` before it does no harm.
+    """A CID in its usual form; `swarm://` or `ipfs://` before it does no harm.
 
     Raises:
         UsageError: Not a CID.
@@ -15,7 +16,7 @@ def parse_root(text: str) -> str:
     from storage.errors import CidError
 
     try:
-        return cids.text(cids.parse(text.removeprefix("ipfs://")))
+        return cids.text(cids.parse(without_scheme(text)))
     except CidError as error:
         message = f"CID: {error}"
         raise UsageError(message, "a CID looks like bafybei… or bafkrei…") from error
@@ -23,5 +24,5 @@ def parse_root(text: str) -> str:
 
 def parse_place(text: str) -> tuple[str, str]:
     """A CID and the path below it, as `CID/PATH`."""
-    root, _, path = text.removeprefix("ipfs://").partition("/")
+    root, _, path = without_scheme(text).partition("/")
     return parse_root(root), path.strip("/")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     Json = dict[str, Any]
 
 MAX_PROBLEMS = 5
+NOT_BACKED_UP = "not backed up: `swarm key backup` shows its words"
 
 
 def fields(status: Json) -> list[tuple[str, str]]:
@@ -45,9 +46,12 @@ def fields(status: Json) -> list[tuple[str, str]]:
             f"{format_size(status['bytes_in'])} in, {format_size(status['bytes_out'])} out",
         ),
         ("up", duration(status["uptime_s"])),
+        ("page", f"{status['page']} (`swarm page` opens it)" if status.get("page") else ""),
         ("data folder", f"{status['home']} (process {status['pid']})"),
     ]
     rows += [("address" if at == 0 else "", one) for at, one in enumerate(status["addresses"])]
+    if status.get("backed_up") is False and not status["temporary"]:
+        rows.append(("key", NOT_BACKED_UP))
     rows += [("problem", one) for one in status["problems"][:MAX_PROBLEMS]]
     return rows
 

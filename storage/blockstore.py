@@ -316,7 +316,11 @@ class SegmentBlockstore:
             return data
         if self.beside is None:
             raise ChunkNotFoundError(cids.text(cid))
-        return self.beside.get(cid)
+        try:
+            return self.beside.get(cid)
+        except CorruptChunkError:
+            self._pins.damage(cid)  # until it is put again
+            raise
 
 
 def _recover(log: SegmentLog, index: ChunkIndex) -> None:

@@ -27,6 +27,11 @@ VERSION: Final = 1
 _MAGIC: Final = b"swarm-votes-log"
 _SALT_BYTES: Final = 8
 HEADER_BYTES: Final = len(_MAGIC) + 1 + _SALT_BYTES
+REMEDY: Final = (
+    "move it away and leave the ledger in place: the key then votes from the next epoch on; "
+    "put no older copy there, since a vote that it has forgotten may be contradicted, which is slashed"
+)
+"""What to do about a log that cannot be used."""
 MAX_APPEND_BYTES: Final = records.MAX_RECORD_BYTES - 2**10
 """Of the entries in one append together, with four bytes more for each."""
 
@@ -132,10 +137,7 @@ class ConsensusLog:
 
     def _read_header(self, data: bytes) -> bytes:
         if len(data) < HEADER_BYTES or not data.startswith(_MAGIC):
-            message = (
-                f"{self._path} is not a consensus log; move it away only if this key has never voted, "
-                "otherwise restore the file from a copy"
-            )
+            message = f"{self._path} is not a consensus log; {REMEDY}"
             raise LogError(message)
         if data[len(_MAGIC)] != VERSION:
             message = (
@@ -162,8 +164,7 @@ class ConsensusLog:
             start = found - records.HEADER.size
             if next(records.scan(data, start), None) is not None:
                 message = (
-                    f"{self._path} is damaged at byte {end:,} with good records after it; restore it from "
-                    "a copy, or do not validate with this key: it may contradict a vote that it has forgotten"
+                    f"{self._path} is damaged at byte {end:,} with good records after it; {REMEDY}"
                 )
                 raise LogError(message)
             found = data.find(self._salt, found + 1)

@@ -51,6 +51,19 @@ class Beside(Protocol):
             CorruptChunkError: What the disk gave back does not hash to its CID; `length` says so from then on.
         """
 
+    def chunks(self) -> list[Cid]:
+        """Every chunk that lies there, whether what the disk holds of it is good or not."""
+
+    def mend(self, cid: Cid) -> bool:
+        """Put a chunk that the store got back to where it was damaged, and let the store go of it.
+
+        Returns:
+            Whether it was damaged there.
+
+        Raises:
+            ChunkNotFoundError: The store does not hold it.
+        """
+
 
 class Blockstore(Protocol):
     """A store of chunks by CID; many threads may call it at once."""

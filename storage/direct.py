@@ -88,7 +88,10 @@ class _Run:
 
 @contextmanager
 def _stage() -> Iterator[memoryview]:
-    pages = _stages.pop() if _stages else mmap.mmap(-1, STAGE_BYTES)
+    try:
+        pages = _stages.pop()  # in one step: another thread may take the last one
+    except IndexError:
+        pages = mmap.mmap(-1, STAGE_BYTES)
     try:
         with memoryview(pages) as stage:
             yield stage

@@ -60,6 +60,25 @@ class SlotContents:
         """As `storage.contract.Beside`."""
         return self._slots.get(cid)
 
+    def chunks(self) -> list[Cid]:
+        """As `storage.contract.Beside`."""
+        found = self._slots.chunks()
+        with self._lock:
+            return [cid for cid in found if cid not in self._leaving]
+
+    def mend(self, cid: Cid) -> bool:
+        """As `storage.contract.Beside`; thread safe.
+
+        Raises:
+            ChunkNotFoundError: The store does not hold it.
+        """
+        slot = self._slots.find(cid)
+        if slot is None or self._slots.length(cid) is not None:
+            return False
+        self._slots.mend(slot, (cid, self._store.get(cid)))
+        self._store.let_go(cid)
+        return True
+
     def waiting(self, root: Cid) -> list[Cid]:
         """The leaves below a root that the store's segments hold and that a slot could, each once, in their order."""
         found: dict[Cid, None] = {}
@@ -90,8 +109,8 @@ class SlotContents:
             if vacant is None or vacant >= below:
                 return False
             self._slots.replace(vacant, (cid, self._store.get(cid)))
-        elif self._slots.length(cid) is None:
-            self._slots.mend(slot, (cid, self._store.get(cid)))
+        elif self.mend(cid):
+            return True
         self._store.let_go(cid)
         return True
 

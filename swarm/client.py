@@ -5,7 +5,7 @@
     with Client.of_home(Path.home() / ".local/share/swarm/local") as client:
         print(client.status()["height"])
 
-Needs none of the other rooms. Errors are those of `swarm.errors`: what the node raised is raised here again.
+Needs none of the other rooms; `swarm.async_client` is the same for programs with an event loop. Errors are those of `swarm.errors`: what the node raised is raised here again.
 Money is an int in units of 10^-9 token; CIDs and accounts are text.
 """
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 from urllib.parse import quote
@@ -35,6 +36,16 @@ if TYPE_CHECKING:
 
     Json = dict[str, Any]
     Progress = Callable[[str, int, int], None]
+
+__all__ = [
+    "Client",
+    "NetworkError",
+    "NotFoundError",
+    "RefusedError",
+    "SwarmError",
+    "UsageError",
+    "socket_of",
+]
 
 SOCKET_NAME = "control.sock"
 MAX_SOCKET_PATH = 100
@@ -151,6 +162,10 @@ class Client:
         """Ask to be a validator again: `tx`, `height`, `stake`, `epoch`."""
         return cast("Json", self._run("chain/unjail", None, wait=wait))
 
+    def receipts(self, task: str | None = None, limit: int | None = None) -> list[Json]:
+        """What became of this node's contributions, signed, the oldest first; see `swarm.receipts.receipt`."""
+        return cast("list[Json]", self._ask("receipts", task=task, limit=limit))
+
     def validators(self, epoch: int | None = None) -> Json:
         """Who decides in an epoch; None is the current one."""
         return cast("Json", self._ask("validators", epoch=epoch))
@@ -196,6 +211,23 @@ class Client:
             fields["in_place"] = True
         return cast("Json", self._run("publish", progress, **fields))
 
+    def plan(
+        self, path: Path, progress: Progress | None = None, *, preserve_mode: bool = False
+    ) -> Json:
+        """What `publish` would do, without a write: `cid`, `size`, `chunks`, `new_bytes`."""
+        fields = {"path": _absolute(path), "preserve_mode": preserve_mode}
+        return cast("Json", self._run("publish/plan", progress, **fields))
+
+    def check(self, cid: str, draws: int | None = None, progress: Progress | None = None) -> Json:
+        """Who holds a root and who gets it; see `swarm.retrieval.checks.Checks.check`."""
+        return cast("Json", self._run("check", progress, cid=cid, draws=draws))
+
+    def wait_fetched(
+        self, cid: str, seconds: int | None = None, progress: Progress | None = None
+    ) -> Json:
+        """Wait until another peer has fetched a drawn chunk: `peer` (None: nobody has), `reasons`."""
+        return cast("Json", self._run("check/wait", progress, cid=cid, seconds=seconds))
+
     def get(
         self,
         cid: str,
@@ -219,6 +251,38 @@ class Client:
             "Json",
             self._run("fetch", progress, name=name, version=version, path=_absolute(path)),
         )
+
+    def link_to_hub(
+        self,
+        name: str,
+        version: int | None,
+        cache: Path,
+        progress: Progress | None = None,
+        *,
+        kind: str = "models",
+    ) -> Json:
+        """Make a version appear in a cache of the Hub's clients; see `swarm.hub.operations`."""
+        fields = {"kind": kind, "name": name, "version": version, "cache": _absolute(cache)}
+        return cast("Json", self._run("hub/link", progress, **fields))
+
+    def serve(
+        self,
+        name: str,
+        version: int | None,
+        *,
+        host: str,
+        port: int,
+        token: str | None,
+        on_served: Callable[[str, int], None],
+    ) -> None:
+        """Serve a model until interrupted; `on_served` gets `NAME@VERSION CID` and the port, and so with each newer one."""
+
+        def tell(stage: str, done: int, _total: int) -> None:
+            if " " in stage:  # the other stages tell how it comes
+                on_served(stage, done)
+
+        fields = {"name": name, "version": version, "host": host, "port": port, "token": token}
+        self._run("serve", tell, **fields)
 
     def dataset(self, action: str, progress: Progress | None = None, **fields: object) -> Json:
         """Ask about versions of datasets, as `dataset("commit", folder=Path("plays"), message="all of them")`.
@@ -254,9 +318,33 @@ class Client:
         """A task by id or name with its rounds, its submissions, and what this node does for it."""
         return cast("Json", self._run("train/watch", None, task=task))
 
+    def follow(self, task: str, seconds: float = 1.0) -> Iterator[Json]:
+        """What `watch` tells, now and with each change, until the task is over."""
+        before: Json | None = None
+        while True:
+            found = self.watch(task)
+            if found != before:
+                yield found
+            before = found
+            if not found["open"]:
+                return
+            time.sleep(seconds)  # noqa: TID251 - of the caller's program, which has no event loop
+
     def post_task(self, spec: str, folder: Path, progress: Progress | None = None) -> Json:
         """Post a training task from its TOML text; its paths are relative to `folder`."""
         return cast("Json", self._run("tasks", progress, spec=spec, folder=_absolute(folder)))
+
+    def replay(
+        self,
+        task: str,
+        number: int,
+        peer: str,
+        segment: int | None = None,
+        progress: Progress | None = None,
+    ) -> Json:
+        """Run a recorded segment of a peer's round again: `outcome`, `distance`, and which steps."""
+        fields = {"task": task, "round": number, "peer": peer, "segment": segment}
+        return cast("Json", self._run("replay", progress, **fields))
 
     def sample(
         self,
@@ -340,13 +428,33 @@ class Client:
         """What a node tells its doctor; see `swarm.care.report`."""
         return cast("Json", self._ask("care"))
 
+    def levels(self) -> dict[str, str]:
+        """The lowest level that each part of the node logs."""
+        return cast("dict[str, str]", self._ask("care/levels"))
+
+    def set_levels(self, levels: str) -> dict[str, str]:
+        """Log more or less from now on, as `set_levels("training=debug,network=warning")`; what `levels` tells."""
+        return cast("dict[str, str]", self._run("care/levels", None, levels=levels))
+
     def pause(self, part: str = "all", seconds: int | None = None) -> Json:
-        """Hold `train`, `seal` or `all` back, for so long or until `resume`: `paused`, `finishing`."""
+        """Hold `train`, `seal`, `serve`, `gpu`, `cpu` or `all` back, for so long or until `resume`: `paused`, `finishing`, `held`."""
         return cast("Json", self._run("care/pause", None, part=part, seconds=seconds))
 
     def resume(self, part: str = "all") -> Json:
         """Go on, also with a node that was finishing: `paused`, `finishing`, `resumed`."""
         return cast("Json", self._run("care/resume", None, part=part))
+
+    def leave(self, what: str = "look") -> Json:
+        """Leave (`drain`), stay (`cancel`), or `look` how leaving stands and what it takes; see `swarm.care.leaving`."""
+        return cast("Json", self._run("care/leave", None, what=what))
+
+    def limit(self, name: str, value: str) -> Json:
+        """Let a limit (`upload`, `idle`, `schedule` …) be another one from now on: what `status` tells of limits and what is held."""
+        return cast("Json", self._run("care/limit", None, name=name, value=value))
+
+    def page_link(self) -> Json:
+        """The page's `address`, and a `link` that lets one browser in, once and soon."""
+        return cast("Json", self._run("page", None))
 
     def finish(self, progress: Progress | None = None, *, wait: bool = True) -> Json:
         """Let the node end what it began and stop: `owing` (tasks), `finishing` (False: it was taken back)."""
@@ -372,7 +480,7 @@ class Client:
             answer = self._http.get(route, params=params)
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
-        return _value(answer.content)
+        return answer_value(answer.content)
 
     def _run(self, route: str, progress: Progress | None, **fields: object) -> Any:  # noqa: ANN401
         body = {name: value for name, value in fields.items() if value is not None}
@@ -380,7 +488,7 @@ class Client:
         try:
             with self._http.stream("POST", route, json=body) as answer:
                 if answer.status_code != httpx.codes.OK:
-                    return _value(answer.read())
+                    return answer_value(answer.read())
                 for event in _events(answer):
                     match event.get("event"):
                         case "progress":
@@ -403,7 +511,7 @@ class Client:
                 if answer.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
                     return
                 if answer.status_code not in {httpx.codes.OK, httpx.codes.PARTIAL_CONTENT}:
-                    raise _refused(answer)
+                    raise refused(answer)
                 yield from answer.iter_bytes()
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
@@ -431,7 +539,8 @@ def _absolute(path: Path | None) -> str | None:
     return None if path is None else str(Path(path).absolute())
 
 
-def _value(content: bytes) -> Any:  # noqa: ANN401 - JSON
+def answer_value(content: bytes) -> Any:  # noqa: ANN401 - JSON
+    """What the node answered a question; its error is raised."""
     try:
         answer = json.loads(content)
     except ValueError as error:
@@ -442,7 +551,8 @@ def _value(content: bytes) -> Any:  # noqa: ANN401 - JSON
     return answer["value"]
 
 
-def _refused(answer: httpx.Response) -> SwarmError:
+def refused(answer: httpx.Response) -> SwarmError:
+    """Why bytes were not given."""
     text = answer.read()[:MAX_REASON_BYTES].decode(errors="replace").strip()
     kind = {400: UsageError, 404: NotFoundError, 409: RefusedError, 503: NetworkError}
     return kind.get(answer.status_code, SwarmError)(text or f"HTTP {answer.status_code}")

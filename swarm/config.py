@@ -16,8 +16,11 @@ from typing import TYPE_CHECKING, Any
 from protocols import signing
 from storage import cid
 from storage.errors import CidError
+from swarm.care.controls import parse_duration
 from swarm.errors import UsageError
 from swarm.ledger.checkpoint import Checkpoint
+from swarm.limits.line import AUTO, MIN_RATE
+from swarm.limits.schedule import Schedule
 from swarm.store.retention import KEEP_ROUNDS, KEEP_VERSIONS
 
 if TYPE_CHECKING:
@@ -27,8 +30,22 @@ LOCAL_NETWORK = "local"
 """The network of this machine's own: the folder of a node that is told nothing else."""
 
 DEFAULT_LISTEN = ("/ip4/0.0.0.0/tcp/0",)
+PAGE_PORT = 4747
+"""Of 127.0.0.1, where the page is if nothing is said; a free one where it is taken."""
 DEFAULT_STORAGE = 10 * 10**9
 """Bytes lent when nothing is said."""
+
+LIMITS = (
+    *("upload", "download", "monthly_cap", "schedule", "idle", "idle_gpu", "on_battery"),
+    *("cpu", "gpu_power", "gpu_heat"),
+)
+"""Settings that can be changed while the node runs."""
+NO_LIMIT = ("off", "none", "unlimited", "0")
+MIN_CAP = 10**9
+"""Bytes a month; a node that takes part needs more for votes and blocks alone."""
+MIN_CPU = 0.05
+MAX_WATTS = 10_000
+MAX_CELSIUS = 150
 
 MAX_SIZE = 2**63 - 1
 MAX_SETTINGS_BYTES = 2**20
@@ -72,6 +89,36 @@ def parse_size(text: str | int) -> int:
         message = f"{str(text)[:64]!r} is more than {MAX_SIZE:,} bytes"
         raise UsageError(message)
     return size
+
+
+def parse_rate(text: object) -> int:
+    """Read a rate: `5MB/s`, `16Mbit/s`, `auto`, or `off` for no limit.
+
+    Returns:
+        Bytes a second; 0: no limit; `AUTO`: a share of the line.
+
+    Raises:
+        UsageError: Not a rate, or less than a node can work with.
+    """
+    word = str(text).strip().lower()
+    if word in NO_LIMIT:
+        return 0
+    if word == "auto":
+        return AUTO
+    word = word.removesuffix("/s").removesuffix("ps")
+    is_bits = word.endswith(("bit", "bits"))
+    try:
+        rate = parse_size(word.removesuffix("s").removesuffix("bit") if is_bits else word)
+    except UsageError as error:
+        message = f"{str(text)[:64]!r} is not a rate"
+        raise UsageError(message, "write it like 5MB/s or 16Mbit/s, auto, or off") from error
+    rate = rate // 8 if is_bits else rate
+    if rate < MIN_RATE:
+        message = (
+            f"{format_size(rate)}/s is less than a node can work with: {format_size(MIN_RATE)}/s"
+        )
+        raise UsageError(message, "`swarm pause serve` stops what can be stopped")
+    return rate
 
 
 def format_size(size: int) -> str:
@@ -152,7 +199,20 @@ class Settings:
         checkpoint: The last block of an epoch that the person was given, from which trust begins.
         archive: Blocks are never removed.
         gateway: The port of 127.0.0.1 on which the HTTP gateway answers; None: nowhere.
+        upnp: Ask the router to forward the port that this node listens on.
+        mdns: Look for nodes of the same network on the local one.
         metrics: The port of 127.0.0.1 on which the measures are told; None: nowhere.
+        page: The port of 127.0.0.1 on which the page is; None: nowhere.
+        upload: Bytes a second to other machines; 0: no limit; `AUTO`: four fifths of the line.
+        download: Bytes a second from other machines; 0: no limit.
+        monthly_cap: Bytes to and from other machines in a calendar month; 0: none.
+        schedule: Hours of the week in which it trains and seals; None: always.
+        idle: Seconds without input before it trains on the processor or seals; 0: at once.
+        idle_gpu: The same of training on an accelerator; None: as `idle`.
+        on_battery: Train and seal on battery too.
+        cpu: Share of this machine's processors for training, 0 to 1; 0: one thread of low priority.
+        gpu_power: Watts of the accelerator above which training waits; 0: not looked at.
+        gpu_heat: Degrees Celsius of the accelerator, likewise.
         temporary: Started for one command; announces no storage of its own and leaves with it.
         log_level: One of `LOG_LEVELS`.
     """
@@ -172,7 +232,20 @@ class Settings:
     checkpoint: Checkpoint | None = None
     archive: bool = False
     gateway: int | None = None
+    upnp: bool = True
+    mdns: bool = True
     metrics: int | None = None
+    page: int | None = PAGE_PORT
+    upload: int = AUTO
+    download: int = 0
+    monthly_cap: int = 0
+    schedule: Schedule | None = None
+    idle: int = 0
+    idle_gpu: int | None = None
+    on_battery: bool = False
+    cpu: float = 0.0
+    gpu_power: int = 0
+    gpu_heat: int = 0
     temporary: bool = False
     log_level: str = "info"
 
@@ -234,6 +307,93 @@ def _read(name: str, source: str, value: Any) -> Any:  # noqa: ANN401 - a value 
         raise UsageError(message, getattr(error, "hint", None)) from error
 
 
+def read_setting(name: str, value: object) -> Any:  # noqa: ANN401 - a value of any field
+    """Read one setting, as a person types it.
+
+    Raises:
+        UsageError: It cannot be read.
+    """
+    return _read(name, name.replace("_", "-"), value)
+
+
+def show_setting(name: str, value: object) -> str:
+    """A limit as `read_setting` reads it."""
+    if value is None or (value == 0 and not isinstance(value, bool)):
+        return "off" if name != "idle_gpu" or value == 0 else "as idle"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value == AUTO and name == "upload":
+        return "auto"
+    units = {"upload": "B/s", "download": "B/s", "monthly_cap": "B", "idle": "s", "idle_gpu": "s"}
+    units |= {"gpu_power": "W", "gpu_heat": "C"}
+    return f"{value:.0%}" if name == "cpu" else f"{value}{units.get(name, '')}"
+
+
+def _download(value: object) -> int:
+    rate = parse_rate(value)
+    if rate == AUTO:
+        message = "what comes is not measured"
+        raise UsageError(message, "write it like 5MB/s, or off")
+    return rate
+
+
+def _cap(value: object) -> int:
+    if str(value).strip().lower() in NO_LIMIT:
+        return 0
+    size = parse_size(str(value))
+    if size < MIN_CAP:
+        message = f"{format_size(size)} a month is less than a node needs: {format_size(MIN_CAP)}"
+        raise UsageError(message)
+    return size
+
+
+def _schedule(value: object) -> Schedule | None:
+    return None if str(value).strip().lower() in NO_LIMIT else Schedule.parse(str(value))
+
+
+def _seconds(value: object) -> int:
+    word = str(value).strip().lower()
+    return 0 if word in NO_LIMIT else parse_duration(word)
+
+
+def _idle_gpu(value: object) -> int | None:
+    return None if str(value).strip().lower() == "as idle" else _seconds(value)
+
+
+def _percent(value: object) -> float:
+    """A share of the processors: `50%` or `0.5`."""
+    word = str(value).strip().lower()
+    if word in NO_LIMIT:
+        return 0.0
+    try:
+        share = float(word.removesuffix("%")) / (100 if word.endswith("%") else 1)
+    except ValueError:
+        share = -1.0
+    if not MIN_CPU <= share <= 1:
+        message = f"{word[:32]!r} is not a share of the processors: {MIN_CPU:.0%} to 100%"
+        raise UsageError(message)
+    return share
+
+
+def _watts(value: object) -> int:
+    return _below(value, "w", MAX_WATTS, "power: 250W")
+
+
+def _celsius(value: object) -> int:
+    return _below(value, "c", MAX_CELSIUS, "temperature: 80C")
+
+
+def _below(value: object, unit: str, most: int, form: str) -> int:
+    word = str(value).strip().lower()
+    if word in NO_LIMIT:
+        return 0
+    number = word.removesuffix(unit).removesuffix("°")
+    if not (number.isascii() and number.isdigit() and len(number) < 6 and 0 < int(number) <= most):
+        message = f"{word[:32]!r} is not a {form}"
+        raise UsageError(message)
+    return int(number)
+
+
 def _flag(value: object) -> bool:
     if isinstance(value, bool):
         return value
@@ -262,6 +422,13 @@ def _port(value: object) -> int:
         message = f"{text[:32]!r} is not a port: 0 to 65535"
         raise UsageError(message)
     return int(text)
+
+
+def _page(value: object) -> int | None:
+    """A port, 0 a free one; a word for no is none, and a word for yes the default."""
+    if str(value).isdigit():
+        return _port(value)
+    return PAGE_PORT if _flag(value) else None
 
 
 def _share(value: object) -> float:
@@ -345,7 +512,20 @@ _READERS = {
     "checkpoint": parse_checkpoint,
     "archive": _flag,
     "gateway": _port,
+    "upnp": _flag,
+    "mdns": _flag,
     "metrics": _port,
+    "page": _page,
+    "upload": parse_rate,
+    "download": _download,
+    "monthly_cap": _cap,
+    "schedule": _schedule,
+    "idle": _seconds,
+    "idle_gpu": _idle_gpu,
+    "on_battery": _flag,
+    "cpu": _percent,
+    "gpu_power": _watts,
+    "gpu_heat": _celsius,
     "temporary": _flag,
     "log_level": _log_level,
 }

@@ -91,6 +91,7 @@ async def publish(
     limiter: trio.CapacityLimiter | None = None,
     progress: Callable[[int, int], None] | None = None,
     *,
+    announced: Callable[[int, int], None] | None = None,
     label: str | None = None,
     preserve_mode: bool = False,
     in_place: bool = False,
@@ -104,7 +105,8 @@ async def publish(
         store: Where its chunks go.
         transport: Where it is announced.
         limiter: Threads; None takes Trio's.
-        progress: Told (bytes done, bytes in total) from this task.
+        progress: Told (bytes done, bytes in total) from this task, while it is hashed and kept.
+        announced: Told (roots announced, roots in total).
         label: Of the pin; None takes the path's name.
         preserve_mode: Keep who may read, write and execute what is in it; the CID is another one then.
         in_place: Leave the content where it is, and only remember where that is.
@@ -132,8 +134,46 @@ async def publish(
         if label is None:
             label = f"./{path.name}" if is_reserved(path.name) else path.name
         await trio.to_thread.run_sync(store.pin, added.root, label, limiter=limiter)
+    if announced is not None:
+        announced(0, 1)
     await transport.provide(added.root)
+    if announced is not None:
+        announced(1, 1)
     return Published(added.root, added.size, added.chunks, added.new_bytes)
+
+
+async def plan(
+    path: Path,
+    store: Blockstore,
+    limiter: trio.CapacityLimiter | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    preserve_mode: bool = False,
+) -> Published:
+    """What publishing a file or folder would do; nothing is written.
+
+    Args:
+        path: What would be published.
+        store: Against which what is new is counted.
+        limiter: Threads; None takes Trio's.
+        progress: Told (bytes done, bytes in total) from this task.
+        preserve_mode: As `publish`.
+
+    Raises:
+        ManifestError: Something in it cannot be published, or a file changed while it was read.
+        OSError: It cannot be read.
+    """
+    counter = Progress()
+    hashing = partial(
+        unixfs.hash_path,
+        path,
+        counter,
+        preserve_mode=preserve_mode,
+        skip=RESERVED,
+        beside=store,
+    )
+    found = await told(counter, progress, hashing, limiter)
+    return Published(found.root, found.size, found.chunks, found.new_bytes)
 
 
 def is_reserved(label: str) -> bool:

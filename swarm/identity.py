@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 KEY_FILE = "identity.key"
 LOCK_FILE = "node.lock"
+BACKUP_FILE = "identity.backup"
+"""Holds the peer id of the key of which a person has shown to have the words."""
+
 SEED_BYTES = 32
 _HEADER = "swarm-identity 1"
 """First line of the key file: what it is and its version; the second is the seed in hex."""
@@ -70,6 +73,57 @@ class Identity:
             seed = _read_seed(path)
         return cls(Signer(seed))
 
+    @classmethod
+    def restore(cls, folder: Path, seed: bytes, *, force: bool = False) -> Path | None:
+        """Put a key into a data folder in which no node runs, durable when it returns.
+
+        Args:
+            folder: The data folder; made where it is missing.
+            seed: 32 bytes, of the words that a person kept.
+            force: Put it in the place of another key, which is kept beside it.
+
+        Returns:
+            Where the other key went; None where there was none, or the same.
+
+        Raises:
+            RefusedError: Another key is there, a node runs, or the file cannot be replaced.
+        """
+        with NodeLock(folder):
+            path = folder / KEY_FILE
+            if not path.exists():
+                _write_seed(path, seed)
+                return None
+            try:
+                if _read_seed(path) == seed:
+                    return None
+            except RefusedError:
+                if not force:
+                    raise
+            if not force:
+                message = f"{path} holds another key, which would be lost"
+                raise RefusedError(message, "--force keeps it beside the restored one")
+            old = path.with_name(f"{KEY_FILE}.{secrets.token_hex(4)}.old")
+            os.link(path, old)
+            old.chmod(0o600)
+            fresh = path.with_name(f"{KEY_FILE}.{secrets.token_hex(8)}")
+            _write_seed(fresh, seed)
+            fresh.replace(path)
+            _sync(folder)
+            return old
+
+
+def is_backed_up(folder: Path, peer: str) -> bool:
+    """Whether a person has shown to have the words of this key."""
+    try:
+        return (folder / BACKUP_FILE).read_text(encoding="ascii").strip() == peer
+    except (OSError, ValueError):
+        return False
+
+
+def note_backup(folder: Path, peer: str) -> None:
+    """Note that a person has the words of this key."""
+    (folder / BACKUP_FILE).write_text(f"{peer}\n", encoding="ascii")
+
 
 def _read_seed(path: Path) -> bytes:
     with path.open("rb") as file:
@@ -100,11 +154,16 @@ def _write_seed(path: Path, seed: bytes) -> None:
         os.link(temporary, path)  # unlike a rename, never takes the place of a key
     finally:
         temporary.unlink()
-    folder = os.open(path.parent, os.O_RDONLY)
+    _sync(path.parent)
+
+
+def _sync(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
 class NodeLock:

@@ -6,11 +6,12 @@ What a person asks of the node stands in `operations`; this module only builds a
 from __future__ import annotations
 
 import os
+import secrets
 import time
 from contextlib import ExitStack
 from functools import partial
 from importlib import metadata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import platformdirs
 import structlog
@@ -18,18 +19,19 @@ import trio
 
 from protocols.audit.service import PAUSE_S, Auditor
 from protocols.audit.verify import Sealing
-from protocols.bitswap.service import BitswapService
 from protocols.consensus.finalizer import Finalizer
 from protocols.consensus.service import ConsensusService, ConsensusSettings
 from protocols.consensus.views import Timing
-from protocols.exchange.service import ExchangeService
 from protocols.handshake.messages import ROLE_KEEPER, ROLE_VALIDATOR, ROLE_WORKER, Hello
+from protocols.retrieval.service import RetrievalService, Retriever
 from protocols.sync.errors import CheckpointError
 from protocols.sync.service import SyncService
 from protocols.sync.snapshots import Arrival, SnapshotService
 from storage.blockstore import SegmentBlockstore
 from storage.consensus_log import ConsensusLog
-from storage.errors import StorageError
+from storage.errors import QuotaError, StorageError
+from storage.sampling import SEED_BYTES
+from storage.slot_contents import SlotContents
 from storage.slots import SlotStore
 from storage.state_store import StateStore
 from swarm import entry
@@ -37,33 +39,58 @@ from swarm.care.clock import ClockGaps
 from swarm.care.controls import FILE as CONTROLS_FILE
 from swarm.care.controls import Controls
 from swarm.care.finishing import Finishing
+from swarm.care.leaving import Leaving
 from swarm.care.probes import serve as serve_metrics
+from swarm.care.sampled import Sampled
 from swarm.control.service import serve
 from swarm.errors import SwarmError, UsageError
 from swarm.gateway.service import serve as serve_gateway
 from swarm.gossip import TransactionGossip
 from swarm.heights import Heights
+from swarm.hub.app import routes as hub_routes
+from swarm.hub.repository import Hub
+from swarm.hub.revisions import Revisions
 from swarm.identity import Identity, NodeLock
 from swarm.keeper.auditing import Auditing
 from swarm.keeper.duties import Duties
+from swarm.keeper.making_room import PatientBitswap, PatientExchange
 from swarm.keeper.memory import Lent
 from swarm.keeper.offers import Offers
 from swarm.keeper.service import Keeping
+from swarm.keeper.space import LentSpace, bytes_below
 from swarm.ledger.application import LedgerApplication
 from swarm.ledger.errors import LedgerError
 from swarm.ledger.landing import Landing
 from swarm.ledger.snapshots import Snapshots
+from swarm.ledger.soundness import Soundness
 from swarm.ledger.source import LedgerSource
 from swarm.ledger.transactions import Evidence
 from swarm.ledger.vrf import VrfKey
+from swarm.limits import throttle
+from swarm.limits.month import FILE as TRAFFIC_FILE
+from swarm.limits.month import Month
+from swarm.limits.pace import FILE as ROUND_TIMES_FILE
+from swarm.limits.pace import RoundTimes
+from swarm.limits.service import Limits
+from swarm.limits.traffic import Traffic
+from swarm.limits.wishes import FILE as LIMITS_FILE
+from swarm.limits.wishes import Wishes
 from swarm.machine import Machine
 from swarm.network import Network, NetworkSettings
 from swarm.operations import Operations
+from swarm.page.service import Page
+from swarm.page.service import serve as serve_page
+from swarm.page.told import Told
 from swarm.participant import membership
 from swarm.participant.announcements import Announcements
 from swarm.participant.core import Me
+from swarm.participant.replays import Replays
 from swarm.participant.service import Participant
+from swarm.payout import Payouts
 from swarm.ranges import Ranges
+from swarm.receipts.book import FILE as RECEIPTS_FILE
+from swarm.receipts.book import Book
+from swarm.receipts.service import Receipts
 from swarm.shelf import Shelf
 from swarm.store import retention
 from swarm.store.collector import StoreCollector
@@ -73,16 +100,19 @@ from swarm.training.supervisor import Worker, WorkerSettings
 from swarm.wallet import Wallet
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from protocols.consensus.messages import Block, Certificate
     from protocols.signing import Signer
+    from protocols.transport import PeerId
     from storage.cid import Cid
     from swarm.config import Settings
     from swarm.control.api import NodeApi
     from swarm.entry import Entry
     from swarm.ledger.state import LedgerView
     from swarm.machine import Deciding
+
+_T = TypeVar("_T")
 
 _log = structlog.get_logger("swarm.node")
 
@@ -182,10 +212,13 @@ class Node:
         self.pid = os.getpid()
         self.version = version()
         self.device = "no worker has started yet"
+        self.page: Page | None = None
         self._machine = machine
         self._stopped = trio.Event()
         self.clock = ClockGaps()
         self.controls = Controls(home / CONTROLS_FILE)
+        self.controls.on_gpu = lambda: settings.gpu and not self.device.startswith(("cpu", "no "))
+        self.traffic = Traffic(Month(home / TRAFFIC_FILE, time.time()))
         chain_id = found.genesis.chain_id
 
         self.lent = Lent(home / "lent.cbor", settings.storage, is_temporary=settings.temporary)
@@ -200,24 +233,37 @@ class Node:
                 listen=settings.listen or NetworkSettings().listen,
                 bootstrap=found.addresses,
                 known_peers=home / "peers.json",
+                upnp=settings.upnp and not settings.temporary,
+                mdns=settings.mdns,
+                traffic=self.traffic,
             ),
             signer,
             chain_id,
             self._hello,
         )
+        self.limits = Limits(
+            Wishes(settings, home / LIMITS_FILE),
+            self.traffic,
+            self.controls,
+            stop_serving=self.network.stop_serving,
+        )
         topic = f"/swarm/{chain_id.hex()}"
         disk = trio.CapacityLimiter(DISK_THREADS)
-        self.exchange = ExchangeService(
+        self.exchange = PatientExchange(
             self.network,
             self.store,
             limiter=disk,
             on_misbehaviour=self.network.note_misbehaviour,
         )
-        self.bitswap = BitswapService(
+        self.bitswap = PatientBitswap(
             self.network, self.store, disk, on_misbehaviour=self.network.note_misbehaviour
         )
         self.bitswap.register()
         self.ranges = Ranges(self.exchange, self.store, self.network, disk)
+        RetrievalService(self.network, self.store, self._fetch_alone)
+        self.retriever = Retriever(self.network, partial(secrets.token_bytes, SEED_BYTES))
+        revisions = Revisions(home / "revisions.log", signer)
+        self.hub = Hub(self.ledger.view, self.ranges, revisions)
         params = found.genesis.params
         self._finalizer = Finalizer(self.ledger)
         self._finalizer.listen(self._finalized)
@@ -236,6 +282,8 @@ class Node:
             on_lie=self.network.note_misbehaviour,
             arrival=Arrival(self.network, landing, on_lie=self.network.note_misbehaviour),
         )
+        self._voting = trio.CancelScope()
+        self.soundness = Soundness(self._state, self._voting.cancel)
         self.consensus = ConsensusService(
             self.network,
             self._finalizer,
@@ -250,9 +298,18 @@ class Node:
             self.network, f"{topic}/tx", self.ledger, self.network.note_misbehaviour
         )
         self.wallet = Wallet(signer, self.ledger, self.heights, self._gossip.queue)
-        self.worker = Worker(WorkerSettings(device="auto" if settings.gpu else "cpu"))
+        self.worker = Worker(
+            WorkerSettings(
+                device="auto" if settings.gpu else "cpu",
+                threads=throttle.threads(settings.cpu, os.cpu_count() or 1),
+                encodings=home / "encodings",
+            )
+        )
+        self.throttle = throttle.Throttle(lambda: self.worker.pid, self._worker_part)
         # Whatever is on the shelf lies in the store as well: more than half could not be kept.
         self.shelf = Shelf(home / "shelf", self.store, self.exchange, self.lent.now // 2)
+        self.shelf.claim = self._claim_shelf
+        self.space = LentSpace(self.store, self.lent.now, lambda: self.shelf.used)
         self._announcements = Announcements(
             self.network, f"{topic}/updates", signer.public_key, self.ledger.view, self.shelf
         )
@@ -276,8 +333,25 @@ class Node:
             block_seconds=params.block_interval_ms / 1000,
             ranges=self.ranges,
             controls=self.controls,
+            times=RoundTimes(home / ROUND_TIMES_FILE),
+            room_for=self.room_for,
         )
+        self.replays = Replays(
+            me=Me(signer.public_key, settings.train, settings.validate),
+            view=self.ledger.view,
+            heights=self.heights,
+            wallet=self.wallet,
+            shelf=self.shelf,
+            store=self.store,
+            worker=self.worker,
+            folder=home / "rounds",
+            block_seconds=params.block_interval_ms / 1000,
+            ranges=self.ranges,
+        )
+        self.sampled = Sampled(self.network, self.ledger)
+        self.receipts = Receipts(signer, self.ledger, self.heights, Book(home / RECEIPTS_FILE))
         self.finishing = Finishing(self.controls, self.participant.owing, self.stop)
+        self.leaving = Leaving(self, self._vrf_key)
         sealing = Sealing(chain_id, params.seal_log_n, params.seal_passes)
         self.auditing = Auditing(
             signer.public_key,
@@ -287,16 +361,56 @@ class Node:
             Auditor(self.network, sealing, min(PAUSE_S, params.block_interval_ms / 1000)),
         )
         self.slots_problem: str | None = None
-        self.keeping = self._keeping(sealing) if settings.keep else None
+        self.slots = self._open_slots(sealing)
+        self.keeping: Keeping | None = None
+        if self.slots is not None:
+            contents = SlotContents(self.slots, self.store)
+            self.keeping = self._keeping(self.slots, contents) if settings.keep else None
+        making_room = self.keeping.making_room if self.keeping is not None else None
+        self.exchange.making_room = self.bitswap.making_room = making_room
 
-    def _keeping(self, sealing: Sealing) -> Keeping | None:
-        """What lends and keeps; None where the slots cannot be opened, which ends nothing else."""
-        key, folder = self.signer.public_key, self.settings.home / "slots"
+    def _open_slots(self, sealing: Sealing) -> SlotStore | None:
+        """The sealed slots, where there are any or are to be; None where they cannot be opened, which ends nothing else.
+
+        A node that keeps nothing reads what lies in those of an earlier one, and counts them.
+        """
+        folder = self.settings.home / "slots"
+        if not self.settings.keep and not folder.exists():
+            return None
         try:
-            slots = SlotStore(folder, key, sealing.chain_id, sealing.log_n, sealing.passes)
+            return SlotStore(
+                folder,
+                self.signer.public_key,
+                sealing.chain_id,
+                sealing.log_n,
+                sealing.passes,
+                space=self.space,
+            )
         except StorageError as error:
             self.slots_problem = f"nothing is lent: {folder}: {error}"
+            self.space.found(bytes_below(folder))
             return None
+
+    async def room_for(
+        self, work: Callable[[], Awaitable[_T]], say: Callable[[str], None] = lambda _: None
+    ) -> _T:
+        """Do what writes much, after slots have given way to it if they must; `say` is told what is waited for."""
+        if self.keeping is None:
+            return await work()
+        return await self.keeping.making_room.patiently(work, say)
+
+    async def _claim_shelf(self) -> None:
+        """Before files are unpacked: wait until they fit into what is lent."""
+        try:
+            self.space.look()
+        except QuotaError:
+            if self.keeping is None:
+                raise
+            await self.keeping.making_room.wait(0)
+
+    def _keeping(self, slots: SlotStore, contents: SlotContents) -> Keeping:
+        """What lends and keeps."""
+        key, folder = self.signer.public_key, self.settings.home / "slots"
         disk = trio.CapacityLimiter(DISK_THREADS)
         duties = Duties(
             key, self.ledger.view, self.heights, self.store, self.exchange, self.network, disk
@@ -308,14 +422,16 @@ class Node:
             heights=self.heights,
             wallet=self.wallet,
             store=self.store,
-            shelf_bytes=lambda: self.shelf.used,
+            space=self.space,
             slots=slots,
+            contents=contents,
             duties=duties,
             transport=self.network,
             folder=folder,
-            lent=self.lent.now,
             share=self.settings.seal_share,
             controls=self.controls,
+            released=self.collector.released,
+            reclaim=self.collector.reclaim,
         )
 
     async def run(
@@ -338,11 +454,15 @@ class Node:
                 await nursery.start(part)
             nursery.start_soon(self._vote)
             nursery.start_soon(_again_and_again, self._keep_snapshots)
+            nursery.start_soon(_again_and_again, self.soundness.run)
             for task in (
                 self._gossip.run,
                 self.wallet.run,
                 self._announcements.run,
                 self._participate,
+                self._run_again,
+                self._keep_receipts,
+                self._pay_out,
                 self._keep_membership,
                 self._keep_space,
                 self._audit,
@@ -352,14 +472,23 @@ class Node:
                 self._end_offers,
                 self._describe_worker,
                 self.finishing.run,
+                self.leaving.run_when_level,
+                self.limits.run,
+                self.traffic.run,
+                self.throttle.run,
             ):
                 nursery.start_soon(_again_and_again, task)
             api = Operations(self)
             await nursery.start(partial(serve, api, self.settings.home / "control.sock"))
             if self.settings.gateway is not None:
-                await nursery.start(serve_gateway, self.ranges, self.settings.gateway)
+                more = hub_routes(self.hub)
+                await nursery.start(serve_gateway, self.ranges, self.settings.gateway, more)
             if self.settings.metrics is not None:
+                nursery.start_soon(_again_and_again, self.sampled.run)
                 await nursery.start(serve_metrics, api.care, self.settings.metrics)
+            if self.settings.page is not None and not self.settings.temporary:
+                told, home = Told(self, api), self.settings.home
+                self.page = await nursery.start(serve_page, told, home, self.settings.page)
             on_ready(api)
             await self._stopped.wait()
             nursery.cancel_scope.cancel()
@@ -379,16 +508,35 @@ class Node:
             ):
                 last_first.callback(close)
             last_first.callback(self._machine.leave)
-            if self.keeping is not None:
-                last_first.callback(self.keeping.slots.close)
+            if self.slots is not None:
+                last_first.callback(self.slots.close)
 
     def problems(self) -> list[str]:
         """What is wrong now, in sentences."""
         found = [*self.network.problems(), *self.participant.problems.values()]
+        found += [
+            f"work of {peer} was not run again: {why}"
+            for peer, why in self.replays.problems.items()
+        ]
         found += [self.sync.problem] if self.sync.problem is not None else []
+        found += [self.soundness.problem] if self.soundness.problem is not None else []
+        found += [membership.DOUBLED] if self.consensus.doubled is not None else []
         found += [self.slots_problem] if self.slots_problem else []
         found += self.collector.problems
         return [*found, *(self.keeping.worries() if self.keeping is not None else ())]
+
+    def members(self) -> list[str]:
+        """Connected peers of this network."""
+        return [one.peer for one in self.network.peer_info() if one.member]
+
+    async def _fetch_alone(self, cid: Cid, providers: Sequence[PeerId]) -> None:
+        await self.exchange.fetch(cid, providers, label="retrieval", alone=True)
+
+    def _worker_part(self) -> float:
+        """The part of each second in which the worker runs."""
+        processors = os.cpu_count() or 1
+        running = throttle.threads(self.settings.cpu, processors)
+        return throttle.duty(self.limits.wishes["cpu"], processors, running)
 
     def best_head(self) -> int:
         """The highest block that a connected member says it holds; 0 with no member."""
@@ -422,7 +570,8 @@ class Node:
     async def _vote(self) -> None:
         """Take part in consensus once this node holds the blocks that others hold."""
         await self.sync.caught_up.wait()
-        await self.consensus.run()
+        with self._voting:
+            await self.consensus.run()
 
     async def _keep_snapshots(self) -> None:
         """Keep for newcomers what they need, and prune; once the state is that of now."""
@@ -433,6 +582,25 @@ class Node:
         """Take part in rounds once they are those of now: old ones would be begun and given up block by block."""
         await self.sync.caught_up.wait()
         await self.participant.run()
+
+    async def _run_again(self) -> None:
+        """Keep what this node recorded of its rounds, and run segments of others' again where it is drawn to."""
+        await self.sync.caught_up.wait()
+        await self.replays.run()
+
+    async def _keep_receipts(self) -> None:
+        """Note what became of this node's contributions, by the ledger of now."""
+        await self.sync.caught_up.wait()
+        await self.receipts.run()
+
+    async def _pay_out(self) -> None:
+        """Send on what was earned, where a person chose an account for it; never for one command."""
+        if self.settings.temporary:
+            return
+        await self.sync.caught_up.wait()
+        key, validates = self.signer.public_key, self.settings.validate
+        home, view = self.settings.home, self.ledger.view
+        await Payouts(home, key, view, self.heights, self.wallet, validates=validates).run()
 
     async def _keep_space(self) -> None:
         """Lend and keep by the ledger of now: an old one would have duties let go and answers given late."""
@@ -475,7 +643,7 @@ class Node:
                 self.device = f"no worker: {error}"
 
     async def _keep_membership(self) -> None:
-        """Register, and stake what was earned, when the ledger says that it is time.
+        """Register, stake what was earned, and leave jail, when the ledger says that it is time.
 
         What peers say about their heads does not count here: one that lies would keep this node out.
         A node for one command changes no roles: the account's own node comes back.
@@ -487,7 +655,10 @@ class Node:
         while True:
             await self.heights.above(height + MEMBERSHIP_BLOCKS - 1)
             height = self.heights.height
+            if self.controls.is_leaving:
+                continue
             view = self.ledger.view()
+            until = view.jailed_until(self.signer.public_key)
             step = membership.next_step(
                 view.account(self.signer.public_key),
                 view.params,
@@ -496,8 +667,11 @@ class Node:
                 trains=self.settings.train,
                 validates=self.settings.validate,
                 keeps=self._keeps(view),
+                jailed_for=None if until is None else until - height - 1,
+                doubled=self.consensus.doubled is not None,
             )
             if step is not None:
+                _log.info("membership.step", step=type(step).__name__, height=height)
                 try:
                     await self.wallet.submit(step)
                 except (SwarmError, LedgerError) as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,12 @@ import trio
 from protocols import signing
 from storage import cid as cids
 from storage.errors import CidError
-from swarm import cars, datasets, models, reports
+from swarm import cars, datasets, models, preparing, reports
 from swarm.care.operations import Care
 from swarm.chain.operations import Chain
 from swarm.errors import NetworkError, NotFoundError, RefusedError, SwarmError, UsageError
+from swarm.hub.operations import HubOperations
+from swarm.identity import is_backed_up
 from swarm.keeper.operations import KeepingOperations
 from swarm.ledger.transactions import (
     DatasetPublish,
@@ -30,6 +33,9 @@ from swarm.ledger.transactions import (
 )
 from swarm.network.addresses import AddressError
 from swarm.registry.operations import Registry
+from swarm.retrieval.checks import Checks
+from swarm.retrieval.link import without_scheme
+from swarm.serving.operations import ServingOperations
 from swarm.store.operations import StoreOperations
 from swarm.training.errors import SpecError, WorkerError
 from swarm.training.spec import (
@@ -49,6 +55,7 @@ if TYPE_CHECKING:
     from swarm.ledger.state import LedgerView
     from swarm.node import Node
     from swarm.ranges import Ranges
+    from swarm.receipts.service import Receipts
     from swarm.shelf import Lease
     from swarm.training.spec import TaskSpec
 
@@ -87,10 +94,14 @@ class Operations:
                 self._point,
                 self._look_up,
                 time.time,
+                node.room_for,
             )
         )
         self.housekeeping = StoreOperations(node.store, node.exchange, node.network, node.collector)
         self.registry = Registry(node, self._caught_up)
+        self.checks = Checks(node.network, node.store, node.retriever, node.members)
+        self.hub = HubOperations(node.hub, node.shelf, self._caught_up)
+        self.serving = ServingOperations(node, self._caught_up)
 
     # Reports
 
@@ -128,10 +139,12 @@ class Operations:
             "uptime_s": time.monotonic() - node.started,
             "temporary": node.settings.temporary,
             "pid": node.pid,
+            "backed_up": is_backed_up(node.settings.home, node.signer.peer_id),
             "home": str(node.settings.home),
+            "page": None if node.page is None else node.page.address,
             "bytes_in": exchanged.bytes_in + node.bitswap.bytes_in,
             "bytes_out": exchanged.bytes_out + node.bitswap.bytes_out,
-            **self.care.controls(),
+            **self.care.standing(),
         }
 
     def _task_now(self, view: LedgerView) -> Json | None:
@@ -242,14 +255,17 @@ class Operations:
         in_place: bool = False,
     ) -> Json:
         node = self._node
-        published = await datasets.publish(
+        adding = partial(
+            datasets.publish,
             path,
             node.store,
             node.network,
-            progress=_stage(progress, "publish"),
+            progress=_stage(progress, "hash"),
+            announced=_stage(progress, "announce"),
             preserve_mode=preserve_mode,
             in_place=in_place,
         )
+        published = await node.room_for(adding, lambda why: progress(why, 0, 0))
         report: Json = {
             "cid": cids.text(published.root),
             "size": published.size,
@@ -261,6 +277,17 @@ class Operations:
             report |= await self._point(name, published)
             progress("name", 1, 1)
         return report
+
+    async def plan(self, path: Path, progress: Progress, *, preserve_mode: bool = False) -> Json:
+        planned = await datasets.plan(
+            path, self._node.store, progress=_stage(progress, "hash"), preserve_mode=preserve_mode
+        )
+        return {
+            "cid": cids.text(planned.root),
+            "size": planned.size,
+            "chunks": planned.chunks,
+            "new_bytes": planned.new_bytes,
+        }
 
     async def _point(self, name: str, published: datasets.Published) -> Json:
         """Let a name of this account point to a root."""
@@ -363,6 +390,10 @@ class Operations:
         return {"cid": cids.text(root), "path": str(path), "bytes": got.size}
 
     @property
+    def receipts(self) -> Receipts:
+        return self._node.receipts
+
+    @property
     def ranges(self) -> Ranges:
         return self._node.ranges
 
@@ -378,7 +409,8 @@ class Operations:
 
     async def import_car(self, path: Path, progress: Progress) -> Json:
         node = self._node
-        return await cars.load(path, node.store, node.network, _stage(progress, "import"))
+        loading = partial(cars.load, path, node.store, node.network, _stage(progress, "import"))
+        return await node.room_for(loading, lambda why: progress(why, 0, 0))
 
     # Training
 
@@ -395,14 +427,23 @@ class Operations:
                 data = await lease.take(dataset)
                 held_out = await lease.take(pool)
                 try:
+                    spec, start = await preparing.take_base(
+                        node, spec, folder, lease, partial(self._look_up, progress=progress)
+                    )
                     spec, tokenizer = await self._tokenizer(spec, folder, lease, progress)
+                    spec, data, held_out = await preparing.publish_encodings(
+                        node, spec, (data, held_out), start, tokenizer, Path(scratch), lease
+                    )
                     encoded = write_spec(spec)
-                    checked = await node.worker.check(encoded, data, held_out, tokenizer)
-                    await node.worker.initial(encoded, data, out, tokenizer)
+                    checked = await node.worker.check(encoded, data, held_out, tokenizer, start)
+                    await node.worker.initial(encoded, data, out, tokenizer, start)
                     await node.worker.evaluate(encoded, out, held_out, POOL_CHECK)
                 except (SpecError, WorkerError) as error:
                     raise _refusal(error) from error
-            base = await datasets.publish(out, node.store, node.network, label=f"{spec.name}@0")
+            label = f"{spec.name}@0"
+            adding = partial(datasets.publish, out, node.store, node.network, label=label)
+            base = await node.room_for(adding, lambda why: progress(why, 0, 0))
+        dataset, pool = cids.parse(spec.data.dataset), cids.parse(spec.data.pool)
         progress("base", 1, 1)
         payload = TaskPost(
             spec.name,
@@ -444,7 +485,8 @@ class Operations:
         vocabulary = await node.worker.vocabulary(path)
         # The same bytes cut otherwise have another CID; checkpoints are checked against ours.
         label = f"{spec.name} tokenizer"
-        published = await datasets.publish(path, node.store, node.network, label=label)
+        adding = partial(datasets.publish, path, node.store, node.network, label=label)
+        published = await node.room_for(adding, lambda why: progress(why, 0, 0))
         return with_tokenizer(spec, cids.text(published.root), vocabulary), path
 
     async def _data(self, field: str, value: str, folder: Path, progress: Progress) -> cids.Cid:
@@ -458,10 +500,9 @@ class Operations:
         if not path.exists():
             message = f"data.{field}: {value!r} is neither a CID nor a path below {folder}"
             raise UsageError(message)
-        published = await datasets.publish(
-            path, self._node.store, self._node.network, progress=_stage(progress, field)
-        )
-        return published.root
+        node, told = self._node, _stage(progress, field)
+        adding = partial(datasets.publish, path, node.store, node.network, progress=told)
+        return (await node.room_for(adding, lambda why: progress(why, 0, 0))).root
 
     async def sample(
         self,
@@ -487,6 +528,13 @@ class Operations:
         common: Json = {"name": name, "version": fetched["version"], "cid": fetched["cid"]}
         return common | ({"path": str(made)} if isinstance(made, Path) else {"text": made})
 
+    async def replay(
+        self, task: str, number: int, peer: str, segment: int | None, progress: Progress
+    ) -> Json:
+        await self._caught_up(progress)
+        found = await trio.to_thread.run_sync(reports.find_task, self._node.ledger.view(), task)
+        return await self._node.replays.ask(found, number, peer, segment, progress)
+
     async def evaluate(self, name: str, version: int | None) -> Json:
         view = self._node.ledger.view()
         fetched = await self.fetch(name, version, None, _silent)
@@ -497,13 +545,22 @@ class Operations:
         with self._node.shelf.lease() as lease:
             checkpoint = await lease.take(cids.parse(fetched["cid"]))
             pool = await lease.take(task.pool)
-            loss = await self._node.worker.evaluate(task.spec, checkpoint, pool, None)
+            found = await self._node.worker.evaluate(task.spec, checkpoint, pool, None)
+        share = {} if found.accuracy is None else {"accuracy": found.accuracy}
         return {
             "name": name,
             "version": fetched["version"],
             "cid": fetched["cid"],
-            "loss": reports.loss_of(loss),
+            "loss": reports.loss_of(found.loss),
+            **share,
         }
+
+    def page_link(self) -> Json:
+        page = self._node.page
+        if page is None:
+            message = "this node has no page"
+            raise NotFoundError(message, "it was started with --no-page, or for one command")
+        return {"address": page.address, "link": page.link()}
 
     def stop(self) -> None:
         self._node.stop()
@@ -534,7 +591,7 @@ def _stage(progress: Progress, stage: str) -> Any:  # noqa: ANN401 - Callable[[i
 
 def _cid(text: str) -> cids.Cid:
     try:
-        return cids.parse(text)
+        return cids.parse(without_scheme(text))
     except CidError as error:
         raise UsageError(str(error), "a CID looks like bafybei… or bafkrei…") from error
 

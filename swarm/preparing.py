@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import TYPE_CHECKING
 
 from protocols.exchange.errors import ExchangeError
@@ -97,9 +98,9 @@ async def publish_encodings(
     for at, name in enumerate(("dataset", "pool")):
         out = scratch / name
         if await node.worker.encode(encoded, start, name, data[at], tokenizer, out):
-            published = await datasets.publish(
-                out, node.store, node.network, label=f"{spec.name} {name} encodings"
-            )
+            label = f"{spec.name} {name} encodings"
+            adding = partial(datasets.publish, out, node.store, node.network, label=label)
+            published = await node.room_for(adding)
             roots[at] = cids.text(published.root)
             paths[at] = await lease.take(published.root)
     return with_data(spec, *roots), paths[0], paths[1]
@@ -114,8 +115,9 @@ async def _root(
         pass
     path = (folder / named).resolve()
     if path.is_dir():
-        published = await datasets.publish(path, node.store, node.network, label=f"base {named}")
-        return published.root
+        label = f"base {named}"
+        adding = partial(datasets.publish, path, node.store, node.network, label=label)
+        return (await node.room_for(adding)).root
     name, _, version = named.partition("@")
     if version and not version.isdecimal():
         message = "a version is a number"

@@ -12,7 +12,7 @@ from swarm.ledger.errors import LedgerError
 from swarm.ledger.state import SettledRound, history_key, load
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from protocols.consensus.messages import Block
     from storage.cid import Cid
@@ -128,7 +128,9 @@ def first_loss(view: LedgerView, task: TaskState) -> float | None:
     return loss_of(next((one for one in losses if one is not None), None))
 
 
-def _rounds(view: LedgerView, task: TaskState, numbers: range) -> Iterator[SettledRound]:
+def _rounds(
+    view: LedgerView, task: TaskState, numbers: Iterable[int]
+) -> Iterator[SettledRound]:
     """Rounds that ended, one read each: a task may have a hundred thousand."""
     for number in numbers:
         data = view.raw.get(history_key(task.id, number))
@@ -145,6 +147,18 @@ def scoreboard(view: LedgerView, task: TaskState) -> Json:
     return {"task": task.id.hex(), "name": task.name, "open": task.open, "rounds": rounds}
 
 
+def rounds(view: LedgerView, task: TaskState, numbers: Iterable[int]) -> Iterator[Json]:
+    """Rounds of a task that ended, by their numbers and as in the scoreboard."""
+    for one in _rounds(view, task, numbers):
+        yield _settled(one)
+
+
+def current_round(view: LedgerView, task: TaskState) -> list[Json]:
+    """The round that runs, as in the scoreboard; empty once the task is closed."""
+    current = view.round(task.id)
+    return [] if current is None else [_current(current)]
+
+
 def _settled(one: SettledRound) -> Json:
     return {
         "round": one.number,
@@ -155,6 +169,7 @@ def _settled(one: SettledRound) -> Json:
         "base_loss": loss_of(one.base_loss),
         "loss": loss_of(one.merged_loss),
         "blocks": one.settled - one.started,
+        "height": one.settled,
         "submissions": [
             {
                 "worker": signing.peer_id(entry.worker),
@@ -207,6 +222,7 @@ def _current(round_: RoundState) -> Json:
         "base_loss": loss_of(round_.base_loss) if round_.medians else None,
         "loss": None,
         "blocks": None,
+        "height": None,
         "submissions": submissions,
         "validators": [],
     }

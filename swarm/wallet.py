@@ -1,7 +1,7 @@
 """This node's account: signs transactions, hands them to the chain, and sees to it that they arrive.
 
-Gossip loses messages, so a transaction of ours that is not final after a few blocks is sent again
-until it is, or until it has expired. It is also put back into this node's own mempool, which may have let
+Gossip loses messages, so a transaction of ours that is not final after two blocks is sent again with each block for a
+while, since some are taken for a few blocks only, and then now and then until it is final or has expired. It is also put back into this node's own mempool, which may have let
 it go for a higher tip: the nonces after it wait for it. One that the base fee has outgrown is signed again with the
 same nonce and a higher fee, and stays known by its first id. What was pending when the node stopped is forgotten;
 whoever asked for it asks again, and one of the two with the same nonce is then passed over.
@@ -35,7 +35,12 @@ _log = structlog.get_logger("swarm.wallet")
 
 VALID_BLOCKS = 200
 """A transaction that is in no block after so many has expired."""
+FIRST_BLOCKS = 2
+"""After so many blocks a transaction that is in none of them is sent again: one is proposed while the other is voted on."""
+QUICK_RESENDS = 16
+"""With each block after that, so often: longer than the blocks in which an answer or a report is taken."""
 RESEND_BLOCKS = 4
+"""From then on."""
 MAX_PENDING = 1024
 TIP = 1
 """Units a gas for the leader, where the account can pay that for a while."""
@@ -58,6 +63,18 @@ class Included:
 
     height: int
     error: str
+
+
+def is_due(waited: int, since: int) -> bool:
+    """Whether a transaction that no block holds is to be sent again.
+
+    Args:
+        waited: Blocks since it was sent first.
+        since: Blocks since it was sent last.
+    """
+    if waited < FIRST_BLOCKS + QUICK_RESENDS:
+        return waited >= FIRST_BLOCKS and since >= 1
+    return since >= RESEND_BLOCKS
 
 
 class Wallet:
@@ -102,7 +119,7 @@ class Wallet:
         except LedgerError as error:
             message = f"the ledger does not take it: {error}"
             raise RefusedError(message) from error
-        self._pending[one.id] = _Pending(one, view.height)
+        self._pending[one.id] = _Pending(one, view.height, view.height)
         self.gossip(one.data)
         return one.id
 
@@ -144,7 +161,7 @@ class Wallet:
                     del self._pending[identifier]
                 elif one.max_fee < base_fee:
                     self._raise_fee(identifier, pending, height)
-                elif height - pending.sent >= RESEND_BLOCKS:
+                elif is_due(height - pending.first, height - pending.sent):
                     self._send_again(pending, height)
 
     def _send_again(self, pending: _Pending, height: int) -> None:
@@ -172,7 +189,7 @@ class Wallet:
         self._signed[identifier] = [*known, one.id]
         while len(self._signed) > MAX_KNOWN:
             self._signed.popitem(last=False)
-        pending.transaction, pending.sent = one, height
+        pending.transaction, pending.first, pending.sent = one, height, height
         self.gossip(one.data)
 
     def _sign(
@@ -215,4 +232,5 @@ class Wallet:
 @dataclass(slots=True)
 class _Pending:
     transaction: Transaction  # as it was signed last
-    sent: int
+    first: int  # the height when that was sent
+    sent: int  # likewise, the last time

@@ -7,7 +7,7 @@ import trio
 
 from swarm.errors import NetworkError, RefusedError
 from swarm.ledger.transactions import Stake, Transfer, decode
-from swarm.wallet import RESEND_BLOCKS, VALID_BLOCKS, Wallet
+from swarm.wallet import FIRST_BLOCKS, QUICK_RESENDS, RESEND_BLOCKS, VALID_BLOCKS, Wallet, is_due
 from tests.ledger.alone import ALICE, BOB, open_alone
 from tests.ledger.world import signer
 
@@ -74,18 +74,30 @@ async def test_what_the_mempool_let_go_is_put_back_and_gossiped_again(
         nursery.start_soon(wallet.run)
         sent = await wallet.submit(Transfer(TO, 5))
         alone.ledger.mempool._remove(alone.ledger.mempool.known(sent))
-        for _ in range(RESEND_BLOCKS):
+        for _ in range(FIRST_BLOCKS):
             alone.grow()
             await trio.sleep(1)
         assert len(gossiped) == 2
         assert gossiped[0] == gossiped[1]
         alone.grow()
-        assert (await wallet.confirm(sent)).height == RESEND_BLOCKS + 1
+        assert (await wallet.confirm(sent)).height == FIRST_BLOCKS + 1
         await trio.sleep(1)
         alone.grow(RESEND_BLOCKS)
         await trio.sleep(1)
         assert len(gossiped) == 2
         nursery.cancel_scope.cancel()
+
+
+def test_what_no_block_holds_is_sent_with_each_block_for_a_while_and_then_now_and_then():
+    """An answer is taken in four blocks: whoever sends it again after four sends it too late."""
+    sent = [0]
+    for height in range(1, VALID_BLOCKS):
+        if is_due(height, height - sent[-1]):
+            sent.append(height)
+    quick = list(range(FIRST_BLOCKS, FIRST_BLOCKS + QUICK_RESENDS))
+    assert sent[1 : 1 + QUICK_RESENDS] == quick
+    assert sent[1 + QUICK_RESENDS] - quick[-1] == RESEND_BLOCKS
+    assert len(sent) < QUICK_RESENDS + VALID_BLOCKS / RESEND_BLOCKS
 
 
 async def test_a_transaction_whose_number_another_took_is_told_at_once(

@@ -1,11 +1,11 @@
 """What half of the workers can do to the demo's GPT when they are hostile: one line a kind of adversary.
 
     python -m bench.adversaries [--honest 3] [--hostile 3] [--rounds 6] [--seeds 1] [--only "sign flip"] [--full]
-                              [--sequences 32] [--z 0] [--unguarded]
+                              [--sequences 32] [--z 0] [--unguarded] [--small]
 
 Honest workers train, attackers do what `attackers` says, and both go through the shipped codec, score, verdict of the
 ledger, pay and merge; only network and chain are left out. One thread; the first rounds of the task's 32. `--full` is 4 and 4, 16 rounds,
-three seeds; `--unguarded` leaves out what compares the updates of a round with each other.
+three seeds; `--small` a model of a tenth of the size, so that twelve rounds of three seeds are minutes; `--unguarded` leaves out what compares the updates of a round with each other.
 `pay` is what an attacker earns for each unit of an honest worker of the same run; `loss` is over 512 sequences of the
 pool, and `against` the difference to the same run without attackers.
 """
@@ -43,6 +43,9 @@ def main() -> None:
         task = dataclasses.replace(
             task, score=dataclasses.replace(task.score, sequences=options.sequences)
         )
+    if options.small:
+        sizes = dataclasses.replace(task.lm, layers=2, width=32, hidden=128, heads=2, kv_heads=2)
+        task = dataclasses.replace(task, model=sizes)
     if options.z is not None:
         task = dataclasses.replace(task, score=dataclasses.replace(task.score, z=options.z))
     print(describe())
@@ -51,6 +54,7 @@ def main() -> None:
         f"{task.score.sequences} sequences a score, z {task.score.z:g}"
     )
     started = time.monotonic()
+    runs: dict[str, list[tuple[Run, Run]]] = {}
     with tempfile.TemporaryDirectory() as name:
         dataset, pool = demo_data.write_text_dataset(Path(name) / "data")
         for seed in range(1, seeds + 1):
@@ -69,7 +73,11 @@ def main() -> None:
                 f"{'':16}{'accepted':>10}{'pay':>7}{'loss':>9}{'against':>9}{'honest refused':>16}"
             )
             for kind in options.only or ATTACKS:
-                line(kind, arena.run(rounds, friends, foes, ATTACKS[kind]), alone)
+                run = arena.run(rounds, friends, foes, ATTACKS[kind])
+                line(kind, run, alone)
+                runs.setdefault(kind, []).append((run, alone))
+    if seeds > 1:
+        summary(runs)
     print(f"\n{time.monotonic() - started:.0f} s")
 
 
@@ -84,7 +92,25 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--z", type=float)
     parser.add_argument("--unguarded", action="store_true")
     parser.add_argument("--full", action="store_true")
+    parser.add_argument("--small", action="store_true")
     return parser.parse_args()
+
+
+def summary(runs: dict[str, list[tuple[Run, Run]]]) -> None:
+    """All seeds in one line a kind."""
+    print(f"\nall seeds{'':7}{'accepted':>10}{'pay':>7}{'against':>18}{'honest refused':>20}")
+    for kind, pairs in runs.items():
+        good, bad = [run.honest for run, _ in pairs], [run.hostile for run, _ in pairs]
+        worse = [run.loss - alone.loss for run, alone in pairs]
+        submitted = sum(one.submitted for one in good)
+        each = sum(one.paid for one in good) / submitted or 1
+        hostile = sum(one.submitted for one in bad)
+        print(
+            f"{kind:16}{sum(one.accepted for one in bad):>4} of {hostile:<4}"
+            f"{sum(one.paid for one in bad) / hostile / each:>5.2f}"
+            f"{sum(worse) / len(worse):>+9.4f} ({max(worse):+.4f})"
+            f"{submitted - sum(one.accepted for one in good):>6} of {submitted:<4}"
+        )
 
 
 def line(kind: str, run: Run, alone: Run) -> None:

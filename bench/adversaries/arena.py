@@ -28,6 +28,7 @@ from swarm.ledger.tasks import (
     refusal,
 )
 from swarm.training import assignment, checkpoint, codec, data, local, merge, models, score
+from swarm.training.sequential import Evidence
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -163,11 +164,12 @@ class Arena:
             attack: What the hostile submit.
         """
         result = Run(Tally(), Tally(), 0.0)
+        evidence = Evidence()
         scene = self._scene(None, self._first, 1)
         for round_ in range(1, rounds + 1):
             files = [self.trained(scene, peer) for peer in honest]
             bad = [attack(self, scene, peer, files) for peer in hostile]
-            judged = self._judge(scene, [*honest, *hostile], [*files, *bad])
+            judged = self._judge(scene, [*honest, *hostile], [*files, *bad], evidence)
             self._note(judged, len(honest), result)
             groups = [
                 self.read(scene, [*files, *bad][_place_of(judged, one.index)])
@@ -182,8 +184,10 @@ class Arena:
         result.loss = float(score.model_losses(scene.base, scene.base.tensors, held, CPU).mean())
         return result
 
-    def scores(self, scene: Scene, peers: Sequence[str], files: Sequence[Path]) -> list[int]:
-        """What a validator says of files."""
+    def scores(
+        self, scene: Scene, peers: Sequence[str], files: Sequence[Path], evidence: Evidence
+    ) -> list[int]:
+        """What a validator says of files, with what it knows of earlier rounds."""
         beacon = hashlib.sha256(b"score" + scene.beacon).digest()
         sequences = score.batches(self.spec, TASK, scene.round, beacon, self.held, self.seen)
         expected = [self._expected(scene, peer) for peer in peers]
@@ -211,14 +215,19 @@ class Arena:
             lambda *_: None,
             order=[int(peer[-1]) for peer in peers] if self.guarded else [],
             own=[self.seen.samples(ids) for ids in own if ids] if self.guarded else [],
+            evidence=evidence,
         )[1]
 
-    def _judge(self, scene: Scene, peers: Sequence[str], files: Sequence[Path]) -> RoundState:
+    def _judge(
+        self, scene: Scene, peers: Sequence[str], files: Sequence[Path], evidence: Evidence
+    ) -> RoundState:
         """The ledger's verdict; a worker's key is its place, so that commits come in that order."""
         keys = [bytes([at]) * 32 for at in range(len(peers))]
         roots = [cid.of_raw(path.read_bytes()) for path in files]
         order = sorted(range(len(peers)), key=lambda at: (roots[at], keys[at]))
-        found = self.scores(scene, [peers[at] for at in order], [files[at] for at in order])
+        found = self.scores(
+            scene, [peers[at] for at in order], [files[at] for at in order], evidence
+        )
         current = RoundState(
             TASK,
             scene.round,

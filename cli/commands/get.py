@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from cli import connection, output
-from swarm.errors import UsageError
+from cli.roots import parse_root
 
 
 @click.command("get")
@@ -28,14 +28,7 @@ from swarm.errors import UsageError
 @connection.options
 def command(*, cid: str, path: Path | None, source: str | None, home: Path, as_json: bool) -> None:
     """Fetch a file or folder by its CID; every byte is checked against it."""
-    from storage import cid as cids
-    from storage.errors import CidError
-
-    try:
-        root = cids.text(cids.parse(cid.removeprefix("ipfs://")))
-    except CidError as error:
-        message = f"CID: {error}"
-        raise UsageError(message, "a CID looks like bafybei… or bafkrei…") from error
+    root = parse_root(cid)
     with connection.connect(home) as client, output.progress_bar() as progress:
         got = client.get(root, path or Path(root), progress, source)
     if as_json:

@@ -56,17 +56,51 @@ import click
 )
 @click.option("--no-seal", is_flag=True, help="Seal nothing more; what is sealed stays.")
 @click.option(
+    "--upload",
+    metavar="RATE",
+    help="To other machines: 5MB/s, 16Mbit/s, off; auto is four fifths of the line as measured.  [default: auto]",
+)
+@click.option("--download", metavar="RATE", help="From other machines.  [default: off]")
+@click.option(
+    "--monthly-cap", metavar="SIZE", help="Both ways in a calendar month: 500GB.  [default: off]"
+)
+@click.option(
+    "--schedule",
+    metavar="HOURS",
+    help="When to train and seal, in local time: 'mon-fri 19:00-07:00; sat,sun 0:00-24:00'.",
+)
+@click.option("--idle", metavar="TIME", help="Train and seal after so long without input: 5m.")
+@click.option(
+    "--idle-gpu", metavar="TIME", help="The same of training on a GPU.  [default: as --idle]"
+)
+@click.option("--on-battery", is_flag=True, default=None, help="Train and seal on battery too.")
+@click.option("--cpu", metavar="SHARE", help="Of this machine's processors, for training: 50%.")
+@click.option("--gpu-power", metavar="WATTS", help="Training waits while the GPU takes more: 250W.")
+@click.option("--gpu-heat", metavar="DEGREES", help="Training waits while the GPU is hotter: 80C.")
+@click.option(
     "--gateway",
     is_flag=False,
     flag_value="8080",
     metavar="[PORT]",
-    help="Answer as an IPFS gateway on http://127.0.0.1:PORT/ipfs/CID, for this machine only.  [port: 8080]",
+    help="Answer as an IPFS gateway on http://127.0.0.1:PORT/ipfs/CID and as a Hugging Face Hub (HF_ENDPOINT), for this machine only.  [port: 8080]",
+)
+@click.option(
+    "--no-upnp", is_flag=True, help="Do not ask the router to forward the port (SWARM_UPNP)."
+)
+@click.option(
+    "--no-mdns", is_flag=True, help="Do not look for nodes on the local network (SWARM_MDNS)."
 )
 @click.option(
     "--metrics",
     metavar="PORT",
     help="Tell Prometheus on http://127.0.0.1:PORT/metrics, with /livez and /readyz.",
 )
+@click.option(
+    "--page",
+    metavar="PORT",
+    help="Where the page is, on 127.0.0.1; 0 takes a free port (SWARM_PAGE).  [default: 4747]",
+)
+@click.option("--no-page", is_flag=True, help="No page for the browser.")
 @click.option("--no-view", is_flag=True, help="Plain log lines also on a terminal.")
 @click.option(
     "--log-level",
@@ -96,8 +130,22 @@ def command(
     reader: bool,
     seal_share: float | None,
     no_seal: bool,
+    upload: str | None,
+    download: str | None,
+    monthly_cap: str | None,
+    schedule: str | None,
+    idle: str | None,
+    idle_gpu: str | None,
+    on_battery: bool | None,
+    cpu: str | None,
+    gpu_power: str | None,
+    gpu_heat: str | None,
     gateway: str | None,
+    no_upnp: bool,
+    no_mdns: bool,
     metrics: str | None,
+    page: str | None,
+    no_page: bool,
     no_view: bool,
     log_level: str | None,
     temporary: bool,
@@ -127,8 +175,21 @@ def command(
         "validate": False if reader else None,
         "keep": False if reader or temporary else None,
         "seal_share": 0.0 if no_seal else seal_share,
+        "upload": upload,
+        "download": download,
+        "monthly_cap": monthly_cap,
+        "schedule": schedule,
+        "idle": idle,
+        "idle_gpu": idle_gpu,
+        "on_battery": on_battery,
+        "cpu": cpu,
+        "gpu_power": gpu_power,
+        "gpu_heat": gpu_heat,
         "gateway": gateway,
+        "upnp": False if no_upnp else None,
+        "mdns": False if no_mdns else None,
         "metrics": metrics,
+        "page": "off" if no_page else page,
         "temporary": temporary or None,
         "log_level": log_level,
     }

@@ -21,6 +21,26 @@ DEFAULT_REPLICAS = 3
 MAX_REPLICAS = 16
 
 
+AUTO = "auto"
+
+
+class CodingType(click.ParamType[tuple[int, int] | tuple[()]]):
+    """`K+M`, or nothing for what the keepers allow."""
+
+    name = "coding"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int] | tuple[()]:
+        """(K, M), or () where the node chooses."""
+        if value == AUTO:
+            return ()
+        needed, plus, spare = str(value).partition("+")
+        if not (plus and needed.isdecimal() and spare.isdecimal()):
+            self.fail(f"{value!r} is not like 10+4; what is kept comes before it", param, ctx)
+        return int(needed), int(spare)
+
+
 class DealGroup(click.Group):
     """A group whose first argument may be what is to be kept instead of a command."""
 
@@ -39,7 +59,8 @@ def command() -> None:
 
     \b
     swarm keep CID --replicas 3       three keepers hold it and show it in each audit
-    swarm keep CID --erasure          14 pieces, any 10 of which give it back
+    swarm keep CID --erasure          pieces, any most of which give it back
+    swarm keep CID --erasure 10+4     14 pieces, any 10 of which are enough
     swarm keep list
     swarm keep end DEAL
     """  # noqa: D301 - \b is click's
@@ -69,14 +90,21 @@ def terms(function: Callable[..., Any]) -> Callable[..., Any]:
     type=click.IntRange(1, MAX_REPLICAS),
     help="Keepers for each piece.  [default: 3; 1 with --erasure]",
 )
-@click.option("--erasure", is_flag=True, help="Cut it into 14 pieces, any 10 of which are enough.")
+@click.option(
+    "--erasure",
+    type=CodingType(),
+    is_flag=False,
+    flag_value=AUTO,
+    metavar="[K+M]",
+    help="Cut it into K+M pieces, any K of which are enough.  [default: by the number of keepers]",
+)
 @terms
 @connection.options
 def post(
     *,
     content: str,
     replicas: int | None,
-    erasure: bool,
+    erasure: tuple[int, int] | tuple[()] | None,
     audits: int | None,
     price: str | None,
     yes: bool,
@@ -84,9 +112,12 @@ def post(
     as_json: bool,
 ) -> None:
     """Have a CID, or what a name points to, kept; says what it costs first."""
+    is_coded = erasure is not None
     asked = ask_for(
-        replicas or (1 if erasure else DEFAULT_REPLICAS), audits, price, erasure=erasure
+        replicas or (1 if is_coded else DEFAULT_REPLICAS), audits, price, erasure=is_coded
     )
+    if erasure:
+        asked |= {"needed": erasure[0], "spare": erasure[1]}
     with connection.connect(home) as client:
         posted = make_deal(client, content, asked, yes=yes)
     if as_json:
@@ -119,7 +150,7 @@ def list_(*, is_all: bool, home: Path, as_json: bool) -> None:
                 f"{one['shown']:,}",
                 "ends now" if one["ended"] else f"{one['audits_left']:,}",
                 format_tokens(one["escrow"]),
-                "14 coded pieces" if one["coded"] else one["roots"][0],
+                "coded pieces" if one["coded"] else one["roots"][0],
             )
             for one in deals
         ),
@@ -144,7 +175,7 @@ def end(*, deal: str, home: Path, as_json: bool) -> None:
 @click.argument("deal")
 @connection.options
 def restore(*, deal: str, home: Path, as_json: bool) -> None:
-    """Fetch what a deal keeps into this node, from any 10 of its 14 pieces where it was cut."""
+    """Fetch what a deal keeps into this node, from as many of its pieces as it takes where it was cut."""
     with connection.connect(home) as client, output.progress_bar() as progress:
         made = client.keep("restore", progress, deal=deal)
     if as_json:
@@ -180,6 +211,9 @@ def make_deal(client: Client, content: str, asked: Json, *, yes: bool) -> Json:
     with output.progress_bar() as progress:
         # What was shown is what is posted, whatever others post meanwhile.
         fixed = asked | {"audits": quote["audits"], "price": quote["price"]}
+        if quote["coded"]:
+            needed = quote["needed"]
+            fixed |= {"needed": needed, "spare": quote["pieces"] - needed}
         return client.keep("post", progress, content=content, **fixed)
 
 
@@ -187,7 +221,9 @@ def cost_lines(quote: Json) -> list[str]:
     """What a deal costs, in words."""
     from swarm.config import format_size
 
-    pieces = "14 pieces of which any 10 are enough" if quote["coded"] else "whole"
+    pieces = "whole"
+    if quote["coded"]:
+        pieces = f"{quote['pieces']} pieces of which any {quote['needed']} are enough"
     lines = [
         f"{format_size(quote['bytes'])}, {pieces}, {quote['replicas']:,} replicas, {quote['audits']:,} audits"
         f" ({quote['days']:,.1f} days) at {format_tokens(quote['price'])} tokens a GiB and audit:"

@@ -12,19 +12,22 @@ from cli import connection, output
 if TYPE_CHECKING:
     from pathlib import Path
 
+PARTS = ["train", "seal", "serve", "gpu", "cpu", "all"]
+
 
 @click.command("pause")
-@click.argument("part", default="all", type=click.Choice(["train", "seal", "all"]))
+@click.argument("part", default="all", type=click.Choice(PARTS))
 @click.option("--for", "duration", metavar="TIME", help="End by itself after 2h, 90m or 1d12h.")
 @connection.options
 def command(*, part: str, duration: str | None, home: Path, as_json: bool) -> None:
-    """Hold training or sealing back, at once, until it is over or `swarm resume`.
+    """Hold training, sealing or serving back, at once, until it is over or `swarm resume`.
 
     A round that is being trained is given up; votes, scores and audits go on.
+    gpu and cpu mean what runs on them; while nothing is served, nothing is trained either; all is train and seal.
     The pause outlives a restart of the node.
 
     \b
-    swarm pause train --for 2h
+    swarm pause gpu --for 2h
     """  # noqa: D301 - \b is click's
     from swarm.care.controls import parse_duration
     from swarm.client import Client

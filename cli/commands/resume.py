@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import click
 
 from cli import connection, output
-from cli.commands.pause import paused
+from cli.commands.pause import PARTS, paused
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 @click.command("resume")
-@click.argument("part", default="all", type=click.Choice(["train", "seal", "all"]))
+@click.argument("part", default="all", type=click.Choice(PARTS))
 @connection.options
 def command(*, part: str, home: Path, as_json: bool) -> None:
     """Go on with what `swarm pause` holds back, and take `swarm finish` back.

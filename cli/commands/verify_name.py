@@ -135,12 +135,23 @@ def _proof(name: str, version: int | None, given: Path | None, root: Root, home:
             of = proof.name if proof.version is None else f"{proof.name}@{proof.version}"
             message = f"--proof: {given} is of {of}"
             raise UsageError(message)
-        if is_complete(proof, root):
+        if is_complete(proof, root) or not _knows(home, proof):
             return proof
     with connection.connect(home) as client, output.progress_bar() as progress:
         if proof is None:
             proof = NameProof.from_json(client.prove(name, version, progress))
         return complete(proof, root, client)
+
+
+def _knows(home: Path, proof: NameProof) -> bool:
+    """Whether the node of a data folder is of the proof's network; no other has what a proof lacks."""
+    from swarm.ledger.errors import GenesisError
+    from swarm.ledger.genesis import Genesis
+
+    try:
+        return Genesis.load(home / connection.GENESIS_FILE).chain_id == proof.block.chain_id
+    except (GenesisError, OSError):
+        return False
 
 
 def _tell(shown: Shown, report: dict[str, object]) -> None:

@@ -56,9 +56,11 @@ FRAME_S: Final = 20.0
 """For each frame after the first, and for each that a keeper sends."""
 ASK_S: Final = 120.0
 """One request in all."""
-ATTEMPTS: Final = 3
 PAUSE_S: Final = 2.0
-"""Before a keeper that was silent is asked again, where blocks are no faster."""
+"""Before a keeper that was silent is asked again, where blocks are no faster; twice as long after each time."""
+MAX_PAUSE_S: Final = 15.0
+AT_ONCE: Final = 8
+"""Requests of one auditor, one of them to each keeper; who is silent holds no place between two attempts."""
 BATCH_BYTES: Final = 2**20
 """Of an answer, in memory at a time; one frame more at most."""
 STREAMS: Final = 16
@@ -187,14 +189,13 @@ class AuditService:
 class Auditor:
     """Asks keepers for what was drawn, and checks it.
 
-    Every method raises `AuditFailedError` with what to report; a keeper that is silent is asked `ATTEMPTS` times.
-    The caller puts the end of the reports around it: who has not answered by then was silent.
+    Every method raises `AuditFailedError` with what to report, at once. A keeper that is silent is asked again and again,
+    and is no failure here: the caller cancels it when the report is due, and who has not answered by then was silent.
 
     Args:
         transport: The network.
         sealing: How slots are sealed on this chain.
-        pause_s: Seconds before a keeper that was silent is asked again: no more than a block takes, so that all
-            attempts fall into the blocks in which auditors report.
+        pause_s: Seconds before a keeper that was silent is asked again for the first time.
     """
 
     def __init__(self, transport: Transport, sealing: Sealing, pause_s: float = PAUSE_S) -> None:
@@ -202,6 +203,8 @@ class Auditor:
         self._transport = transport
         self._sealing = sealing
         self._limiter = trio.CapacityLimiter(THREADS)
+        self._all = trio.CapacityLimiter(AT_ONCE)
+        self._each: dict[bytes, trio.CapacityLimiter] = {}
 
     async def ask_leaves(
         self, audit: int, kept: Commitment, seed: bytes, count: int, answer: bytes
@@ -216,7 +219,7 @@ class Auditor:
             answer: The root that the keeper answered on the ledger.
 
         Raises:
-            AuditFailedError: SILENT, OTHER_LEAVES or NO_PATH.
+            AuditFailedError: OTHER_LEAVES or NO_PATH.
         """
 
         async def ask() -> None:
@@ -231,7 +234,7 @@ class Auditor:
                     check.take(LeafAnswer.decode(await _read(reader, FRAME_S)))
             check.finish()
 
-        await self._patiently(ask, Failure.OTHER_LEAVES)
+        await self._patiently(kept.keeper, ask, Failure.OTHER_LEAVES)
 
     async def ask_slot(self, audit: int, kept: Commitment, slot: int) -> Label:
         """Ask for a whole slot, unseal it and check its content.
@@ -245,7 +248,7 @@ class Auditor:
             What it holds.
 
         Raises:
-            AuditFailedError: SILENT, NO_PATH or OTHER_CONTENT.
+            AuditFailedError: NO_PATH or OTHER_CONTENT.
         """
 
         async def ask() -> Label:
@@ -257,7 +260,7 @@ class Auditor:
                 check_slot, kept, slot, told, self._sealing, limiter=self._limiter
             )
 
-        return await self._patiently(ask, Failure.OTHER_CONTENT)
+        return await self._patiently(kept.keeper, ask, Failure.OTHER_CONTENT)
 
     async def ask_held(
         self, audit: int, keeper: bytes, deal: bytes, piece: int, root: Cid, seed2: bytes
@@ -273,29 +276,34 @@ class Auditor:
             seed2: The audit's second seed.
 
         Raises:
-            AuditFailedError: SILENT or NOT_HELD; both mean that the piece is missing.
+            AuditFailedError: NOT_HELD: the piece is missing.
         """
 
         async def ask() -> None:
             walk = Walk(root, held_seed(seed2, keeper, deal, piece))
             async with self._open(keeper, AskHeld(audit, deal, piece), MAX_BLOCK_FRAME) as reader:
                 count = decode_block_count(await _read(reader, ANSWER_S))
+                if not count:  # it may not have seen yet that the answers closed
+                    raise AuditFailedError(Failure.SILENT, "nothing of the piece was shown")
                 for _ in range(count):
                     block = decode_block(await _read(reader, FRAME_S))
                     await trio.to_thread.run_sync(walk.take, block, limiter=self._limiter)
             if not walk.is_done:
                 raise AuditFailedError(Failure.NOT_HELD, f"the way ended after {count} blocks")
 
-        await self._patiently(ask, Failure.NOT_HELD)
+        await self._patiently(keeper, ask, Failure.NOT_HELD)
 
-    async def _patiently(self, ask: Callable[[], Awaitable[T]], malformed: Failure) -> T:
-        """Ask, and again where nothing came; what is wrong is wrong at once."""
-        for attempt in range(ATTEMPTS):
-            if attempt:
-                await trio.sleep(self._pause_s)
+    async def _patiently(
+        self, keeper: bytes, ask: Callable[[], Awaitable[T]], malformed: Failure
+    ) -> T:
+        """Ask, and again until something comes or this is cancelled; what is wrong is wrong at once."""
+        pause = self._pause_s
+        one = self._each.setdefault(keeper, trio.CapacityLimiter(1))
+        while True:
             try:
-                with trio.fail_after(ASK_S):
-                    return await ask()
+                async with one, self._all:
+                    with trio.fail_after(ASK_S):
+                        return await ask()
             except AuditFailedError as error:
                 if error.failure is not Failure.SILENT:
                     raise
@@ -304,7 +312,9 @@ class Auditor:
                 raise AuditFailedError(malformed, str(error)) from error
             except (UnreachableError, StreamError, trio.TooSlowError) as error:
                 why = str(error) or "no answer in time"
-        raise AuditFailedError(Failure.SILENT, why)
+            _log.debug("audit.silent", keeper=keeper.hex(), why=why, again_s=pause)
+            await trio.sleep(pause)
+            pause = min(2 * pause, max(MAX_PAUSE_S, self._pause_s))
 
     @asynccontextmanager
     async def _open(

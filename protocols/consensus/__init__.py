@@ -10,6 +10,7 @@ an epoch; W is its weight and Q = floor(2W/3) + 1. Fewer than W/3 lie; messages 
     Q notarize                notarization: enter(v + 1); finalize, unless a nullify was sent, once the block is executed
     Q nullify                 nullification: enter(v + 1)
     Q finalize                finalization: the block and its ancestors are committed
+    D/2 after a certificate   it, to those who do not show that they are past its view; a nullification, at once to all
     every 4D in one view      own votes, the certificate that led here and the newest finalization again
 
 What differs from the paper. A proposal carries its leader's notarize, so that it proves who made it whoever passes it on. The
@@ -29,8 +30,8 @@ came on is reset. Votes beyond 16 views ahead or 64 behind are not kept.
 Invariants: two nodes never commit different blocks at a height; no honest node can be accused; who breaks the first has
 more than W/3 of evidence against it. Above W/3 silent, nothing becomes final until they return.
 
-The rooms: `blocks`, `votes`, `messages` (bytes), `core` (one epoch) with `building`, `book`, `views`, `tree`, `deadlines` and
-`asking`, `replica` (epoch after epoch), `evidence`, `journal` (entries of the log), `events`; `application` is the door to the ledger, `finalizer` the one way through it,
+The rooms: `blocks`, `votes`, `messages` (bytes), `core` (one epoch) with `building`, `book`, `views`, `tree`, `deadlines`,
+`asking` and `forwarding`, `replica` (epoch after epoch), `evidence`, `journal` (entries of the log), `events`; `application` is the door to the ledger, `finalizer` the one way through it,
 `service` the shell.
 
 Source: Chan and Pass, "Simplex Consensus: A Simple and Fast Consensus Protocol" (2023).

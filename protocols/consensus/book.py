@@ -114,12 +114,8 @@ class Book:
             else:
                 del self.views[past]
 
-    def prune(self) -> set[bytes]:
-        """Forget what became of no use when a view became final.
-
-        Returns:
-            The blocks that are still spoken of.
-        """
+    def prune(self) -> None:
+        """Forget what became of no use when a view became final."""
         self.nullified = {number for number in self.nullified if number > self.final}
         self.open = {number for number in self.open if number > self.final}
         for number in [number for number in self.views if number <= self.final]:
@@ -127,11 +123,15 @@ class Book:
                 del self.views[number]
             else:
                 self.views[number].proposal = None
+
+    def spoken(self) -> set[bytes]:
+        """The blocks that are certified, or proposed or voted for in a view that is not long past."""
         spoken: set[bytes] = set()
         for view in self.views.values():
             if view.proposal is not None:
                 spoken.add(view.proposal.block.id)
             certificates = (view.notarization, view.finalization)
             spoken |= {one.block_id for one in certificates if one is not None}
-            spoken |= {vote.block_id for vote in view.own.values()}
+            if view.number >= self.present - VIEWS_BEHIND:
+                spoken |= {vote.block_id for vote in view.own.values()}
         return spoken

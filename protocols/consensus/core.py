@@ -38,6 +38,7 @@ from protocols.consensus.events import (
     Tick,
 )
 from protocols.consensus.evidence import votes_of
+from protocols.consensus.forwarding import Forwarding
 from protocols.consensus.journal import decode_entries, encode_entry
 from protocols.consensus.messages import (
     MAX_NULLIFICATIONS,
@@ -119,6 +120,7 @@ class Simplex:
         self._deadlines = Deadlines(timing)
         others = [key for key in self.committee.index if key != self._me]
         self._asking = Asking(others, timing.delta_ms)
+        self._forwarding = Forwarding(others, timing.delta_ms)
         self._preparing = 0
         self._proposed = 0
         self._halted = False
@@ -175,6 +177,10 @@ class Simplex:
         self._progress()
         return self._effects
 
+    def fall_silent(self) -> None:
+        """Cast no vote from now on; what was cast is still sent again."""
+        self._signer = None
+
     def snapshot(self) -> list[bytes]:
         """The entries that a log needs in place of all that it holds."""
         entries: list[Entry] = []
@@ -227,6 +233,7 @@ class Simplex:
     def _receive(self, peer: bytes, message: Message) -> None:
         if message.epoch != self.epoch:
             return
+        self._forwarding.hear(peer, message)
         match message:
             case Proposal():
                 self._take_proposal(peer, message)
@@ -298,10 +305,10 @@ class Simplex:
             self._effects.append(Blame(peer, "a certificate that does not hold"))
             return False
         view = self.book.at(certificate.view)
+        self._certify(view, certificate, made=False)
         for vote in votes_of(certificate, self.committee.validators):
             if not view.knows(self.committee.index[vote.voter], vote):
                 self._record(view, vote)
-        self._certify(view, certificate, spread=False)
         return True
 
     def _record(self, view: View, vote: Vote) -> None:
@@ -316,7 +323,7 @@ class Simplex:
         if view.number > self.book.final and view.certificate(vote.kind) is None:
             certificate = view.tally(vote.kind, vote.block_id, self.committee)
             if certificate is not None:
-                self._certify(view, certificate, spread=True)
+                self._certify(view, certificate, made=True)
 
     def _expose(self, view: View) -> None:
         """Pass a leader's notarize on, once, where it may have shown others another block.
@@ -353,20 +360,32 @@ class Simplex:
 
     # Certificates and views
 
-    def _certify(self, view: View, certificate: Certificate, *, spread: bool) -> None:
-        """Hold a new certificate, durable, and enter the view after it."""
+    def _certify(self, view: View, certificate: Certificate, *, made: bool) -> None:
+        """Hold a new certificate, durable, and enter the view after it; `made` is of votes here, not heard of whole."""
         if view.number <= self.book.final:
+            view.certify(certificate)  # so that nobody has it checked again and again
             self._check_fork(certificate)
             return
         if view.certificate(certificate.kind) is not None:
             return
         self._hold(view, certificate)
         self._effects.append(Persist((encode_entry(certificate),)))
-        if spread:
+        if made and (certificate.kind is Kind.NULLIFY or self._ends_epoch(certificate)):
             self._effects.append(Broadcast(Certify(certificate)))
+        else:
+            self._forwarding.owe(view.number, self._now.tick_ms)
         self._expose(view)
         if view.number >= self.view and self.view > 0 and not self.done:
             self._enter(view.number + 1)
+
+    def _ends_epoch(self, certificate: Certificate) -> bool:
+        """Whether it is the one after which no view follows that would show who lacks it."""
+        block = self.tree.get(certificate.block_id)
+        return (
+            certificate.kind is Kind.FINALIZE
+            and block is not None
+            and block.height == self.last_height
+        )
 
     def _hold(self, view: View, certificate: Certificate) -> None:
         self.book.hold(view, certificate)
@@ -399,6 +418,7 @@ class Simplex:
         start = self._now.tick_ms + wait
         self._deadlines.enter(start, self._skipped(), leads=self._me == self._leader(number))
         self.book.forget()
+        self.tree.keep_only(self.book.spoken())
 
     def _skipped(self) -> int:
         """How many views just before this one brought no block."""
@@ -428,6 +448,7 @@ class Simplex:
         self.tree.to_process = []
         if self.done or self._halted:
             return
+        self._forward()
         self._ask()
         self._set_timer()
 
@@ -591,7 +612,8 @@ class Simplex:
     def _prune(self) -> None:
         if self._pending is not None and self._pending.view <= self.book.final:
             self._pending = None
-        self.tree.keep_only(self.book.prune())
+        self.book.prune()
+        self.tree.keep_only(self.book.spoken())
         if self.done:
             self._deadlines.timer = None
 
@@ -630,6 +652,14 @@ class Simplex:
                 messages.append(Cast(cast))
         self._effects += [Broadcast(message) for message in messages]
 
+    def _forward(self) -> None:
+        """Tell those who lag of the certificates that they lack."""
+        for number, peers in self._forwarding.laggards(self._now.tick_ms):
+            view = self.views.get(number)
+            found = view and (view.finalization or view.notarization or view.nullification)
+            if found:
+                self._effects += [SendTo(peer, Certify(found)) for peer in peers]
+
     def _ask(self) -> None:
         """Ask for missing blocks, one validator after another."""
         missing = {block_id for block_id in self.tree.missing if self.tree.get(block_id) is None}
@@ -638,7 +668,7 @@ class Simplex:
             self._effects.append(SendTo(target, Ask(self.epoch, block_id)))
 
     def _set_timer(self) -> None:
-        due = self._asking.due()
+        due = self._asking.due() + self._forwarding.due()
         view = self.book.at(self.view)
         if view.proposal is not None and Kind.NOTARIZE not in view.own:
             ahead = view.proposal.block.timestamp_ms - self._now.utc_ms - self._timing.max_ahead_ms

@@ -132,7 +132,7 @@ class Accuse:
 
 @dataclass(frozen=True, slots=True)
 class Doubled:
-    """A vote of this node's own key that it did not cast: the key is used elsewhere too."""
+    """A vote of this node's own key that its log does not hold: the key is used elsewhere too, or the log is an old copy."""
 
     epoch: int
     view: int

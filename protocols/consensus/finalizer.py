@@ -68,6 +68,13 @@ class Finalizer:
         async with self._lock:
             return await self._run(function, *arguments)
 
+    async def prepare(self, parent: Block, epoch: int, view: int, now_ms: int) -> Block | None:
+        """Have a block made; None if one above its parent became final in the meantime: sync was quicker."""
+        async with self._lock:
+            if self.tip.height > parent.height:
+                return None
+            return await self._run(self.application.prepare, parent, epoch, view, now_ms)
+
     async def commit(self, block: Block, certificate: Certificate) -> bool:
         """Make a processed block final.
 

@@ -21,6 +21,7 @@ from protocols.consensus.blocks import MAX_BLOCK_BYTES, Block, decode, epoch_of,
 from protocols.consensus.errors import MessageError
 from protocols.consensus.votes import Certificate, Vote
 from storage import canonical
+from storage.consensus_log import REMEDY
 from storage.errors import LogError
 
 if TYPE_CHECKING:
@@ -135,8 +136,5 @@ def _read(data: bytes) -> Entry | _Epoch:
         why = f"an unknown kind {kind!r}"
     except MessageError as error:
         why = str(error)
-    message = (
-        f"the consensus log holds an entry that cannot be read ({why}); restore it from a copy, "
-        "or do not validate with this key before the next epoch"
-    )
+    message = f"the consensus log holds an entry that cannot be read ({why}); {REMEDY}"
     raise LogError(message)

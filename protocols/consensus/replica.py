@@ -77,6 +77,7 @@ class Replica:
         self._standing = standing
         self._entries: tuple[bytes, ...] = ()
         self._early: deque[Received] = deque(maxlen=MAX_EARLY)
+        self._silent = False
         self.previous: Simplex | None = None
         self.core = self._build(finalized)
 
@@ -86,9 +87,22 @@ class Replica:
         signer = self._signer
         return (
             signer is not None
+            and not self._silent
             and self.core.epoch >= self._standing.first_epoch
             and signer.public_key in self.core.committee.index
         )
+
+    def fall_silent(self) -> list[Effect]:
+        """Cast no vote before the next start, nor then before the next epoch: the log does not hold every vote of the key.
+
+        The key is used elsewhere too, or this log is an old copy.
+        """
+        self._silent = True
+        self.core.fall_silent()
+        first = next_safe_epoch(self.core.root.height, self._epoch_length)
+        first = max(self._standing.first_epoch, first)
+        self._standing = replace(self._standing, first_epoch=first)
+        return [Persist(tuple(self._standing.encode()))]
 
     def handle(self, event: Event, now: Now) -> list[Effect]:
         """Take one event in; see `Simplex.handle`."""
@@ -136,7 +150,7 @@ class Replica:
             self._chain_id,
             epoch,
             self._validators(epoch),
-            self._signer if epoch >= self._standing.first_epoch else None,
+            None if self._silent or epoch < self._standing.first_epoch else self._signer,
             finalized,
             lambda view: self._leader(epoch, view),
             self._epoch_length,

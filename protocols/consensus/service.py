@@ -281,10 +281,9 @@ class ConsensusService:
             case SendTo(peer, message):
                 self._send(peer, frame(message.encode()))
             case Prepare(parent, epoch, view):
-                block = await self.finalizer.call(
-                    self._application.prepare, parent, epoch, view, self._utc_ms()
-                )
-                self._own.append(Prepared(view, block))
+                made = await self.finalizer.prepare(parent, epoch, view, self._utc_ms())
+                if made is not None:  # else what became final is on its way to the core
+                    self._own.append(Prepared(view, made))
             case Process(block):
                 valid = await self.finalizer.call(self._application.process, block)
                 self._own.append(Processed(block.id, valid))
@@ -297,12 +296,18 @@ class ConsensusService:
                 self._on_evidence(evidence)
             case Doubled(epoch, view):
                 self.doubled = (epoch, view)
+                await self._fall_silent()
             case Behind():
                 self._on_behind()
             case Blame(peer, why):
                 self._blame(peer, why)
             case Halt(why):
                 raise HaltError(why)
+
+    async def _fall_silent(self) -> None:
+        if self._replica is not None:
+            for effect in self._replica.fall_silent():
+                await self._carry_out(effect)
 
     def _now(self) -> Now:
         """The clocks; a thousandth is added so that a deadline in whole milliseconds is reached when it is."""

@@ -27,6 +27,14 @@ BEHIND_BLOCKS: Final = 5
 SMALL_MEMORY: Final = 10**9
 TINY_MEMORY: Final = 3 * 10**8
 OTHERS_MAY: Final = 0o077
+COSTS: Final = {
+    "direct": "everybody can connect to this node",
+    "punched": "others connect through a relay first, then directly where their own router allows it",
+    "relayed": "others connect through a relay, slowly; what this node fetches from peers that it dials is as fast as ever",
+    "unreachable": "nobody can connect to this node; it connects to others",
+}
+"""What each verdict on reachability means, and what it costs."""
+MAX_SEEN: Final = 8
 _SYNC_CLOCK: Final = "timedatectl set-ntp true"
 
 
@@ -142,14 +150,22 @@ def _bare(address: str) -> str:
 
 
 def reachable(report: Json) -> Check:
-    """One verdict: who has dialled this node. Nothing else shows that it can be reached."""
-    inbound, port = report["inbound"], _port(report["addresses"])
+    """One verdict: who has dialled this node, or tried to when it asked. Nothing else shows that it can be reached."""
+    inbound, port = report["inbound"], _port(own(report))
+    forward = f"forward TCP port {port} of the router to this machine" if port else ""
+    found = report.get("reach") or {}
+    verdict = found.get("verdict", "unknown")
+    if verdict == "direct":
+        where = ", ".join(found["confirmed"])
+        return good("reachable", f"direct at {where}: {COSTS[verdict]}")
+    if verdict in COSTS:
+        places = f" (places at {len(found['relays'])})" if found["relays"] else ""
+        return warn("reachable", f"{verdict}{places}: {COSTS[verdict]}", forward)
     if inbound["public"]:
         return good("reachable", f"direct: {inbound['public']:,} peers outside have dialled in")
     if report["addresses"] and all(place_of(one) == "loopback" for one in report["addresses"]):
         text = "by this machine alone: it listens on no other address"
         return unknown("reachable", text, "swarm join --listen /ip4/0.0.0.0/tcp/0")
-    forward = f"forward TCP port {port} of the router to this machine" if port else ""
     if inbound["private"]:
         text = f"from the local network: {inbound['private']:,} peers of it have dialled in; from outside is unknown"
         return unknown("reachable", text, forward)
@@ -159,6 +175,44 @@ def reachable(report: Json) -> Check:
         return unknown("reachable", "no peer is connected", "swarm join --bootstrap ADDRESS")
     text = "nobody has dialled in yet; this node dials others, which works behind a router too"
     return unknown("reachable", text, forward)
+
+
+def own(report: Json) -> list[str]:
+    """The addresses of this machine on which the node listens, without those of routers and relays."""
+    found = report.get("reach") or {}
+    return [str(one) for one in found.get("listening") or report["addresses"]]
+
+
+def seen(report: Json) -> list[Check]:
+    """Each address at which peers outside see this node, and what the router does with ports."""
+    found = report.get("reach") or {}
+    checks = []
+    for one in found.get("seen", ())[:MAX_SEEN]:
+        count = one["seen_by"]
+        by = "one neighbourhood, which may be wrong" if count == 1 else f"{count} neighbourhoods"
+        checks.append(
+            Check("seen", "good" if count > 1 else "unknown", f"{one['address']} by peers of {by}")
+        )
+    if checks:
+        checks.append(_mapping(found["mapping"]))
+    if found.get("forwarded"):
+        checks.append(good("router", f"forwards {found['forwarded']}"))
+    elif found.get("forwarding_problem"):
+        checks.append(unknown("router", f"forwards no port: {found['forwarding_problem']}"))
+    return checks
+
+
+def _mapping(kind: str) -> Check:
+    if kind.startswith("none"):
+        return good("router", "none: peers see an address of this machine")
+    if kind.startswith("same"):
+        return good(
+            "router", "the port outside is the same for every destination: holes can be punched"
+        )
+    if kind.startswith("another"):
+        text = "the port outside is another for each destination: no holes can be punched"
+        return warn("router", text, "forward the port, or turn UPnP on in the router")
+    return unknown("router", "two peers of distinct neighbourhoods are needed to tell what it does")
 
 
 def _port(addresses: Sequence[str]) -> str:

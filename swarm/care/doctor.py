@@ -45,7 +45,8 @@ def examine(settings: Settings, report: Json | None) -> list[Check]:
         found += checks.ports(machine.wanted_ports(settings.listen))
         found.append(checks.store(machine.store_problem(home)))
         return found
-    found += checks.ports(machine.open_ports(report["addresses"]))
+    found += checks.ports(machine.open_ports(checks.own(report)))
+    found += checks.seen(report)
     found += [checks.reachable(report), checks.open_store(report), checks.sync(report)]
     keeper = checks.keeper(report["keeper"])
     found += [keeper] if keeper is not None else []

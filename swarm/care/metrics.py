@@ -52,6 +52,7 @@ METRICS: Final = (
     Metric("swarm_epoch", "gauge", "The current epoch"),
     Metric("swarm_validators", "gauge", "Validators of the current epoch"),
     Metric("swarm_finality_seconds", "gauge", "From proposal to final, lately", ("quantile",)),
+    Metric("swarm_peer_latency_seconds", "gauge", "To a peer and back", ("quantile",)),
     Metric("swarm_clock_gap_seconds", "gauge", "This clock less that of other leaders"),
     Metric("swarm_received_bytes_total", "counter", "Content received", ("protocol",)),
     Metric("swarm_sent_bytes_total", "counter", "Content sent", ("protocol",)),
@@ -61,6 +62,9 @@ METRICS: Final = (
     Metric("swarm_keeper_strikes", "gauge", "Audits failed and not yet forgiven"),
     Metric("swarm_open_tasks", "gauge", "Training tasks with a running round"),
     Metric("swarm_rounds_trained_total", "counter", "Rounds for which an update was made"),
+    Metric("swarm_round_seconds", "gauge", "The newest round that ended, of any task"),
+    Metric("swarm_task_seconds", "gauge", "The newest task that is over, from its posting on"),
+    Metric("swarm_training_seconds", "gauge", "This node's last update, from data to file"),
     Metric("swarm_training_samples_per_second", "gauge", "Speed of the last round made"),
     Metric("swarm_tokens", "gauge", "Tokens of this account", ("kind",)),
     Metric("swarm_tokens_earned_total", "counter", "Tokens earned by this account, ever"),
@@ -122,6 +126,16 @@ def measure(node: Node, *, is_ready: bool) -> Numbers:
     ]
     if node.clock.median_ms is not None:
         numbers["swarm_clock_gap_seconds"] = _one(node.clock.median_ms / 1000)
+    sampled = {
+        "swarm_round_seconds": node.sampled.round_seconds,
+        "swarm_task_seconds": node.sampled.task_seconds,
+        "swarm_training_seconds": node.participant.training_seconds,
+    }
+    numbers |= {name: _one(value) for name, value in sampled.items() if value is not None}
+    if quantiles := node.sampled.quantiles():
+        numbers["swarm_peer_latency_seconds"] = [
+            ({"quantile": at}, value) for at, value in quantiles.items()
+        ]
     if node.worker.speeds:
         numbers["swarm_training_samples_per_second"] = _one([*node.worker.speeds.values()][-1])
     return numbers | _traffic(node) | _storage(node) | _tokens(node) | _processes(node)

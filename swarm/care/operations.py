@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from swarm.care import metrics
-from swarm.care.controls import parts_of
+from storage.files import DISK
+from storage.quota import default_keep_free
+from swarm.care import metrics, standing
+from swarm.care.controls import ALL, NAMED, TRAIN, parts_of
 from swarm.care.report import report
+from swarm.errors import UsageError
+from swarm.keeper import core
+from swarm.ledger.state import MISSED_KEY, load
 
 if TYPE_CHECKING:
     from swarm.care.metrics import Numbers
     from swarm.control.api import Json, Progress
+    from swarm.ledger.state import LedgerView
     from swarm.node import Node
 
 
@@ -29,8 +35,73 @@ class Care:
         return await report(self._node)
 
     def controls(self) -> Json:
-        """What is held back: `paused` (`part`, `until`) and `finishing`."""
+        """What is held back and why; see `Controls.told`."""
         return self._node.controls.told()
+
+    def standing(self) -> Json:
+        """What is held back and why, and how the node stands, for its status.
+
+        Returns:
+            What `Controls.told` tells; `state` (`standing.state`), `limits` (`Limits.told`), `leaving` (`Leaving.told`; None while it
+            stays), `warnings` (`standing.warnings`) and `space` (`standing.space`).
+        """
+        node = self._node
+        view, key = node.ledger.view(), node.signer.public_key
+        keeping, height = node.keeping, view.height
+        leaving = None if node.leaving.is_staying else node.leaving.told()
+        task = next(iter(view.open_tasks()), None)
+        is_level = node.sync.caught_up.is_set()
+        state = standing.state(
+            standing.Facts(
+                behind=None if is_level else max(0, node.best_head() - height),
+                leaving=None if leaving is None else leaving["percent"],
+                trains=node.settings.train,
+                is_worker=key in view.workers(),
+                held=node.controls.reason(TRAIN),
+                has_task=task is not None,
+                activity="" if task is None else node.participant.activity.get(task, ""),
+            )
+        )
+        until = view.jailed_until(key)
+        here = keeping.duties.here if keeping is not None else set()
+        missing = [one for one in view.duties_of(key) if core.label(one) not in here]
+        warnings = standing.warnings(
+            view.params,
+            height,
+            view.keeper(key),
+            missing if is_level else [],
+            None if until is None else until - height,
+            _missed_views(view, key),
+        )
+        return node.controls.told() | {
+            "state": state,
+            "limits": node.limits.told(),
+            "leaving": leaving,
+            "warnings": warnings,
+            "space": self._space(),
+        }
+
+    def _space(self) -> Json:
+        node = self._node
+        usage, keeping = node.store.usage(), node.keeping
+        size, free = DISK.space(node.settings.home)
+        return standing.space(
+            lent=node.lent.now if keeping is None else keeping.lent,
+            chunks=usage.used,
+            shelf=node.shelf.used,
+            sealed=node.space.slots,
+            reclaimable=usage.reclaimable,
+            disk=(size, free, default_keep_free(size)),
+        )
+
+    async def limit(self, name: str, value: str) -> Json:
+        """Let a limit be another one from now on; what `standing` tells.
+
+        Raises:
+            UsageError: There is no such limit, or the value is none.
+        """
+        self._node.limits.change(name, value)
+        return self.standing()
 
     async def pause(self, word: str, seconds: int | None) -> Json:
         """Hold training, sealing or all back; what `controls` tells.
@@ -47,7 +118,7 @@ class Care:
         Raises:
             UsageError: There is no such part.
         """
-        resumed = self._node.controls.resume(parts_of(word))
+        resumed = self._node.controls.resume(NAMED if word == ALL else parts_of(word))
         return self.controls() | {"resumed": resumed}
 
     async def finish(self, progress: Progress, *, wait: bool) -> Json:
@@ -61,6 +132,24 @@ class Care:
         if wait:
             await finishing.wait(lambda done, total: progress("finish", done, total))
         return {"owing": finishing.left, "finishing": self._node.controls.is_finishing}
+
+    async def leave(self, what: str) -> Json:
+        """Leave, stay, or only say how leaving stands and what it takes; see `Leaving.told`.
+
+        Raises:
+            UsageError: None of `drain`, `cancel`, `look`.
+            RefusedError: This is a node for one command.
+        """
+        leaving = self._node.leaving
+        match what:
+            case "drain":
+                return await leaving.begin()
+            case "cancel":
+                return await leaving.cancel()
+            case "look":
+                return leaving.told()
+        message = f"{what[:32]!r} is none of drain, cancel, look"
+        raise UsageError(message)
 
     # Probes
 
@@ -77,3 +166,10 @@ class Care:
     def numbers(self) -> Numbers:
         """The measures now, by name; see `swarm.care.metrics`."""
         return metrics.measure(self._node, is_ready=not self.why_not_ready())
+
+
+def _missed_views(view: LedgerView, key: bytes) -> int:
+    """Views of this epoch that an account led and that brought no block."""
+    data = view.raw.get(MISSED_KEY)
+    missed: dict[bytes, int] = {} if data is None else dict(load(data))
+    return missed.get(key, 0)

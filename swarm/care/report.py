@@ -22,7 +22,7 @@ async def report(node: Node) -> Json:
     Returns:
         `time_ms`, `clock_gap_ms` (None: not known), `height`, `best_head`, `first_block`, `snapshot` (the newest here; None: none yet), `caught_up`, `peers`,
         `addresses`, `listen` (settings), `inbound` (`public`, `private`, `loopback`: peers that dialled this node),
-        `outbound`, `chunks_damaged`, `storage`, `keeper` (None, or `slots`, `sealed`, `goal`, `strikes`, `suspended`,
+        `outbound`, `reach` (`verdict`, `mapping`, `seen`, … of `Network.reachability`), `chunks_damaged`, `storage`, `keeper` (None, or `slots`, `sealed`, `goal`, `strikes`, `suspended`,
         `verdict`, `problems`), `member` (`stake`, `balance`, `roles`, `jailed_until`, `weight`, `min_bond`, `trains`,
         `validates`), `device`, `gpu`, `worker_pid`, `problems`, `paused`, `finishing`, `pid`, `home`, `temporary`,
         `version`.
@@ -44,6 +44,7 @@ async def report(node: Node) -> Json:
         "addresses": node.network.addresses(),
         "listen": list(settings.listen),
         **_connections(node),
+        "reach": node.network.reachability(),
         "chunks_damaged": len(damaged),
         "storage": {"lent": lent, "used": usage.used, "free": usage.free},
         "keeper": _keeper(node),
@@ -69,7 +70,7 @@ def _connections(node: Node) -> Json:
             continue
         if one.dialled:
             outbound += 1
-        else:
+        elif "/p2p-circuit" not in one.address:
             inbound[place_of(one.address)] += 1
     return {"inbound": inbound, "outbound": outbound}
 

@@ -16,9 +16,13 @@ if TYPE_CHECKING:
 
     from swarm.care.operations import Care
     from swarm.chain.operations import Chain
+    from swarm.hub.operations import HubOperations
     from swarm.keeper.operations import KeepingOperations
     from swarm.ranges import Ranges
+    from swarm.receipts.service import Receipts
     from swarm.registry.operations import Registry
+    from swarm.retrieval.checks import Checks
+    from swarm.serving.operations import ServingOperations
     from swarm.store.operations import StoreOperations
     from swarm.versions.operations import Versions
 
@@ -39,6 +43,14 @@ class NodeApi(Protocol):
         """Versions of models, and tasks that make them: what `model/…` and `train/…` ask."""
 
     @property
+    def hub(self) -> HubOperations:
+        """Versions in the cache of the Hub's clients: what `hub/…` asks."""
+
+    @property
+    def serving(self) -> ServingOperations:
+        """A language model for other programs: what `serve` asks."""
+
+    @property
     def housekeeping(self) -> StoreOperations:
         """What is kept and what is not: what `store/…` asks."""
 
@@ -49,6 +61,14 @@ class NodeApi(Protocol):
     @property
     def chain(self) -> Chain:
         """Stakes, validators, transactions and proofs: what `chain/…` asks."""
+
+    @property
+    def checks(self) -> Checks:
+        """Who holds a root, and who gets it: what `check…` asks."""
+
+    @property
+    def receipts(self) -> Receipts:
+        """What became of this node's contributions: what `receipts` asks."""
 
     @property
     def care(self) -> Care:
@@ -62,7 +82,8 @@ class NodeApi(Protocol):
             `problems` (a list of sentences), `finality_ms` (`p50`, `p99`), `storage` (`lent`, `used`,
             `free`, `in_place`, `reclaimable`; of a keeper also `sealed`, `goal`, `seconds_left`), `balance`, `earned`, `stake`, `roles`, `device`, `task` (None, or `name`, `round`,
             `rounds`, `phase`, `blocks_left`, `loss`, `version`, `activity`), `version`, `uptime_s`,
-            `temporary`, `pid`, `home`, `bytes_in`, `bytes_out`, `paused` (`part`, `until` each), `finishing`.
+            `temporary`, `pid`, `backed_up` (the words of its key), `home`, `page` (its address, or None), `bytes_in`, `bytes_out`, `paused` (`part`, `until` each), `finishing`,
+            `held` (`part`, `code`, `why`, `until` each), `state`, `limits`, `leaving`, `warnings`, `space`; see `Care.standing`.
         """
 
     async def peers(self) -> list[Json]:
@@ -126,6 +147,9 @@ class NodeApi(Protocol):
             `cid`, `size`, `chunks`, `new_bytes`; with a name also `name` and `version`.
         """
 
+    async def plan(self, path: Path, progress: Progress, *, preserve_mode: bool = False) -> Json:
+        """What publishing would do, without a write: what `publish` tells."""
+
     async def get(
         self, cid: str, path: Path, progress: Progress, source: str | None = None
     ) -> Json:
@@ -176,8 +200,26 @@ class NodeApi(Protocol):
             task: A task's id or its name.
 
         Returns:
-            `task`, `name`, `rounds`: `round`, `version`, `base_loss`, `loss`, and `submissions`:
+            `task`, `name`, `rounds`: `round`, `version`, `base_loss`, `loss`, `height` (at which it ended), and `submissions`:
             `worker`, `root`, `score`, `accepted`, `reason`, `paid` each.
+        """
+
+    async def replay(
+        self, task: str, number: int, peer: str, segment: int | None, progress: Progress
+    ) -> Json:
+        """Run a recorded segment of a peer's round again.
+
+        Args:
+            task: Name or id.
+            number: Of the round.
+            peer: Whose.
+            segment: From 1; None: the one that the ledger drew, or the first.
+            progress: Told (stage, done, total).
+
+        Returns:
+            `task`, `name`, `round`, `peer`, `segment`, `segments`, `first_step`, `last_step`, `outcome` ("match", "within",
+            "mismatch", or "unfit" with `why`), `distance`, `tolerance`, `same_machine`, `seconds`, and `stage`: how the
+            ledger's own check stands, None where it drew none.
         """
 
     async def sample(
@@ -213,6 +255,13 @@ class NodeApi(Protocol):
         Returns:
             `roots` (`cid`, and `missing`: None, or a chunk that neither the file nor this node holds), `chunks`,
             `bytes`, `new_bytes`.
+        """
+
+    def page_link(self) -> Json:
+        """The page's `address`, and a `link` that lets one browser in, once and soon.
+
+        Raises:
+            NotFoundError: This node has no page.
         """
 
     def stop(self) -> None:

@@ -22,9 +22,13 @@ from swarm.control.fields import MAX_BODY_BYTES, MAX_INT, Fields
 from swarm.control.operation import Operation, told
 from swarm.errors import NotFoundError
 from swarm.gateway import app as gateway
+from swarm.hub.routes import OPERATIONS as HUB_OPERATIONS
 from swarm.keeper.routes import OPERATIONS as KEEPING_OPERATIONS
 from swarm.keeper.routes import QUESTIONS as KEEPING_QUESTIONS
+from swarm.receipts.routes import QUESTIONS as RECEIPT_QUESTIONS
 from swarm.registry.routes import OPERATIONS as MODEL_OPERATIONS
+from swarm.retrieval.routes import OPERATIONS as CHECK_OPERATIONS
+from swarm.serving.routes import OPERATIONS as SERVING_OPERATIONS
 from swarm.store.routes import OPERATIONS as STORE_OPERATIONS
 from swarm.store.routes import with_advice
 from swarm.versions.routes import OPERATIONS as DATASET_OPERATIONS
@@ -148,6 +152,11 @@ async def _publish(node: NodeApi, fields: Fields, progress: Progress) -> Any:  #
     )
 
 
+async def _plan(node: NodeApi, fields: Fields, progress: Progress) -> Any:  # noqa: ANN401
+    preserve_mode = fields.flag("preserve_mode", default=False)
+    return await node.plan(fields.path("path"), progress, preserve_mode=preserve_mode)
+
+
 async def _get(node: NodeApi, fields: Fields, progress: Progress) -> Any:  # noqa: ANN401
     source = fields.optional_text("source")
     return await node.get(fields.text("cid"), fields.path("path"), progress, source)
@@ -161,6 +170,16 @@ async def _fetch(node: NodeApi, fields: Fields, progress: Progress) -> Any:  # n
 async def _post_task(node: NodeApi, fields: Fields, progress: Progress) -> Any:  # noqa: ANN401
     spec = fields.text("spec", max_chars=MAX_BODY_BYTES)
     return await node.post_task(spec, fields.path("folder"), progress)
+
+
+async def _replay(node: NodeApi, fields: Fields, progress: Progress) -> Any:  # noqa: ANN401
+    return await node.replay(
+        fields.text("task"),
+        fields.integer("round", None, 1, MAX_INT),
+        fields.text("peer"),
+        fields.optional_integer("segment", 1, MAX_INT),
+        progress,
+    )
 
 
 async def _sample(node: NodeApi, fields: Fields, _: Progress) -> Any:  # noqa: ANN401
@@ -195,6 +214,10 @@ async def _import_car(node: NodeApi, fields: Fields, progress: Progress) -> Any:
     return await node.import_car(fields.path("path"), progress)
 
 
+async def _page(node: NodeApi, _: Fields, __: Progress) -> Any:  # noqa: ANN401
+    return node.page_link()
+
+
 async def _stop(node: NodeApi, _: Fields, __: Progress) -> Any:  # noqa: ANN401
     node.stop()
     return {}
@@ -213,22 +236,29 @@ _QUESTIONS: dict[str, Question] = {
     **CARE_QUESTIONS,
     **CHAIN_QUESTIONS,
     **KEEPING_QUESTIONS,
+    **RECEIPT_QUESTIONS,
 }
 _OPERATIONS: dict[str, Work] = {
     "send": _send,
     "publish": _publish,
+    "publish/plan": _plan,
     "get": _get,
     "fetch": _fetch,
     "tasks": _post_task,
+    "replay": _replay,
     "sample": _sample,
     "evaluate": _evaluate,
     "hold": _hold,
     "car": _import_car,
+    "page": _page,
     "stop": _stop,
     **CARE_OPERATIONS,
+    **CHECK_OPERATIONS,
     **CHAIN_OPERATIONS,
     **DATASET_OPERATIONS,
     **MODEL_OPERATIONS,
+    **HUB_OPERATIONS,
+    **SERVING_OPERATIONS,
     **KEEPING_OPERATIONS,
     **STORE_OPERATIONS,
 }

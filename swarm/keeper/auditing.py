@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import structlog
 import trio
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from swarm.ledger.state import LedgerView
     from swarm.wallet import Wallet
 
-MAX_KEEPERS_AT_ONCE: Final = 8
+    Name = tuple[bytes, bytes, int]
 
 _log = structlog.get_logger("swarm.auditing")
 
@@ -93,14 +93,13 @@ class Auditing:
         round_ = _Round(self._auditor, audit, view.params.audit_leaves)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._end, core.report_by(view.params, audit), nursery.cancel_scope)
-            limit = trio.CapacityLimiter(MAX_KEEPERS_AT_ONCE)
             async with trio.open_nursery() as asking:
                 # Who did not answer on the ledger is struck without a word of ours; nobody audits itself.
                 for key in drawn:
                     if key in audit.answers and key != self._key:
                         one = lending[key]
                         kept = Commitment(key, one.root, one.slots)
-                        asking.start_soon(round_.audit, kept, duties[key], limit)
+                        asking.start_soon(round_.audit, kept, duties[key])
             nursery.cancel_scope.cancel()
         self.found = {key: f"{Found(reason).name.lower()}" for key, reason in round_.failed.items()}
         await self._wallet.submit(
@@ -133,29 +132,35 @@ class _Round:
         self.failed: dict[bytes, int] = {}
         self.missing: set[tuple[bytes, bytes, int]] = set()
 
-    async def audit(
-        self, kept: Commitment, duties: Sequence[Duty], limit: trio.CapacityLimiter
-    ) -> None:
-        audit, key = self._audit, kept.keeper
+    async def audit(self, kept: Commitment, duties: Sequence[Duty]) -> None:
+        """Ask one keeper for its slots, and for its pieces also where it is silent on others."""
+        key = kept.keeper
         names = {(key, duty.deal, duty.piece): duty for duty in duties}
         self.failed[key] = Found.SILENT
         self.missing |= names.keys()
-        async with limit:
-            try:
-                await self._auditor.ask_leaves(
-                    audit.number, kept, audit.seed, self._leaves, audit.answers[key]
-                )
-                for slot in draw_slots(audit.seed2, key, kept.slots):
-                    await self._auditor.ask_slot(audit.number, kept, slot)
-                del self.failed[key]
-            except AuditFailedError as error:
-                self.failed[key] = int(error.failure)
-                _log.info("audit.failed", keeper=key.hex(), why=str(error))
+        async with trio.open_nursery() as asking:
+            asking.start_soon(self._slots, kept)
             for name, duty in names.items():
-                try:
-                    await self._auditor.ask_held(
-                        audit.number, key, duty.deal, duty.piece, duty.root, audit.seed2
-                    )
-                    self.missing.discard(name)
-                except AuditFailedError as error:
-                    _log.info("audit.missing", keeper=key.hex(), piece=duty.piece, why=str(error))
+                asking.start_soon(self._piece, name, duty)
+
+    async def _slots(self, kept: Commitment) -> None:
+        audit, key = self._audit, kept.keeper
+        try:
+            await self._auditor.ask_leaves(
+                audit.number, kept, audit.seed, self._leaves, audit.answers[key]
+            )
+            for slot in draw_slots(audit.seed2, key, kept.slots):
+                await self._auditor.ask_slot(audit.number, kept, slot)
+            del self.failed[key]
+        except AuditFailedError as error:
+            self.failed[key] = int(error.failure)
+            _log.info("audit.failed", keeper=key.hex(), why=str(error))
+
+    async def _piece(self, name: Name, duty: Duty) -> None:
+        key, deal, piece = name
+        audit = self._audit
+        try:
+            await self._auditor.ask_held(audit.number, key, deal, piece, duty.root, audit.seed2)
+            self.missing.discard(name)
+        except AuditFailedError as error:
+            _log.info("audit.missing", keeper=key.hex(), piece=piece, why=str(error))

@@ -1,18 +1,27 @@
-"""Waiting for room: who wants to write more than is free waits until slots have given way, or is told that they cannot."""
+"""Waiting for room: who wants to write more than is free waits until slots have given way, or is told that they cannot.
+
+First what was let go since the last collection is collected: pieces that moved into slots leave dead bytes behind, which may
+be all that is lacking.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeVar
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 import trio
 
+from protocols.bitswap.service import PATIENCE_SECONDS as BITSWAP_PATIENCE_SECONDS
+from protocols.bitswap.service import BitswapService
 from protocols.exchange.service import PATIENCE_SECONDS, ExchangeService
 from storage.errors import DiskFullError, QuotaError
 from storage.slots import SLOT_COST
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Sequence
 
+    from protocols.bitswap.fetching import Fetched as FetchedByBitswap
     from protocols.exchange.fetching import Fetched
     from protocols.transport import PeerId
     from storage.blockstore import SegmentBlockstore
@@ -21,6 +30,8 @@ if TYPE_CHECKING:
     from swarm.keeper.space import LentSpace
 
 _T = TypeVar("_T")
+Counted: TypeAlias = Callable[[int, int], None]
+"""Told (bytes here, bytes in total)."""
 
 ROOM_SECONDS: Final = 600.0
 """For which room is waited: longer than an audit with the blocks before it in which nothing is committed."""
@@ -37,6 +48,7 @@ class MakingRoom:
         slots: What gives way.
         why: What is waited for, in words.
         limiter: Threads.
+        reclaim: Collects what was let go; the bytes that are free again. 0 where nothing was.
 
     Attributes:
         asked: Set when somebody has begun to wait since the last look.
@@ -50,7 +62,9 @@ class MakingRoom:
         slots: SlotStore,
         why: Callable[[], str],
         limiter: trio.CapacityLimiter,
+        reclaim: Callable[[], Awaitable[int]] | None = None,
     ) -> None:
+        self._reclaim = reclaim or _nothing
         self._space = space
         self._store = store
         self._slots = slots
@@ -93,7 +107,7 @@ class MakingRoom:
         Raises:
             QuotaError: They will not be free, or were not within `ROOM_SECONDS`.
         """
-        ticket = object()
+        ticket, is_collected = object(), False
         with trio.move_on_after(ROOM_SECONDS):
             try:
                 while True:
@@ -101,6 +115,10 @@ class MakingRoom:
                     if free >= needed:
                         self._short = 0  # this was what had been refused, most likely
                         return
+                    if not is_collected:
+                        is_collected = True
+                        if await self._reclaim():
+                            continue
                     if needed > most:
                         raise QuotaError(needed, max(0, most))
                     self._waiting[ticket] = needed
@@ -143,6 +161,34 @@ class MakingRoom:
                 asked = max(error.needed, left(), 2 * asked)
             await self.wait(asked, say)
 
+    async def fetching(
+        self,
+        fetch: Callable[[Counted], Awaitable[_T]],
+        progress: Counted | None,
+    ) -> _T:
+        """Fetch patiently.
+
+        Args:
+            fetch: Given what to tell (bytes here, bytes in total); does not fetch again what is here.
+            progress: Told the same.
+
+        Raises:
+            QuotaError: There will not be enough.
+        """
+        seen = (0, 0)
+
+        def told(done: int, total: int) -> None:
+            nonlocal seen
+            seen = (done, total)
+            if progress is not None:
+                progress(done, total)
+
+        return await self.patiently(lambda: fetch(told), left=lambda: seen[1] - seen[0])
+
+
+async def _nothing() -> int:
+    return 0
+
 
 class PatientExchange(ExchangeService):
     """An exchange whose fetches wait for room, once it is told who makes it.
@@ -165,25 +211,43 @@ class PatientExchange(ExchangeService):
         alone: bool = False,
     ) -> Fetched:
         """As `ExchangeService.fetch`; raises QuotaError where no slot can give way."""
-        seen = (0, 0)
-
-        def told(done: int, total: int) -> None:
-            nonlocal seen
-            seen = (done, total)
-            if progress is not None:
-                progress(done, total)
-
-        async def work() -> Fetched:
-            return await super(PatientExchange, self).fetch(
-                root,
-                providers,
-                told,
-                label=label,
-                max_bytes=max_bytes,
-                patience=patience,
-                alone=alone,
-            )
-
+        fetch = partial(
+            super().fetch,
+            root,
+            providers,
+            label=label,
+            max_bytes=max_bytes,
+            patience=patience,
+            alone=alone,
+        )
         if self.making_room is None:
-            return await work()
-        return await self.making_room.patiently(work, left=lambda: seen[1] - seen[0])
+            return await fetch(progress)
+        return await self.making_room.fetching(fetch, progress)
+
+
+class PatientBitswap(BitswapService):
+    """Likewise, of the nodes of IPFS.
+
+    Attributes:
+        making_room: None refuses at once.
+    """
+
+    making_room: MakingRoom | None = None
+
+    async def fetch(
+        self,
+        root: Cid,
+        providers: Sequence[PeerId] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        *,
+        label: str = "",
+        max_bytes: int | None = None,
+        patience: float = BITSWAP_PATIENCE_SECONDS,
+    ) -> FetchedByBitswap:
+        """As `BitswapService.fetch`; raises QuotaError where no slot can give way."""
+        fetch = partial(
+            super().fetch, root, providers, label=label, max_bytes=max_bytes, patience=patience
+        )
+        if self.making_room is None:
+            return await fetch(progress)
+        return await self.making_room.fetching(fetch, progress)

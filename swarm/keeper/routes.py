@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from swarm.keeper.operations import Terms
+from storage.erasure import MAX_PIECES
+from swarm.errors import UsageError
+from swarm.keeper.coding import Coding
+from swarm.keeper.quotes import Terms
 from swarm.ledger.genesis import CAP
 from swarm.ledger.keeping import MAX_REPLICAS
 from swarm.ledger.payloads import MAX_DEAL_AUDITS
@@ -51,11 +54,19 @@ async def _restore(node: NodeApi, fields: Fields, progress: Progress) -> Any:  #
 
 
 def _terms(fields: Fields) -> Terms:
+    needed, spare = (
+        fields.optional_integer(name, 1, MAX_PIECES - 1) for name in ("needed", "spare")
+    )
+    if (needed is None) != (spare is None):
+        message = "needed and spare pieces: both are told, or neither"
+        raise UsageError(message)
+    coding = None if needed is None or spare is None else Coding(needed, spare)
     return Terms(
         fields.integer("replicas", DEFAULT_REPLICAS, 1, MAX_REPLICAS),
         fields.optional_integer("audits", 1, MAX_DEAL_AUDITS),
         fields.optional_integer("price", 1, CAP),
-        fields.flag("erasure", default=False),
+        fields.flag("erasure", default=False) or coding is not None,
+        coding,
     )
 
 

@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import structlog
 import trio
 
-from protocols import signing
-from protocols.audit.draw import answer_root
-from protocols.audit.service import AuditService
 from storage.errors import DiskFullError, QuotaError, StorageError
 from storage.files import DISK
 from storage.quota import default_keep_free
 from storage.sealer import Pace, Sealer
-from storage.slots import Version
 from swarm.care.controls import SEAL, Controls
 from swarm.errors import SwarmError
 from swarm.keeper import core
+from swarm.keeper.answering import Answering
 from swarm.keeper.cellar import Cellar
+from swarm.keeper.committing import Committing
 from swarm.keeper.making_room import MakingRoom
-from swarm.keeper.memory import Memory, MemoryFile
-from swarm.keeper.prover import Audited, SlotProver
+from swarm.keeper.prover import SlotProver
 from swarm.keeper.room import SLOT_COST, Room
-from swarm.ledger.draws import auditors_of
 from swarm.ledger.errors import LedgerError
-from swarm.ledger.keeping import AuditPhase, Failure, Report, Verdict
-from swarm.ledger.state import load
-from swarm.ledger.transactions import CapacityAnswer, CapacityCommit
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -42,16 +35,15 @@ if TYPE_CHECKING:
     from storage.slots import SlotStore
     from swarm.heights import Heights
     from swarm.keeper.duties import Duties
+    from swarm.keeper.memory import Memory
     from swarm.keeper.space import LentSpace
     from swarm.ledger.application import Included
-    from swarm.ledger.keeping import AuditState, Keeper
+    from swarm.ledger.keeping import Keeper
     from swarm.ledger.state import LedgerView
     from swarm.wallet import Wallet
 
 LOOK_SECONDS: Final = 1.0
 """Between two looks at the room where no block comes."""
-PATIENT_BLOCKS: Final = 200
-"""A commitment that is in no block after so many has expired."""
 GOAL_STEP: Final = 16
 """Slots by which a goal grows at least: a changed goal wakes the sealer from its rest."""
 THREADS: Final = 2
@@ -60,25 +52,6 @@ PACE_LOOKS: Final = 120
 
 _log = structlog.get_logger("swarm.keeper")
 _EXPECTED: Final = (StorageError, SwarmError, LedgerError, OSError)
-
-
-@dataclass(frozen=True, slots=True)
-class _Sent:
-    """A commitment on its way."""
-
-    identifier: bytes
-    height: int
-    slots: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """What stood in the running audit when it was last looked at; the settlement forgets it."""
-
-    audit: int
-    named: tuple[Failure, ...] = ()
-    missing: frozenset[tuple[bytes, int]] = frozenset()
-    due: tuple[core.Due, ...] = ()
 
 
 class Keeping:
@@ -100,6 +73,7 @@ class Keeping:
         share: Of one core, for sealing; 0 seals nothing.
         controls: What a person holds back; None: nothing.
         released: Called when the store has let go of chunks.
+        reclaim: Collects what was let go; the bytes that are free again.
     """
 
     def __init__(
@@ -120,25 +94,18 @@ class Keeping:
         share: float,
         controls: Controls | None = None,
         released: Callable[[], None] = lambda: None,
+        reclaim: Callable[[], Awaitable[int]] | None = None,
     ) -> None:
         self._key = key
         self._view = view
-        self._included = included
         self._heights = heights
-        self._wallet = wallet
         self._store = store
         self._space = space
         self._folder = folder
         self._limiter = trio.CapacityLimiter(THREADS)
-        self._file = MemoryFile(folder / "keeper.cbor")
-        self._sent: _Sent | None = None
-        self._refused_until = -1
-        self._answered = 0
-        self._seen = _Seen(0)
         self._changed = trio.Event()
         self._failure: str = ""
         self._pace: deque[tuple[float, int]] = deque(maxlen=PACE_LOOKS)
-        self.memory: Memory = self._file.load()
         self.slots = slots
         self.duties = duties
         self.share = share
@@ -146,7 +113,7 @@ class Keeping:
         self._was_held = False
         self.prover = SlotProver(key, slots, store, duties.was_whole)
         self.sealer = Sealer(slots, Pace(share or 1.0), self._failed)
-        self.making_room = MakingRoom(space, store, slots, self._why_waits, self._limiter)
+        self.making_room = MakingRoom(space, store, slots, self._why_waits, self._limiter, reclaim)
         self.room = self._measure()
         self.cellar = Cellar(
             slots,
@@ -157,13 +124,19 @@ class Keeping:
             stay=lambda: self.room.stay,
             released=released,
         )
+        self._committing = Committing(key, slots, wallet, included, self._lower, self._limiter)
+        self._answering = Answering(key, self.prover, wallet, transport, folder, self._limiter)
         self.problems: dict[str, str] = {}
-        AuditService(transport, self.prover)
 
     @property
     def is_lending(self) -> bool:
         """Whether there are sealed slots, or are to be."""
         return bool(self.share or len(self.slots))
+
+    @property
+    def memory(self) -> Memory:
+        """What audits made of it."""
+        return self._answering.memory
 
     @property
     def goal(self) -> int:
@@ -235,12 +208,29 @@ class Keeping:
         self._aim(self.room)
         view = self._view()
         keeper, audit = view.keeper(self._key), view.audit()
-        self._remember(view, keeper, audit)
-        self._show(view, keeper, audit)
-        if audit is not None and audit.number > self._answered and core.owes_answer(audit, keeper):
-            await self._try("audit", self._answer(audit.number))
-        await self._try("lending", self._step(height, view, keeper))
+        self._answering.look(view, keeper, audit)
+        if audit is not None and self._answering.owes(keeper, audit):
+            await self._try("audit", self._answering.answer(audit.number))
+        await self._try("lending", self._commit(height, view, keeper))
         self.making_room.looked()
+
+    async def _commit(self, height: int, view: LedgerView, keeper: Keeper | None) -> None:
+        step = await self._committing.look(
+            height,
+            view,
+            keeper,
+            self.room,
+            self.goal,
+            is_ripe=self.cellar.is_ripe,
+            is_held=self._controls.is_leaving,
+        )
+        if isinstance(step, core.Shrink):
+            self.room = await trio.to_thread.run_sync(self._measure, limiter=self._limiter)
+        if step is not None and not isinstance(step, core.Commit):
+            self._changed.set()
+
+    def _lower(self, slots: int) -> None:
+        self.sealer.goal = min(self.sealer.goal, slots)
 
     def _measure(self) -> Room:
         disk, free = DISK.space(self._folder)
@@ -280,167 +270,6 @@ class Keeping:
             return  # chunks were quicker; the next look at the room lowers the goal
         self._failure = f"sealing rests: {error}"
 
-    # The commitment
-
-    async def _step(self, height: int, view: LedgerView, keeper: Keeper | None) -> None:
-        params = view.params
-        self._settle_sent(height, params.audit_blocks)
-        counted = keeper.slots if keeper is not None else 0
-        root = await trio.to_thread.run_sync(self.slots.root, counted, limiter=self._limiter)
-        staged = self.slots.staged
-        is_staged = keeper is not None and staged == Version(keeper.root, counted)
-        is_standing = counted <= len(self.slots) and keeper is not None and root == keeper.root
-        own = core.Own(
-            self.room.slots,  # as measured: slots that were sealed since count with the next look
-            self.slots.settled,
-            self.goal,
-            max(self.room.stay, min(self.slots.top, self.room.slots)),
-            self.room.is_urgent,
-            is_standing or is_staged,
-            self._sent is not None,
-            height < self._refused_until,
-            self._sent.slots if self._sent is not None else 0,
-            self.slots.waiting if self._sent is None else self.slots.unstaged,
-            self.cellar.is_ripe,
-        )
-        account = view.account(self._key)
-        if own.goal and core.affordable(params, account, keeper) <= min(counted, own.sealed - 1):
-            self.problems["collateral"] = (
-                f"{own.sealed:,} slots are sealed, and the balance covers the collateral of {counted:,}"
-            )
-        else:
-            self.problems.pop("collateral", None)
-        step = core.next_step(height, params, account, keeper, own)
-        match step:
-            case core.Adopt() if keeper is not None:
-                counts = Version(keeper.root, keeper.slots)
-                await trio.to_thread.run_sync(self._adopt, counts, limiter=self._limiter)
-            case core.Settle():
-                await trio.to_thread.run_sync(self._settle, limiter=self._limiter)
-            case core.Shrink(slots):
-                self.sealer.goal = min(self.sealer.goal, slots)
-                await trio.to_thread.run_sync(self.slots.shrink, slots, limiter=self._limiter)
-                self.room = await trio.to_thread.run_sync(self._measure, limiter=self._limiter)
-                _log.info("slots.given_back", left=slots)
-            case core.Commit(slots):
-                root = await trio.to_thread.run_sync(self._stage, slots, limiter=self._limiter)
-                identifier = await self._wallet.submit(CapacityCommit(root, slots))
-                self._sent = _Sent(identifier, height, slots)
-                _log.info("slots.committed", slots=slots)
-        if step is not None and not isinstance(step, core.Commit):
-            self._changed.set()
-
-    def _stage(self, slots: int) -> bytes:
-        """The root to commit for so many slots: with what was replaced, unless they are fewer than stand."""
-        if self.slots.staged is not None:
-            self.slots.unstage()  # it was refused, or has expired
-        if slots < self.slots.settled.slots or not self.slots.waiting:
-            return self.slots.root(slots)
-        return self.slots.stage(slots).root
-
-    def _adopt(self, counts: Version) -> None:
-        """Let what the ledger counts be what stands."""
-        if self.slots.staged == counts:
-            self.slots.settle(counts.root)
-        elif counts.slots < self.slots.settled.slots:
-            self.slots.shrink(counts.slots)
-        else:
-            self.slots.adopt(counts.slots)
-
-    def _settle(self) -> None:
-        if self.slots.staged is not None:
-            self.slots.unstage()
-        self.slots.settle(self.slots.stage().root)
-
-    def _settle_sent(self, height: int, audit_blocks: int) -> None:
-        """See what became of the commitment that was sent; a refused one waits for a while."""
-        if self._sent is None:
-            return
-        included = self._included(self._sent.identifier)
-        if included is not None:
-            if included.error:
-                self.problems["commitment"] = f"what is lent is not counted: {included.error}"
-                self._refused_until = height + max(8, audit_blocks // 4)
-            else:
-                self.problems.pop("commitment", None)
-            self._sent = None
-        elif height > self._sent.height + PATIENT_BLOCKS:
-            self._sent = None
-
-    # Audits
-
-    async def _answer(self, number: int) -> None:
-        leaves = await trio.to_thread.run_sync(self.prover.leaves, number, limiter=self._limiter)
-        root = await trio.to_thread.run_sync(
-            answer_root, [one.leaf for one in leaves], limiter=self._limiter
-        )
-        await self._wallet.submit(CapacityAnswer(number, root))
-        self._answered = number
-        _log.info("audit.answered", audit=number)
-
-    def _show(self, view: LedgerView, keeper: Keeper | None, audit: AuditState | None) -> None:
-        """Let the running audit's auditors ask, and nobody else."""
-        if audit is None or keeper is None or audit.phase is AuditPhase.SETTLED:
-            self.prover.audited = None
-            return
-        before = self.prover.audited
-        if before is not None and (before.number, before.seed2) == (audit.number, audit.seed2):
-            return
-        drawn: frozenset[str] = frozenset()
-        if audit.seed2:
-            members = view.validators(audit.epoch)
-            keys = auditors_of(audit.seed2, self._key, members, view.params.auditors)
-            drawn = frozenset(signing.peer_id(key) for key in keys)
-        duties = {(one.deal, one.piece): one for one in view.duties_of(self._key)}
-        self.prover.audited = Audited(
-            audit.number,
-            audit.seed,
-            audit.seed2,
-            keeper.root,
-            keeper.slots,
-            view.params.audit_leaves,
-            drawn,
-            duties,
-        )
-
-    def _remember(self, view: LedgerView, keeper: Keeper | None, audit: AuditState | None) -> None:
-        """Keep what a settlement forgets, and count what it paid."""
-        if (
-            audit is None
-            or keeper is None
-            or (not keeper.slots and self._seen.audit != audit.number)
-        ):
-            return
-        if audit.phase is AuditPhase.REPORT:
-            self._seen = self._read_reports(view, audit)
-        elif audit.phase is AuditPhase.SETTLED and audit.number > self.memory.audit:
-            if keeper.verdict is Verdict.NONE:
-                return
-            seen = self._seen if self._seen.audit == audit.number else _Seen(audit.number)
-            paid = core.earned(audit, view.keepers(), self._key, seen.due, seen.missing)
-            reason = core.reason_of(keeper.verdict, seen.named)
-            self.memory = Memory(self.memory.earned + paid, audit.number, reason)
-            self._file.save(self.memory)
-            _log.info("audit.settled", audit=audit.number, result=reason, paid=paid)
-
-    def _read_reports(self, view: LedgerView, audit: AuditState) -> _Seen:
-        named: list[Failure] = []
-        missing: Counter[tuple[bytes, int]] = Counter()
-        heard = 0
-        for _, data in view.raw.scan(b"p/"):
-            report = Report.unpack(load(data))
-            heard += 1
-            if self._key in report.failed:
-                named.append(report.failed[self._key])
-            missing.update((deal, at) for key, deal, at in report.missing if key == self._key)
-        due = tuple(
-            core.Due(duty.deal, duty.piece, deal.price * deal.pieces[duty.piece].priced)
-            for duty in view.duties_of(self._key)
-            if duty.due <= audit.number and (deal := view.deal(duty.deal)) is not None
-        )
-        lost = frozenset(name for name, count in missing.items() if 2 * count >= heard)
-        return _Seen(audit.number, tuple(named), lost, due)
-
     # Reports
 
     @property
@@ -456,6 +285,7 @@ class Keeping:
         return [
             *([self._failure] if self._failure else []),
             *self.problems.values(),
+            *self._committing.problems.values(),
             *list(self.duties.problems.values())[:2],
         ]
 

@@ -56,7 +56,7 @@ class Params:
     audit_answer_blocks: int = 4  # for the keepers' answers
     audit_report_blocks: int = 8  # after them, for the auditors' reports
     audit_leaves: int = 128  # drawn from each keeper
-    auditors: int = 3  # draws of a validator for each keeper
+    auditors: int = 3  # different validators that are drawn for each keeper
     max_keepers: int = 1_024
     keeper_bond: int = UNIT // 1_000  # locked for each slot
     strike_limit: int = 3  # so many strikes slash and suspend
@@ -158,7 +158,7 @@ MEANINGS: dict[str, tuple[str, str]] = {
     "audit_answer_blocks": ("blocks", "in which the keepers answer"),
     "audit_report_blocks": ("blocks", "after them, in which the auditors report"),
     "audit_leaves": ("leaves", "drawn from each keeper in an audit"),
-    "auditors": ("draws", "of a validator for each keeper"),
+    "auditors": ("validators", "that are drawn for each keeper"),
     "max_keepers": ("keepers", "at most at once"),
     "keeper_bond": ("tokens", "locked for each slot that is lent"),
     "strike_limit": ("strikes", "after which a keeper is slashed and suspended"),

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from swarm.ledger.genesis import Params
     from swarm.ledger.state import EpochSet, RoundState, ScoreReveal, TaskState
 
+_BY_HISTORY: Final = (Refusal.DUPLICATE.score, Refusal.NOT_OWN_DATA.score)
+"""Refusals by what a scorer saw beside the file or in earlier rounds, which another may not have seen."""
 LEAST_PERCENT: Final = 25
 """Of the upper median of the round's improvements; who improves less than that is not accepted."""
 
@@ -77,7 +79,7 @@ def near(scored: ScoreReveal, current: RoundState, spread: int, *, excused: bool
         if excused and score == Refusal.NOT_FOUND.score:
             continue
         if median <= SCORE_REFUSED:
-            if score > SCORE_REFUSED and median != Refusal.DUPLICATE.score:
+            if score > SCORE_REFUSED and median not in _BY_HISTORY:
                 return False
         elif abs(score - median) > spread:
             return False

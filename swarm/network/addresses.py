@@ -1,13 +1,13 @@
 """Addresses of peers: `/ip4/…/tcp/…/p2p/<peer id>`, read strictly, and which of ours to announce.
 
-Only TCP on an IP address or a DNS name: what this node can dial itself.
+Only TCP on an IP address or a DNS name, or through a relay at one: what this node can dial itself.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from protocols import signing
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 MAX_ADDRESS_CHARS = 320
+CIRCUIT = "p2p-circuit"
 _NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9])?\Z")
 _DNS = frozenset({"dns", "dns4", "dns6"})
 
@@ -33,38 +34,43 @@ class Address:
         host: The IP address or name.
         port: TCP port.
         peer: The peer id, or None when it is not part of the text.
+        relay: The peer id of the relay that listens there for the peer; None: the peer does so itself.
     """
 
     kind: str
     host: str
     port: int
     peer: str | None = None
+    relay: str | None = None
 
     def __str__(self) -> str:
         text = f"/{self.kind}/{self.host}/tcp/{self.port}"
+        if self.relay is not None:
+            text += f"/p2p/{self.relay}/{CIRCUIT}"
         return text if self.peer is None else f"{text}/p2p/{self.peer}"
 
     @property
     def bare(self) -> Address:
         """The same without the peer id."""
-        return Address(self.kind, self.host, self.port)
+        return replace(self, peer=None)
 
     def of(self, peer: str) -> Address:
         """The same with that peer id."""
-        return Address(self.kind, self.host, self.port, peer)
+        return replace(self, peer=peer)
 
 
 def parse(text: str) -> Address:
     """Read an address.
 
     Raises:
-        AddressError: Not `/ip4|ip6|dns|dns4|dns6/<host>/tcp/<port>[/p2p/<Ed25519 peer id>]`.
+        AddressError: Not `/ip4|ip6|dns|dns4|dns6/<host>/tcp/<port>[/p2p/<Ed25519 peer id>]`, nor such an address of a relay
+            followed by `/p2p-circuit[/p2p/<Ed25519 peer id>]`.
     """
     if len(text) > MAX_ADDRESS_CHARS:
         message = f"an address has at most {MAX_ADDRESS_CHARS} characters"
         raise AddressError(message)
     parts = text.rstrip("/").split("/")
-    if len(parts) not in {5, 7} or parts[0] or parts[3] != "tcp":
+    if len(parts) not in {5, 7, 8, 10} or parts[0] or parts[3] != "tcp":
         message = f"{text!r} is not of the form /ip4/<address>/tcp/<port>/p2p/<peer id>"
         raise AddressError(message)
     kind, host, port_text = parts[1], parts[2], parts[4]
@@ -76,17 +82,27 @@ def parse(text: str) -> Address:
     if port > 65535:
         message = f"port {port} in {text!r} is above 65535"
         raise AddressError(message)
-    peer: str | None = None
-    if len(parts) == 7:
-        if parts[5] not in {"p2p", "ipfs"}:
-            message = f"{text!r} goes on after the port with something other than /p2p/"
+    named = parts[5:]
+    relay: str | None = None
+    if len(named) >= 3:
+        if named[2] != CIRCUIT:
+            message = f"{text!r} goes on after the peer id with something other than /{CIRCUIT}"
             raise AddressError(message)
-        peer = parts[6]
-        try:
-            signing.public_key(peer)
-        except ValueError as error:
-            raise AddressError(str(error)) from error
-    return Address(kind, host, port, peer)
+        relay = _peer(named[:2], text)
+        named = named[3:]
+    return Address(kind, host, port, _peer(named, text) if named else None, relay)
+
+
+def _peer(parts: list[str], text: str) -> str:
+    """Read `p2p/<peer id>`."""
+    if parts[0] not in {"p2p", "ipfs"}:
+        message = f"{text!r} goes on with something other than /p2p/"
+        raise AddressError(message)
+    try:
+        signing.public_key(parts[1])
+    except ValueError as error:
+        raise AddressError(str(error)) from error
+    return parts[1]
 
 
 def _host(kind: str, host: str, text: str) -> str:
@@ -123,6 +139,20 @@ def is_dialable(address: Address) -> bool:
         return True
     ip = ipaddress.ip_address(address.host)
     return not (ip.is_unspecified or ip.is_multicast or ip.is_reserved or ip.is_link_local)
+
+
+def is_public(address: Address) -> bool:
+    """Whether an address is one of the internet: an IP address outside every private and special range."""
+    if address.kind in _DNS:
+        return False
+    ip = ipaddress.ip_address(address.host)
+    return ip.is_global and not ip.is_multicast
+
+
+def subnet(host: str) -> str:
+    """The neighbourhood of an IP address: peers of one may be one person's. /16 of IPv4, /32 of IPv6."""
+    ip = ipaddress.ip_address(host)
+    return str(ipaddress.ip_network((host, 16 if ip.version == 4 else 32), strict=False))
 
 
 def is_loopback(host: str) -> bool:

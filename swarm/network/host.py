@@ -7,6 +7,8 @@ Every task that a peer's bytes can reach is fenced here: an exception resets one
 
 from __future__ import annotations
 
+import errno
+import socket
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
@@ -66,6 +68,8 @@ MAX_STRANGER_STREAMS = 16
 """Inbound streams of a connection that has not shown our chain id."""
 MAX_OUTSIDER_STREAMS = 256
 """The same of an outsider's: Kubo opens one for each block that it sends, and does not send again what was reset."""
+CIRCUIT_DIAL_S = 15.0
+"""For one address behind a relay: the relay, the circuit, Noise and the choice of a muxer."""
 OURS = "/swarm/"
 """Protocols that only nodes of this kind speak start so."""
 ACCEPT_PAUSE_S = 0.2
@@ -94,6 +98,7 @@ class Link:
         self.since = now
         self.hello: Hello | None = None
         self.standing = Standing.ASKING
+        self.kept_port = False
         self.is_outsider = False
         self.may_be_outsider = False
         self.agent = ""
@@ -105,6 +110,11 @@ class Link:
     def is_member(self) -> bool:
         """The peer has shown our chain id on this connection."""
         return self.standing is Standing.MEMBER
+
+    @property
+    def is_relayed(self) -> bool:
+        """It goes through a relay."""
+        return self.wire.remote.relay is not None
 
     async def settled(self) -> bool:
         """Wait for the first Hello, or for the connection's end; whether the peer is a member."""
@@ -142,7 +152,11 @@ class Host:
         self.outsiders = Outsiders(self.links, settings.max_outsiders)
         self.faults: Counter[str] = Counter()
         self.on_member: list[Callable[[Link], None]] = []
+        self.on_told: list[Callable[[Link], None]] = []
         self.on_lost: list[Callable[[str], None]] = []
+        self.more_addresses: Callable[[], list[Address]] = list
+        self.keeps_port: Callable[[Address], bool] = lambda _: False
+        self.circuit: Callable[[Address], Awaitable[Wire]] | None = None
         self.listening: list[Address] = []
         self._settings = settings
         self._mine = mine
@@ -154,6 +168,7 @@ class Host:
         self._live = 0
         self._upgrading = 0
         self._changed = trio.Event()
+        self._linked = trio.Event()
         self.handle(handshake_messages.PROTOCOL, self._answer, members_only=False, limit=1)
         self.handle(identify.PROTOCOL, self._identify_to, members_only=False, limit=2)
         self.handle(identify.PING_PROTOCOL, identify.answer_pings, members_only=False, limit=2)
@@ -218,6 +233,8 @@ class Host:
             hint = "another node may be running there; give another port"
             raise NetworkError(message, hint) from error
         for listener in self._listeners:
+            # Set after the bind, which has failed if another node listens here; lets connections leave from this port.
+            listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             host, port = listener.socket.getsockname()[:2]
             self.listening.append(addresses.of_socket(host, port))
 
@@ -226,6 +243,7 @@ class Host:
         found: dict[Address, None] = {}
         for text in self._settings.announce:
             found[addresses.parse(text).bare] = None
+        found |= dict.fromkeys(self.more_addresses())
         for bound in self.listening:
             for address in addresses.expand(bound, self._interfaces()):
                 found[address] = None
@@ -257,10 +275,14 @@ class Host:
     async def _welcome(self, stream: trio.SocketStream) -> None:
         """An inbound connection, from accept to its end."""
         try:
-            wire = Wire(stream, is_initiator=False)
+            wire = Wire(stream, is_initiator=False, traffic=self._settings.traffic)
         except (OSError, ValueError):
             stream.socket.close()
             return
+        await self.welcome(wire)
+
+    async def welcome(self, wire: Wire) -> None:
+        """A connection of which the other side is the client, to its end: accepted, punched, or through a relay."""
         ip = wire.remote.host
         free = addresses.is_loopback(ip)
         if (
@@ -311,9 +333,12 @@ class Host:
             secured.peer,
             opener=wire.is_initiator,
             on_stream=lambda stream: self._start(self._serve, link, stream),
+            traffic=wire.traffic,
         )
         link = Link(wire, secured.peer, session, now)
         self.links.setdefault(secured.peer, []).append(link)
+        self._linked.set()
+        self._linked = trio.Event()
         return link
 
     async def _hold(self, link: Link) -> None:
@@ -373,7 +398,7 @@ class Host:
     # Identify.
 
     async def _identify_to(self, stream: MuxedStream) -> None:
-        link = self._link_of(stream)
+        link = self.link_of(stream)
         if link is not None:
             served = [
                 name for name, one in self._served.items() if link.is_member or not one.members_only
@@ -403,12 +428,13 @@ class Host:
         link.agent = found.agent
         return found
 
-    def _link_of(self, stream: MuxedStream) -> Link | None:
+    def link_of(self, stream: MuxedStream) -> Link | None:
+        """The link that a stream belongs to."""
         links = self.links.get(stream.peer, ())
         return next((link for link in links if link.session is stream.session), None)
 
     async def _answer(self, stream: MuxedStream) -> None:
-        link = self._link_of(stream)
+        link = self.link_of(stream)
         if link is None or link.dialled or link.hello is not None:
             await stream.reset()
             return
@@ -439,6 +465,8 @@ class Host:
         link.greeted.set()
         link.judged.set()
         link.judged = trio.Event()
+        for told in self.on_told:
+            told(link)
         if link.is_member and (first or before is not Standing.MEMBER):
             for member in self.on_member:
                 member(link)
@@ -476,6 +504,9 @@ class Host:
             with trio.fail_after(NEGOTIATE_S):
                 protocol = await multistream.accept(stream, self._served, admit)
             served = self._served[protocol]
+            if self._settings.traffic is not None and self._settings.traffic.refuses(protocol):
+                stream.break_off("this node does not serve now")
+                return
             if link.inbound[protocol] >= served.limit:
                 stream.break_off(f"more than {served.limit} streams of {protocol}")
                 self.faults["too many streams"] += 1
@@ -513,14 +544,43 @@ class Host:
         for link in list(self.links.get(peer, ())):
             link.session.close(why)
 
+    def stop_serving(self, is_refused: Callable[[str], bool]) -> None:
+        """Break off what is being served in some protocols."""
+        for links in self.links.values():
+            for stream in (one for link in links for one in link.session.streams):
+                if stream.inbound and is_refused(stream.protocol):
+                    stream.break_off("this node does not serve now")
+
     # Outbound.
 
     def link_to(self, peer: str) -> Link | None:
-        """The best live connection to a peer: a member's before others, the newest of equals."""
+        """The best live connection to a peer: a member's before others, direct before relayed, the newest of equals."""
         live = [link for link in self.links.get(peer, ()) if not link.session.closed.is_set()]
         if not live:
             return None
-        return max(live, key=lambda link: (link.is_member, link.hello is not None, link.since))
+        return max(
+            live,
+            key=lambda link: (
+                link.is_member,
+                link.hello is not None,
+                not link.is_relayed,
+                link.since,
+            ),
+        )
+
+    def direct_to(self, peer: str) -> Link | None:
+        """The newest live connection to a peer that goes through no relay."""
+        live = [
+            link
+            for link in self.links.get(peer, ())
+            if not link.is_relayed and not link.session.closed.is_set()
+        ]
+        return max(live, key=lambda link: link.since, default=None)
+
+    async def wait_for_direct(self, peer: str) -> None:
+        """Wait until there is one."""
+        while self.direct_to(peer) is None:
+            await self._linked.wait()
 
     @property
     def has_room(self) -> bool:
@@ -544,22 +604,19 @@ class Host:
         if not self.has_room and not self.outsiders.make_room():
             raise UnreachableError(who, f"{self._live} connections are open")
         self._live += 1
+        limit = DIAL_S if address.relay is None else CIRCUIT_DIAL_S
         wire: Wire | None = None
         try:
-            with trio.fail_after(DIAL_S):
-                stream = await trio.open_tcp_stream(address.host, address.port)
-                try:
-                    wire = Wire(stream, is_initiator=True)
-                except BaseException:
-                    stream.socket.close()
-                    raise
+            with trio.fail_after(limit):
+                wire, kept_port = await self._connect(address)
                 link = await self._upgrade(wire, address.peer)
+            link.kept_port = kept_port
         except BaseException as error:
             self._live -= 1
             if wire is not None:
                 wire.close_now()
             if isinstance(error, trio.TooSlowError):
-                raise UnreachableError(who, f"no answer in {DIAL_S:g} s") from None
+                raise UnreachableError(who, f"no answer in {limit:g} s") from None
             if isinstance(error, (OSError, ValueError)):
                 cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
                 raise UnreachableError(
@@ -571,6 +628,78 @@ class Host:
         link.may_be_outsider = outsider
         nursery.start_soon(self._hold_dialled, link)
         return link
+
+    async def _connect(self, address: Address) -> tuple[Wire, bool]:
+        """A wire to an address, and whether it leaves from the port that this node listens on."""
+        if address.relay is not None:
+            if self.circuit is None:
+                raise UnreachableError(str(address), "relays are not used here")
+            return await self.circuit(address), False
+        stream = await self.connect_from_port(address) if self.keeps_port(address) else None
+        kept_port = stream is not None
+        if stream is None:
+            stream = await trio.open_tcp_stream(address.host, address.port)
+        try:
+            wire = Wire(stream, is_initiator=True, traffic=self._settings.traffic)
+        except BaseException:
+            stream.socket.close()
+            raise
+        return wire, kept_port
+
+    async def connect_from_port(self, address: Address) -> trio.SocketStream | None:
+        """Connect from the port that this node listens on, so that a router gives both the same number.
+
+        Returns:
+            None where this machine cannot: it listens on no such port, or a connection of both ends was there a moment ago.
+
+        Raises:
+            OSError: Nobody answers there.
+        """
+        bound = next((one for one in self.listening if one.kind == address.kind), None)
+        if bound is None or addresses.is_loopback(bound.host):
+            return None
+        family = socket.AF_INET if address.kind == "ip4" else socket.AF_INET6
+        made = trio.socket.socket(family, socket.SOCK_STREAM)
+        try:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if family == socket.AF_INET6:
+                made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            await made.bind((bound.host, bound.port))
+            await made.connect((address.host, address.port))
+            return trio.SocketStream(made)
+        except OSError as error:
+            made.close()
+            if error.errno in {errno.EADDRINUSE, errno.EADDRNOTAVAIL}:
+                return None
+            raise
+        except BaseException:
+            made.close()
+            raise
+
+    def punched(self, stream: trio.SocketStream, peer: str, *, is_client: bool) -> None:
+        """Take a connection that both sides have opened at once; who is its client, was agreed on before."""
+        try:
+            wire = Wire(stream, is_initiator=is_client, traffic=self._settings.traffic)
+        except (OSError, ValueError):
+            stream.socket.close()
+            return
+        if is_client:
+            self._start(self._take, wire, peer)
+        else:
+            self._start(self.welcome, wire)
+
+    async def _take(self, wire: Wire, peer: str) -> None:
+        self._live += 1
+        try:
+            with trio.fail_after(UPGRADE_S):
+                link = await self._upgrade(wire, peer)
+            await self._hold(link)
+        except (RemoteProtocolError, WireError, trio.TooSlowError) as error:
+            log.debug("network.punched_in_vain", address=str(wire.remote), error=str(error))
+        finally:
+            wire.close_now()
+            self._live -= 1
 
     async def _hold_dialled(self, link: Link) -> None:
         try:

@@ -15,6 +15,7 @@ from multiaddr import Multiaddr  # type: ignore[import-untyped]  # ships no type
 
 from protocols.transport import RemoteProtocolError
 from storage.dag_pb import varint
+from swarm.network import envelopes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,10 +44,12 @@ class Identity:
     Attributes:
         agent: Its software.
         protocols: What it serves.
+        observed: Where it sees this node; never to be trusted alone. None: it does not say.
     """
 
     agent: str
     protocols: frozenset[str]
+    observed: Address | None = None
 
 
 def told(
@@ -107,6 +110,7 @@ async def ask(stream: MuxedStream) -> Identity:
     return Identity(
         "".join(filter(str.isprintable, found.agent_version))[:MAX_AGENT_CHARS],
         frozenset(found.protocols[:MAX_PROTOCOLS]),
+        next(iter(envelopes.unpacked([found.observed_addr])), None),
     )
 
 

@@ -13,6 +13,7 @@ Source: https://github.com/hashicorp/yamux/blob/master/spec.md; Noise framing: l
 
 from __future__ import annotations
 
+import math
 import struct
 from collections import deque
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ from swarm.network.wire import WireError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from swarm.limits.traffic import Traffic
     from swarm.network.secure import SecureChannel
 
 PROTOCOL = "/yamux/1.0.0"
@@ -83,6 +85,12 @@ class MuxedStream:
         return self.session.peer
 
     @property
+    def can_wait(self) -> bool:
+        """What it says goes behind what others say, and at the rate that a person allows."""
+        traffic = self.session.traffic
+        return traffic is not None and traffic.can_wait(self.protocol)
+
+    @property
     def is_over(self) -> bool:
         """Both directions are finished, or the stream was reset."""
         return self._failure is not None or (self._finished_here and self._finished_there)
@@ -90,6 +98,8 @@ class MuxedStream:
     async def receive_some(self, max_bytes: int = 2**18) -> bytes:
         """See `protocols.transport.Stream`."""
         await trio.lowlevel.checkpoint()
+        if self.can_wait:
+            await self.session.may_read()
         while not self._chunks:
             if self._finished_there:
                 return b""
@@ -122,8 +132,9 @@ class MuxedStream:
         if self._finished_there:
             return
         # What the peer may send is brought back to the full window once a quarter of it is free.
-        if self._owed >= RECEIVE_WINDOW // 4 or self._granted <= INITIAL_WINDOW // 2:
-            increment = RECEIVE_WINDOW - self._granted - self._unread
+        most = self.session.window if self.can_wait else RECEIVE_WINDOW
+        if self._owed >= most // 4 or self._granted <= INITIAL_WINDOW // 2:
+            increment = most - self._granted - self._unread
             if increment > 0:
                 self._granted += increment
                 self._owed = 0
@@ -140,8 +151,8 @@ class MuxedStream:
                 self._writable = trio.Event()
                 await self._writable.wait()
                 continue
-            if self.session.is_full:
-                await self.session.wait_for_room()
+            if self.session.is_full_for(self):
+                await self.session.wait_for_room(self)
                 continue
             size = min(self._window, MAX_PAYLOAD, len(view) - at)
             self._window -= size
@@ -258,6 +269,7 @@ class Session:
         peer: Who is on the other side.
         opener: This side dialled; it takes the odd numbers.
         on_stream: Called for each stream that the peer opens.
+        traffic: Says when what can wait goes; None: at once, in the order in which it was written.
 
     Attributes:
         unread: Bytes that have arrived and wait for a reader.
@@ -272,8 +284,10 @@ class Session:
         *,
         opener: bool,
         on_stream: Callable[[MuxedStream], None],
+        traffic: Traffic | None = None,
     ) -> None:
         self.peer = peer
+        self.traffic = traffic
         self.unread = 0
         self.moved = 0
         self.closed = trio.Event()
@@ -288,6 +302,8 @@ class Session:
         self._control: deque[bytes] = deque()
         self._queue: deque[tuple[MuxedStream, bytes]] = deque()
         self._queued = 0
+        self._patient: deque[tuple[MuxedStream, bytes]] = deque()
+        self._patient_queued = 0
         self._work = trio.Event()
         self._room = trio.Event()
         self._pending = b""
@@ -300,17 +316,29 @@ class Session:
         """The open streams."""
         return list(self._streams.values())
 
-    @property
-    def is_full(self) -> bool:
-        """Writers should wait."""
-        return self._queued >= MAX_QUEUED
+    def is_full_for(self, stream: MuxedStream) -> bool:
+        """Whether a writer should wait."""
+        queued = self._patient_queued if stream.can_wait else self._queued
+        return queued >= MAX_QUEUED
 
-    async def wait_for_room(self) -> None:
+    async def wait_for_room(self, stream: MuxedStream) -> None:
         """Wait until the socket has taken some of what is queued."""
         if self._room.is_set():
             self._room = trio.Event()
-        if self.is_full and not self.closed.is_set():
+        if self.is_full_for(stream) and not self.closed.is_set():
             await self._room.wait()
+
+    async def may_read(self) -> None:
+        """Wait until more of what can wait may come."""
+        if self.traffic is not None:
+            await self.traffic.may_read()
+
+    @property
+    def window(self) -> int:
+        """How far the peer may be ahead of the reader of a stream that can wait."""
+        if self.traffic is None:
+            return RECEIVE_WINDOW
+        return self.traffic.window(INITIAL_WINDOW, RECEIVE_WINDOW)
 
     def open_stream(self) -> MuxedStream:
         """Begin a stream.
@@ -359,9 +387,13 @@ class Session:
             return
         kind = DATA if data else WINDOW_UPDATE
         body = b"".join((HEADER.pack(0, kind, flags, stream.number, len(data)), data))
-        self._queue.append((stream, body))
+        if stream.can_wait:
+            self._patient.append((stream, body))
+            self._patient_queued += len(body)
+        else:
+            self._queue.append((stream, body))
+            self._queued += len(body)
         stream.entered_queue()
-        self._queued += len(body)
         self.moved += len(data)
         self._work.set()
 
@@ -375,8 +407,9 @@ class Session:
             stream.detach()
             stream.fail(f"the connection to {self.peer} is gone: {reason}")
         self._queue.clear()
+        self._patient.clear()
         self._control.clear()
-        self._queued = 0
+        self._queued = self._patient_queued = 0
         self._work.set()
         self._room.set()
         self._channel.close_now()
@@ -399,9 +432,12 @@ class Session:
 
     async def _write_all(self) -> None:
         while not self.closed.is_set():
-            if not self._control and not self._queue:
+            is_urgent = bool(self._control or self._queue)
+            wait = self._wait() if self._patient and not is_urgent else math.inf
+            if not is_urgent and wait:
                 self._work = trio.Event()
-                await self._work.wait()
+                with trio.move_on_after(wait):
+                    await self._work.wait()
                 continue
             messages = self._gather()
             if not messages:
@@ -411,34 +447,55 @@ class Session:
             except WireError as error:
                 self.close(str(error))
 
+    def _wait(self) -> float:
+        """Seconds until what can wait may go."""
+        return 0.0 if self.traffic is None else self.traffic.wait()
+
     def _gather(self) -> list[bytes]:
-        """Take up to `WRITE_BYTES` of frames, packed into Noise messages."""
+        """Take up to `WRITE_BYTES` of frames, packed into Noise messages; what can wait comes last, in its turn."""
         messages: list[bytes] = []
         parts: list[bytes] = []
         size = total = 0
+        patient = self._turn()
         while total < WRITE_BYTES:
             if self._control:
                 frame = self._control.popleft()
             elif self._queue:
-                stream, frame = self._queue.popleft()
-                self._queued -= len(frame)
-                stream.left_queue()
-                if stream._failure is not None and frame[1] == DATA:
-                    continue
+                frame = self._take(self._queue)
+            elif self._patient and patient > 0:
+                frame = self._take(self._patient)
+                patient -= len(frame)
             else:
                 break
             if size + len(frame) > MAX_PLAINTEXT:
                 messages.append(b"".join(parts))
                 parts.clear()
                 size = 0
-            parts.append(frame)
+            if frame:
+                parts.append(frame)
             size += len(frame)
             total += len(frame)
         if parts:
             messages.append(parts[0] if len(parts) == 1 else b"".join(parts))
-        if not self.is_full:
+        if self._queued < MAX_QUEUED or self._patient_queued < MAX_QUEUED:
             self._room.set()
         return messages
+
+    def _turn(self) -> int:
+        """Bytes of what can wait that may go now."""
+        if not self._patient or self.traffic is None or self._wait():
+            return 0
+        return self.traffic.turn(MAX_PLAINTEXT, WRITE_BYTES)
+
+    def _take(self, queue: deque[tuple[MuxedStream, bytes]]) -> bytes:
+        """The next frame of a queue; empty where its stream was broken off."""
+        stream, frame = queue.popleft()
+        if queue is self._patient:
+            self._patient_queued -= len(frame)
+        else:
+            self._queued -= len(frame)
+        stream.left_queue()
+        return b"" if stream._failure is not None and frame[1] == DATA else frame
 
     async def _read_all(self) -> None:
         while not self.closed.is_set():

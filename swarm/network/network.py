@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import structlog
@@ -27,6 +27,7 @@ from swarm.network.facade import Facade
 from swarm.network.gossip import Gossip
 from swarm.network.host import GREET_S, Host
 from swarm.network.peerbook import MAX_FILE_BYTES, Entry, PeerBook
+from swarm.network.routers import Routers
 from swarm.network.routing import Routing
 from swarm.network.secure import Keys
 from swarm.network.settings import NetworkSettings, PeerInfo
@@ -47,6 +48,8 @@ PARALLEL_DIALS = 8
 """Peers tried at once in the search for members."""
 PARALLEL_ADDRESSES = 4
 """Addresses of one peer tried at once."""
+RELAY_PATIENCE_S = 0.5
+"""That the direct addresses of a peer are ahead of those through relays."""
 ASKING_LINKS = 3
 """Connections that a node without a genesis holds."""
 TICK_S = 1.0
@@ -87,10 +90,14 @@ class Network:
         self._host = Host(Keys(signer), settings, self._mine, self._find_interfaces)
         self._host.chain_id = chain_id
         self._host.on_member.append(self._member_joined)
+        self._host.on_told.append(self._told)
         self._host.on_lost.append(self._member_lost)
         self._facade = Facade(self._host, self._reach_near)
         self._gossip = Gossip(self._facade, self._host.note_misbehaviour)
         self._routing = Routing(self._facade, self.peers, self._is_known)
+        self._routers = Routers(
+            self._host, settings, self._find_interfaces, self._found_nearby, self._moved
+        )
         self._known: OrderedDict[str, None] = OrderedDict()
         self._book = PeerBook(self._host.me)
         self._dialling: dict[str, trio.Event] = {}
@@ -100,6 +107,11 @@ class Network:
         for text in settings.bootstrap:
             address = addresses.parse(text)
             self._book.learn(address.peer, [address], given=True)
+
+    def stop_serving(self) -> None:
+        """Break off what is being served, as far as `settings.traffic` refuses it."""
+        if (traffic := self.settings.traffic) is not None:
+            self._host.stop_serving(traffic.refuses)
 
     # What a node sees.
 
@@ -161,6 +173,10 @@ class Network:
         link = self._host.link_to(peer)
         return None if link is None or link.hello is None else link.hello.chain_id
 
+    def reachability(self) -> dict[str, Any]:
+        """How others reach this node, as far as it can tell; see `Routers.report`."""
+        return self._routers.report()
+
     def problems(self) -> list[str]:
         """What is wrong at the moment, in sentences for people; empty when all is well."""
         found = self._book.problems(self._host.links.keys())
@@ -197,6 +213,7 @@ class Network:
                 await nursery.start(self._gossip.run)
                 nursery.start_soon(self._routing.run)
                 nursery.start_soon(self._discover)
+                nursery.start_soon(self._routers.run)
                 nursery.start_soon(self._save_often)
                 if self._host.listening:
                     log.info("network.listening", addresses=self.addresses())
@@ -235,12 +252,27 @@ class Network:
         self._known.move_to_end(link.peer)
         while len(self._known) > MAX_KNOWN:
             self._known.popitem(last=False)
-        self._learn(link)
         log.info("network.member_joined", peer=link.peer, address=str(link.wire.remote))
         if self._nursery is not None:
             self._nursery.start_soon(self._routing.member_joined, link.peer)
         self._gossip.member_joined(link.peer)
+        self._routers.member_joined(link)
         self._wake.set()
+
+    def _told(self, link: Link) -> None:
+        """A member has said where it can be reached, for the first time or anew."""
+        if link.is_member:
+            self._learn(link)
+
+    def _found_nearby(self, address: Address) -> None:
+        self._book.learn(address.peer, [address])
+        self._wake.set()
+
+    def _moved(self, peer: str) -> None:
+        """A peer's relayed connection is gone, and a direct one is there: its gossip moves."""
+        if peer in self.peers():
+            self._gossip.member_lost(peer)
+            self._gossip.member_joined(peer)
 
     def _learn(self, link: Link) -> None:
         """Where the peer says it listens, and where it was found."""
@@ -327,6 +359,9 @@ class Network:
         links: list[Link] = []
 
         async def attempt(address: Address) -> None:
+            if address.relay is not None:
+                # The direct ones go first: a relay gives few bytes.
+                await trio.sleep(RELAY_PATIENCE_S)
             try:
                 links.append(await self._host.dial(address))
             except UnreachableError as error:

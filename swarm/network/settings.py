@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from swarm.limits.traffic import Traffic
+
 
 @dataclass(frozen=True, slots=True)
 class NetworkSettings:
@@ -23,6 +25,10 @@ class NetworkSettings:
         max_strangers: Live connections to peers that are not members.
         max_outsiders: Live connections to peers that speak no handshake of ours, such as nodes of IPFS.
         target_connections: Below this many members the node looks for more.
+        relay: Take places at relays where nobody can dial this node, and relay for members where everybody can.
+        upnp: Ask the router to forward the port that this node listens on.
+        mdns: Look for nodes of the same network on the local one.
+        traffic: Limits and counts what goes to other machines; None: nobody does.
     """
 
     listen: tuple[str, ...] = ("/ip4/127.0.0.1/tcp/0",)
@@ -34,6 +40,10 @@ class NetworkSettings:
     max_strangers: int = 64
     max_outsiders: int = 32
     target_connections: int = 16
+    relay: bool = True
+    upnp: bool = False
+    mdns: bool = False
+    traffic: Traffic | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,8 @@ from swarm.network import addresses
 if TYPE_CHECKING:
     from multiaddr import Multiaddr  # type: ignore[import-untyped]  # ships no types
 
+    from swarm.limits.traffic import Traffic
+
 READ_BYTES = 2**18
 """Taken from the socket at a time."""
 BUFFER_BYTES = READ_BYTES + 2**16
@@ -30,13 +32,22 @@ class Wire(IRawConnection):
     Args:
         stream: The socket.
         is_initiator: This side dialled.
+        traffic: Counts what goes to other machines and comes from them; None: nobody does.
+
+    Attributes:
+        traffic: The same; None also where the other side is this machine.
     """
 
-    def __init__(self, stream: trio.SocketStream, *, is_initiator: bool) -> None:
+    def __init__(
+        self, stream: trio.SocketStream, *, is_initiator: bool, traffic: Traffic | None = None
+    ) -> None:
         self._stream = stream
         self.is_initiator = is_initiator
         host, port = stream.socket.getpeername()[:2]
         self.remote = addresses.of_socket(host, port)
+        here = stream.socket.getsockname()[0]
+        is_counted = traffic is not None and traffic.applies(here, host)
+        self.traffic = traffic if is_counted else None
         # Pages that no read has reached yet take no memory: a quiet connection costs one of them.
         pages = mmap.mmap(-1, BUFFER_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self._buffer = memoryview(pages)
@@ -73,6 +84,8 @@ class Wire(IRawConnection):
             raise WireError(message) from error
         self._end += count
         self.bytes_in += count
+        if self.traffic is not None:
+            self.traffic.received(count)
         return count > 0
 
     async def receive_some(self, max_bytes: int) -> bytes:
@@ -85,11 +98,17 @@ class Wire(IRawConnection):
 
     async def send_all(self, data: bytes | memoryview) -> None:
         """Write everything; a write that is cancelled leaves the connection of no use."""
+        traffic = self.traffic
+        if traffic is not None:
+            traffic.begins()
         try:
             await self._stream.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
             message = f"the connection is gone: {str(error) or type(error).__name__}"
             raise WireError(message) from error
+        finally:
+            if traffic is not None:
+                traffic.sent(len(data))
         self.bytes_out += len(data)
 
     def close_now(self) -> None:

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 DOUBLED = (
     "votes of this node's key were seen that this node did not cast: the key is used elsewhere too, which costs its stake; "
-    "stop the other one, then start this node again"
+    "stop the other one, then start this node again: until then it casts no vote"
 )
-"""What is told while the key signs elsewhere; until this node starts again, it stakes nothing and stays in jail."""
+"""What is told while the key signs elsewhere; until this node starts again, it does not vote, stakes nothing and stays in jail."""
 RESERVE_PARTS = 10
 """A tenth of the bond is kept for fees before the rest is staked."""
 

@@ -10,6 +10,7 @@ import secrets
 import shutil
 from collections import defaultdict
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -23,9 +24,11 @@ from storage.unixfs import add_path
 from swarm.care.controls import TRAIN, Controls
 from swarm.errors import SwarmError
 from swarm.ledger.errors import LedgerError
-from swarm.participant import core
+from swarm.limits.pace import RoundTimes
+from swarm.participant import core, replays
 from swarm.participant.memory import SALT_BYTES, MemoryFile, Merged, RoundMemory, Scores
 from swarm.participant.samples import Samples
+from swarm.reports import loss_of
 from swarm.store.retention import Checkpoint, Data, Update
 from swarm.training import assignment
 from swarm.training.errors import WorkerError
@@ -33,7 +36,7 @@ from swarm.training.spec import max_update_bytes, parse_spec
 from swarm.training.supervisor import MergeJob, ScoreJob, TrainJob
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
     from storage.blockstore import Blockstore
@@ -53,7 +56,17 @@ _EXPECTED = (WorkerError, StorageError, ExchangeError, SwarmError, LedgerError, 
 """What can go wrong with a step; the round goes on without it."""
 RESEND_BLOCKS = 6
 """A transaction that the chain does not show after so many blocks is sent again."""
-_KINDS = ("round", "part", "update.safetensors", "optimiser", "merged", "samples")
+_KINDS = (
+    "round",
+    "part",
+    "update.safetensors",
+    "optimiser",
+    "merged",
+    "samples",
+    "record",
+    "record.part",
+    "evidence",
+)
 """What the folder holds of a task."""
 PAUSE_LOOK_SECONDS = 0.5
 """Between two looks at whether a person has paused training."""
@@ -73,6 +86,10 @@ class _Drive:
     stage: tuple[int, int, int] | None = None
 
 
+async def _at_once(work: Callable[[], Awaitable[Cid]]) -> Cid:
+    return await work()
+
+
 class Participant:
     """Takes part in every open task.
 
@@ -90,6 +107,8 @@ class Participant:
         block_seconds: The time between blocks, for deadlines on the clock.
         ranges: Reads parts of datasets; None: each is taken whole.
         controls: What a person holds back; None: nothing.
+        times: How long rounds took, so that none is begun that the schedule cuts off; None: nobody remembers.
+        room_for: Stores what this node made, after slots have given way to it if they must.
     """
 
     def __init__(
@@ -108,6 +127,8 @@ class Participant:
         block_seconds: float,
         ranges: Ranges | None = None,
         controls: Controls | None = None,
+        times: RoundTimes | None = None,
+        room_for: Callable[[Callable[[], Awaitable[Cid]]], Awaitable[Cid]] = _at_once,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._me = me
@@ -123,6 +144,9 @@ class Participant:
         self._block_seconds = block_seconds
         self._samples = Samples(ranges)
         self._controls = controls or Controls()
+        self._times = times or RoundTimes()
+        self._room_for = room_for
+        self._held: dict[bytes, str] = {}
         self.activity: dict[bytes, str] = {}
         """What is being done for each task, in words."""
         self.problems: dict[bytes, str] = {}
@@ -131,8 +155,11 @@ class Participant:
         """The newest training loss of this node, in nats."""
         self.owing: set[bytes] = set()
         """Tasks for which something was begun that the others wait for, or that is lost where it is not handed in."""
+        self._unit_seconds: dict[bytes, float] = {}  # that a unit of each task's work last took
         self.rounds_trained = 0
         """Rounds in which this node made an update, since it started."""
+        self.training_seconds: float | None = None
+        """How long the last of them took."""
 
     async def run(self) -> None:
         """Drive every task while it is open; runs until cancelled."""
@@ -162,14 +189,17 @@ class Participant:
                 drive.sent.clear()
                 drive.failures.clear()
             if not await self._step(drive, view, state, round_):
-                self.activity[task] = self._controls.why(TRAIN) or "waiting for the others"
+                why = self._controls.why(TRAIN) or self._held.get(task, "")
+                self.activity[task] = why or "waiting for the others"
                 if not core.owes(round_, self._me.account, drive.memory):
                     self.owing.discard(task)
                 await self._heights.above(height)
         self.owing.discard(task)
+        self._held.pop(task, None)
         self.activity.pop(task, None)
         self.problems.pop(task, None)
         self.losses.pop(task, None)
+        self._unit_seconds.pop(task, None)
         try:
             await trio.to_thread.run_sync(self._clear, task)
         except OSError as error:
@@ -196,7 +226,9 @@ class Participant:
             step = core.decide(round_, self._me_in(view, round_), drive.memory)
             if step is None or drive.failures[type(step)] >= MAX_FAILURES:
                 return False
-            if isinstance(step, core.Train) and self._controls.holds(TRAIN):
+            self._held.pop(drive.task, None)
+            if isinstance(step, core.Train) and (why := self._not_now(drive.task)):
+                self._held[drive.task] = why
                 return False
             self.owing.add(drive.task)
             if isinstance(step, core.Send):
@@ -225,6 +257,10 @@ class Participant:
             self._me.trains and account in view.workers(),
             self._me.validates and view.validators(epoch).weight_of(account) > 0,
         )
+
+    def _not_now(self, task: bytes) -> str:
+        """Why a round is not begun; one that the schedule would cut off is left to others."""
+        return self._controls.why_not_now(TRAIN, self._times.of(task))
 
     async def _send(self, drive: _Drive, step: core.Send, round_: RoundState) -> bool:
         height = self._heights.height
@@ -307,22 +343,31 @@ class Participant:
     async def _train(
         self, memory: RoundMemory, state: TaskState, round_: RoundState, lease: Lease
     ) -> RoundMemory:
-        task = round_.task
+        task, began = round_.task, trio.current_time()
         self.activity[task] = "fetching the checkpoint and the data"
         await self._hold(round_.base, Checkpoint(state.name, round_.version))
         await self._hold(state.dataset, Data(task))
         base = await lease.take(round_.base)
         peer, data = signing.peer_id(self._me.account), cids.text(state.dataset)
 
+        params = self._view().params
+        record = self._path(task, "record") if replays.is_recorded(params, state.kind) else None
+        units = 1  # what is replayed has one batch a step, and so has a first round
+        if record is None and (measured := self._unit_seconds.get(task)):
+            spec = parse_spec(state.spec)
+            seconds = spec.phases.train * self._block_seconds
+            units = assignment.units(measured, seconds, spec.train.units)
+
         def draw(total: int) -> list[int]:
             train = parse_spec(state.spec).train
+            count = assignment.samples_of(train.steps, train.batch, units)
             return assignment.sample_ids(
                 task,
                 data,
                 round_.number,
                 peer,
                 round_.start_beacon,
-                count=train.steps * train.batch,
+                count=count,
                 total=total,
             )
 
@@ -347,11 +392,20 @@ class Participant:
                 dataset_root=data,
                 state=self._path(task, "optimiser"),
                 out=out,
+                record=record,
+                every=params.replay_steps,
+                units=units,
             ),
             progress,
         )
+        self._unit_seconds[task] = result.seconds / units
         root = await self._keep(out, Update(task, round_.number))
+        if record is not None:
+            await self._keep(record, replays.States(task, round_.number))
+            await trio.to_thread.run_sync(shutil.rmtree, record)
         self.rounds_trained += 1
+        self.training_seconds = result.seconds
+        await trio.to_thread.run_sync(self._times.note, task, trio.current_time() - began)
         _log.info(
             "round.trained",
             round=round_.number,
@@ -396,7 +450,7 @@ class Participant:
                 round_.number,
                 round_.score_beacon,
                 sequences=spec.score.sequences,
-                pool_total=1,
+                pool_total=1,  # only the dataset's are asked for
                 data_total=total,
             )[1]
             for peer in peers:
@@ -428,6 +482,7 @@ class Participant:
                 order=[commits.index(one.worker) for one in round_.submissions],
                 start_beacon=round_.start_beacon,
                 dataset_root=data,
+                evidence=self._path(round_.task, "evidence"),
             )
         )
         salt = secrets.token_bytes(SALT_BYTES)
@@ -465,6 +520,8 @@ class Participant:
         )
         root = await self._keep(out, Checkpoint(state.name, round_.version + 1))
         self._provide(root)
+        share = {} if result.accuracy is None else {"accuracy": round(result.accuracy, 4)}
+        _log.info("round.merged", round=round_.number, loss=loss_of(result.loss), **share)
         return replace(memory, merged=Merged(root, result.loss))
 
     async def _take_updates(
@@ -502,7 +559,7 @@ class Participant:
         keys = [worker, *(one.public_key for one in view.validators(view.epoch).validators)]
         return [signing.peer_id(key) for key in dict.fromkeys(keys) if key != self._me.account]
 
-    async def _keep(self, path: Path, why: Reason) -> Cid:
+    async def _keep(self, path: Path, why: Reason | replays.States) -> Cid:
         """Store and hold what this node made."""
 
         def keep() -> Cid:
@@ -511,7 +568,7 @@ class Participant:
                 self._store.hold(root, why.label)
             return root
 
-        return await trio.to_thread.run_sync(keep)
+        return await self._room_for(partial(trio.to_thread.run_sync, keep))
 
     async def _hold(self, root: Cid, why: Reason) -> None:
         """Keep what a task works on, before it is fetched, until `store.retention` says otherwise."""

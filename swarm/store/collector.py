@@ -38,6 +38,10 @@ NOTHING = 2.0
 """A share of a segment that is never dead: a collection with it counts, and moves nothing."""
 MEASURE_SECONDS = 5.0
 """For counting what could be given back, while a person waits."""
+QUICK_SECONDS = 1.0
+"""Counting that takes less is done for everybody who looks;"""
+COUNT_PART = 10
+"""what takes longer is given at most one part of the time in so many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +155,8 @@ class StoreCollector:
         self._settings = settings or CollectorSettings()
         self.problems: list[str] = []
         self._past = Past(0.0)
+        self._counted: object = None
+        self._count_after = float("-inf")
         self._turn = trio.Lock()
         self._thread = trio.CapacityLimiter(1)
         self._own: trio.CancelScope | None = None
@@ -197,6 +203,33 @@ class StoreCollector:
             self._own.cancel()
         async with self._turn:
             return await self._collect(dead_share, 0.0, progress)
+
+    async def reclaim(self) -> int:
+        """Collect for somebody who lacks room, if something was let go since the last time; the bytes that this gave back."""
+        if not self._past.has_released:
+            return 0
+        try:
+            done = await self.collect(None, self._settings.least_dead_share)
+        except StorageError as error:
+            _log.warning("collection.failed", error=str(error))
+            return 0
+        return done.freed
+
+    async def recount(self) -> None:
+        """Count what is pinned, held and dead, if that has changed since it was counted and takes only a moment."""
+        began = trio.current_time()
+        kept = await trio.to_thread.run_sync(self._kept)
+        if kept == self._counted or began < self._count_after:
+            return
+        await self.reclaimable()
+        self._counted = kept
+        ended = trio.current_time()
+        if ended - began > QUICK_SECONDS:
+            self._count_after = ended + COUNT_PART * (ended - began)
+
+    def _kept(self) -> object:
+        usage = self._store.usage()
+        return usage.used, usage.in_place, self._store.pins(), self._store.holds()
 
     async def reclaimable(self) -> int:
         """Bytes that a collection could give back, counted now if that takes only a moment."""

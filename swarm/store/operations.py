@@ -128,7 +128,7 @@ class StoreOperations:
 
         Returns:
             `kept`: `cid`, `kind` (`pin` or `hold`), `label`, `size` (None where nobody says) each; and `usage`: `lent`,
-            `used`, `free`, `in_place`, `reclaimable` (when it was last counted), bytes.
+            `used`, `free`, `in_place`, `reclaimable`, bytes.
         """
 
         def look() -> Json:
@@ -155,6 +155,7 @@ class StoreOperations:
                 },
             }
 
+        await self._collector.recount()
         return await self._thread(look)
 
     async def collect(self, progress: Progress, *, is_thorough: bool = False) -> Json:

@@ -7,6 +7,7 @@ before the one that is kept, only what once was: a fetch may be under way, and o
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -104,13 +105,20 @@ class Read:
 
 
 def read_everything(store: SegmentBlockstore, tell: Tell) -> Read:
-    """Read every chunk that the store holds again, those in the user's files first."""
+    """Read every chunk that the store holds again: those in the user's files, in sealed slots, and its own."""
     total = store.index.totals()[1] + store.references.size
+    sealed: list[Cid] = []
+    if store.beside is not None:
+        sealed = store.beside.chunks()
+        total += sum(store.beside.length(cid) or 0 for cid in sealed)
     read = Read(lambda size: tell(size, max(size, total)))
     for page in store.references.rows():
         for _, cid, _ in page:
             if store.index.find(cid) is None:  # a copy is read below
                 read.take(store, cid)
+    for cid in sealed:
+        if store.index.find(cid) is None:
+            read.take(store, cid)
     for checked in store.check():
         if checked.at < 0:
             break  # references, which were read
@@ -311,4 +319,15 @@ class Repair:
                 nursery.start_soon(fetch_some)
         if refused:
             raise refused[0]
+        came = [cid for cid in wanted if cid not in failed]
+        await trio.to_thread.run_sync(self._put_back, came, limiter=self._limiter)
         return failed
+
+    def _put_back(self, came: Collection[Cid]) -> None:
+        """Seal what lay in slots into them again; the store gives it until then, and where that fails."""
+        beside = self._store.beside
+        if beside is None:
+            return
+        for cid in came:
+            with suppress(StorageError, OSError):
+                beside.mend(cid)

@@ -96,7 +96,9 @@ def check_round(spec: TaskSpec) -> None:
 
 def training_bytes(spec: TaskSpec) -> int:
     """About how much memory a round of a task takes."""
-    return sizes.training_bytes(spec.model, batch=spec.train.batch, steps=spec.train.steps)
+    return sizes.training_bytes(
+        spec.model, batch=spec.train.batch, steps=spec.train.steps * spec.train.units
+    )
 
 
 def check_counts(spec: TaskSpec, total: int, pool_total: int) -> list[str]:

@@ -15,8 +15,16 @@ import hashlib
 
 from storage import canonical
 
+MAX_UNITS = 8
+"""Of work that one peer does in a round."""
+SHARE_OF_PHASE = 0.5
+"""Of the time to train, what a peer plans to use: the rest is for what it did not foresee."""
 _WORD = 2**64
 _TAG = b"swarm/assignment/1\0"
+EPOCH_ROUNDS = 8
+"""Of a task, between two parts of the pool."""
+LEAST_DRAWS = 4
+"""A part of the pool holds at least so many times what one score draws."""
 MIN_OWN = 64
 """With fewer sequences in a score, a worker's own samples tell too little, and none are looked at."""
 
@@ -91,15 +99,73 @@ def sample_ids(
     return Generator("train", task, dataset_root, round_, peer, beacon).distinct(count, total)
 
 
+def samples_of(steps: int, batch: int, units: int) -> int:
+    """How many samples units of work have. The first unit's are those that every peer has, whatever it adds."""
+    return steps * batch * units
+
+
+def by_step(steps: int, batch: int, units: int) -> list[int]:
+    """Places of samples in the order of steps: a step takes a batch of each unit."""
+    return [
+        (unit * steps + step) * batch + at
+        for step in range(steps)
+        for unit in range(units)
+        for at in range(batch)
+    ]
+
+
+def units(measured: float | None, seconds: float, most: int) -> int:
+    """How many units of work a peer takes in a round.
+
+    Args:
+        measured: Seconds that one unit took it last; None: it has not measured any.
+        seconds: That the phase of training lasts.
+        most: That the task allows.
+    """
+    if measured is None or measured <= 0:
+        return 1
+    return max(1, min(most, MAX_UNITS, int(SHARE_OF_PHASE * seconds / measured)))
+
+
+def retired(rounds: int, round_: int, *, drawn: int, pool_total: int) -> tuple[int, int]:
+    """Which part of the pool a round's score draws from: (how many parts, which).
+
+    A task is cut into epochs and the pool into as many parts, and each part serves one epoch and is then retired: what
+    updates were chosen by says nothing about those that come after. A part holds at least `LEAST_DRAWS` draws, so a small
+    pool is one part.
+    """
+    parts = max(1, min(-(-rounds // EPOCH_ROUNDS), pool_total // (LEAST_DRAWS * drawn)))
+    return parts, min(parts - 1, (round_ - 1) * parts // rounds)
+
+
 def scoring_ids(
-    task: bytes, round_: int, beacon: bytes, *, sequences: int, pool_total: int, data_total: int
+    task: bytes,
+    round_: int,
+    beacon: bytes,
+    *,
+    sequences: int,
+    pool_total: int,
+    data_total: int,
+    rounds: int = 1,
 ) -> tuple[list[int], list[int]]:
     """The batches that every scorer of a round evaluates: (pool ids, dataset ids), half each.
 
     The beacon is that of the first block finalized after the reveals closed, so nobody could know them.
+
+    Args:
+        task: The task's 32-byte id.
+        round_: The round's number.
+        beacon: The score's 32-byte beacon.
+        sequences: Of the score.
+        pool_total: Samples of the pool.
+        data_total: Samples of the dataset.
+        rounds: Of the task, for the part of the pool that is due; see `retired`.
     """
     from_pool = sequences - sequences // 2
-    pool = Generator("score-pool", task, round_, beacon).distinct(from_pool, pool_total)
+    parts, part = retired(rounds, round_, drawn=from_pool, pool_total=pool_total)
+    in_part = -(-(pool_total - part) // parts)
+    drawn = Generator("score-pool", task, round_, beacon).distinct(from_pool, in_part)
+    pool = [at * parts + part for at in drawn]
     data = Generator("score-data", task, round_, beacon).distinct(sequences // 2, data_total)
     return pool, data
 

@@ -24,15 +24,20 @@ from swarm.training import (
     merge,
     models,
     objectives,
+    population,
     recorder,
     replay,
     sample,
     score,
     sizes,
     sources,
+    team,
 )
 from swarm.training.completion import CompletionJob, Loaded
-from swarm.training.errors import REFUSED, CheckpointError, TrainingError, UpdateError
+from swarm.training.devices import Batches
+from swarm.training.errors import CheckpointError, TrainingError
+from swarm.training.evaluator import Evaluator
+from swarm.training.sequential import Evidence
 from swarm.training.sizes import ClassifierModel, FinetuneModel, GanModel
 from swarm.training.sources import Bench as Bench  # noqa: TC001 - a door: others take it from here
 from swarm.training.spec import PUBLISHED, TaskSpec, parse_spec
@@ -181,8 +186,10 @@ def _initial(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
     if spec.kind == "gan":
         images = sources.images(spec, job["dataset"], bench)
         evaluator = out / checkpoint.EVALUATOR
-        trained = gan.Evaluator.train(spec.gan, spec.train.seed, images, bench.device, bench.report)
-        trained.save(evaluator)
+        kind, seed = spec.score.evaluator, spec.train.seed
+        judge = Evaluator.make(spec.gan, kind, seed, images, bench.device, bench.report)
+        judge.check(images.pixels)
+        judge.save(evaluator)
     _write(spec, 0, values, out, evaluator, content, base=None, round_=None, peers=[])
     return result
 
@@ -213,17 +220,24 @@ def _train(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
     else:
         drawn = (job["task"], job["round"], job["peer"], job["beacon"])
         seen = sources.of(spec, base, "dataset", job["dataset"], bench, drawn)
-        outcome = local.train(
-            spec,
-            place,
-            base,
-            seen,
-            Path(job["state"]),
-            out,
-            bench.device,
-            bench.report,
-            recorder.of(job, place, spec.train, bench.device),
-        )
+        record = recorder.of(job, place, spec.train, bench.device)
+        mixed = record is None
+        with team.of(Path(job["base"]), bench.device, is_mixed=mixed) as others:
+            most = spec.train.batch
+            batches = Batches(bench.device, most=most, is_mixed=mixed, team=others)
+            outcome = local.train(
+                spec,
+                place,
+                base,
+                seen,
+                Path(job["state"]),
+                out,
+                bench.device,
+                bench.report,
+                record,
+                batches,
+                1 if record is not None else min(job.get("units", 1), spec.train.units),
+            )
     return asdict(outcome)
 
 
@@ -249,6 +263,8 @@ def _score(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
             sources.of(spec, base, name, job[name], bench, drawn) for name in ("pool", "dataset")
         )
         sequences = score.batches(spec, job["task"], job["round"], job["beacon"], held, seen)
+        known = Path(job["evidence"]) if job.get("evidence") else None
+        evidence = Evidence() if known is None else Evidence.read(known, job["task"])
         loss, scores = score.score(
             spec,
             base,
@@ -259,7 +275,10 @@ def _score(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
             bench.report,
             order=job.get("order", []),
             own=_own(spec, job, seen),
+            evidence=evidence,
         )
+        if known is not None:
+            evidence.write(known, job["task"])
     return {"base_loss": loss, "scores": scores}
 
 
@@ -291,21 +310,16 @@ def _score_pairs(
     expected: list[codec.Expected],
     bench: Bench,
 ) -> tuple[int, list[int]]:
-    judge, reference = _judge(spec, job["base"], job["pool"], bench)
+    judge = _judge(spec, job["base"], bench)
+    held = sources.images(spec, job["pool"], bench).pixels
+    seen = None
+    if job.get("dataset"):
+        seen = sources.images(spec, job["dataset"], bench).pixels
+        judge.check(seen)
     seed = assignment.torch_seed("score-latents", job["task"], job["round"], job["beacon"])
-    count = spec.score.sequences
-    before = judge.distance(base.tensors, reference, count, seed)
-    scores = []
-    for done, (path, wanted) in enumerate(zip(paths, expected, strict=True), 1):
-        try:
-            update = codec.read(path, wanted)
-        except UpdateError as error:
-            scores.append(REFUSED - error.code)
-            continue
-        after = judge.distance(update.tensors, reference, count, seed)
-        scores.append(score.units((before - after) / max(before, 1e-9)))
-        bench.report(done, len(paths), after)
-    return score.units(before), scores
+    return population.score(
+        spec, judge, base.tensors, held, seen, paths, expected, seed, bench.report
+    )
 
 
 def _merge(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
@@ -357,9 +371,10 @@ def _merged_loss(
 ) -> tuple[int, float | None]:
     """The loss on samples of the pool, and of a classifier its accuracy there."""
     if spec.kind == "gan":
-        judge, reference = _judge(spec, job["base"], job["pool"], bench)
         seed = assignment.torch_seed("score-latents", job["task"], job["round"], job["beacon"])
-        return score.units(judge.distance(values, reference, spec.score.sequences, seed)), None
+        return _distance(
+            spec, job["base"], job["pool"], values, spec.score.sequences, seed, bench
+        ), None
     held = sources.of(spec, base, "pool", job["pool"], bench)
     draw = assignment.Generator("merge-pool", job["task"], job["round"], job["beacon"])
     sequences = held.samples(draw.distinct(spec.score.sequences, held.total))
@@ -380,10 +395,9 @@ def _evaluate(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
     base = _base(spec, {"base": job["checkpoint"]})
     limit = job["limit"]
     if spec.kind == "gan":
-        judge, reference = _judge(spec, job["checkpoint"], job["pool"], bench)
         count = limit or max(FIXED_POOL_SAMPLES, spec.score.sequences)
         seed = assignment.torch_seed("evaluate", spec.train.seed)
-        loss = score.units(judge.distance(base.tensors, reference, count, seed))
+        loss = _distance(spec, job["checkpoint"], job["pool"], base.tensors, count, seed, bench)
         return {"loss": loss, "accuracy": None}
     held = sources.of(spec, base, "pool", job["pool"], bench)
     total = held.total if limit is None else min(limit, held.total)
@@ -468,12 +482,24 @@ def _diff(job: dict[str, Any], _bench: Bench) -> dict[str, Any]:
     return difference.difference(old.tensors, new.tensors)
 
 
-def _judge(
-    spec: TaskSpec, folder: str, pool: str, bench: Bench
-) -> tuple[gan.Evaluator, gan.Moments]:
-    sizes = spec.gan
-    judge = gan.Evaluator.load(Path(folder) / checkpoint.EVALUATOR, sizes, bench.device)
-    return judge, judge.moments(sources.images(spec, pool, bench).pixels)
+def _judge(spec: TaskSpec, folder: str, bench: Bench) -> Evaluator:
+    path = Path(folder) / checkpoint.EVALUATOR
+    return Evaluator.load(path, spec.gan, spec.score.evaluator, bench.device)
+
+
+def _distance(
+    spec: TaskSpec,
+    folder: str,
+    pool: str,
+    values: dict[str, Array],
+    count: int,
+    seed: int,
+    bench: Bench,
+) -> int:
+    """A pair's distance to the pool, in units."""
+    judge = _judge(spec, folder, bench)
+    reference = judge.moments(sources.images(spec, pool, bench).pixels)
+    return score.units(judge.distance(judge.images(values, count, seed), reference))
 
 
 def _base(spec: TaskSpec, job: dict[str, Any]) -> Checkpoint:

@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from swarm.training import assignment, codec, data, models, objectives, tensors
+from swarm.training import assignment, codec, data, models, tensors
 from swarm.training.decoders import is_block_matrix
+from swarm.training.devices import Batches
 from swarm.training.errors import TensorFileError
 from swarm.training.optimizers import AdamW, Muon
 
@@ -123,6 +124,8 @@ def train(
     device: torch.device,
     report: Callable[[int, int, float], None],
     recorder: Recorder | None = None,
+    batches: Batches | None = None,
+    units: int = 1,
 ) -> Outcome:
     """Train one round and write the update file.
 
@@ -136,6 +139,8 @@ def train(
         device: Where to compute.
         report: Called after each step with (step, steps, loss).
         recorder: Writes down what is needed to run the round again; None: nobody asks for it.
+        batches: Makes gradients; None: on the device alone.
+        units: Of work to do: each adds a batch to every step.
     """
     started = time.monotonic()
     settings = spec.train
@@ -145,7 +150,7 @@ def train(
         place.round,
         place.peer,
         place.beacon,
-        count=settings.steps * settings.batch,
+        count=assignment.samples_of(settings.steps, settings.batch, units),
         total=text.total,
     )
     samples = text.samples(ids)
@@ -161,7 +166,11 @@ def train(
     if recorder is not None:
         recorder.begin(model, optimizers, ids)
     losses = []
-    for loss in steps(spec, place.round, model, optimizers, samples, device):
+    taken = samples[assignment.by_step(settings.steps, settings.batch, units)]
+    made = batches or Batches(device, most=settings.batch)
+    for loss in steps(
+        spec, place.round, model, optimizers, taken, device, batches=made, units=units
+    ):
         losses.append(loss)
         if recorder is not None:
             recorder.after(len(losses), loss)
@@ -202,6 +211,9 @@ def steps(
     samples: Array,
     device: torch.device,
     first: int = 0,
+    *,
+    batches: Batches | None = None,
+    units: int = 1,
 ) -> Iterator[float]:
     """Take steps of a round, one a batch of the samples; gives each loss.
 
@@ -213,15 +225,16 @@ def steps(
         samples: Those of the steps to take, in order.
         device: Where the model is.
         first: The place of the first step in its round.
+        batches: Makes gradients; None: on the device alone.
+        units: Batches a step.
     """
     settings = spec.train
-    for at in range(len(samples) // settings.batch):
-        batch = samples[at * settings.batch : (at + 1) * settings.batch]
-        loss = objectives.losses(model, batch, device).mean()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch
+    made, rows = batches or Batches(device), settings.batch * units
+    for at in range(len(samples) // rows):
+        loss = made.backward(model, samples[at * rows : (at + 1) * rows])
         step = (round_ - 1) * settings.steps + first + at
         optimizers.step(rate(settings, step, spec.rounds * settings.steps))
-        yield float(loss.detach())
+        yield loss
 
 
 def write_file(path: Path, content: bytes) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 
-from swarm.training import gan, models, philox
+from swarm.training import evaluator, models, philox
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,7 +112,7 @@ def grid(base: Checkpoint, out: Path, device: torch.device, *, seed: int) -> Non
     pair = models.fill(models.build(base.config.model), base.tensors, device)
     assert isinstance(pair, models.Pair)  # noqa: S101 - narrows the type; the caller checked the kind
     latent = pair.generator.first.in_features
-    images = gan.generate(pair.generator, philox.normal(seed, (GRID * GRID, latent)), device)
+    images = evaluator.generate(pair.generator, philox.normal(seed, (GRID * GRID, latent)), device)
     pixels = ((images.cpu().numpy() + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
     pixels = np.pad(pixels, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=BORDER)
     _, channels, height, width = pixels.shape

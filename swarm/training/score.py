@@ -8,12 +8,8 @@ An update is scored by itself and unclipped: a file that one scorer could not fe
 score that this scorer gives to another file.
 
 Two refusals look at the others of the round. A copy of an earlier update is refused (`copies`). And work on one's own
-samples shows: an update gains more on what its worker had to train on than on other samples of the dataset,
-
-    t = (mean(d on own) - mean(d on others)) / sqrt(var(d on own) / own + var(d on others) / others)
-
-Early in a task, or with few sequences, nobody's `t` is large and it tells nothing. In a round whose upper median is at
-least `SHOWN`, an update with less than `LEAST` is refused.
+samples shows: an update gains more on what its worker had to train on than on other samples of the dataset
+(`margins`). What comes of it over rounds, and who is refused for it, is in `sequential`.
 """
 
 from __future__ import annotations
@@ -24,7 +20,16 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 
-from swarm.training import assignment, codec, copies, merge, models, objectives
+from swarm.training import (
+    assignment,
+    codec,
+    copies,
+    margins,
+    merge,
+    models,
+    objectives,
+    sequential,
+)
 from swarm.training.errors import DUPLICATE, NOT_OWN_DATA, REFUSED, UpdateError
 
 if TYPE_CHECKING:
@@ -36,6 +41,7 @@ if TYPE_CHECKING:
     from swarm.training import data
     from swarm.training.checkpoint import Checkpoint
     from swarm.training.codec import Expected
+    from swarm.training.sequential import Evidence
     from swarm.training.spec import TaskSpec
     from swarm.training.tensors import Array
 
@@ -43,10 +49,6 @@ UNITS: Final = 100_000
 """Score units in one; losses on chain are nats times this."""
 BATCH: Final = 16
 """Sequences evaluated at once; part of the definition of a score."""
-SHOWN: Final = 3.5
-"""From this upper median of `t` on, a round tells who worked on its own samples."""
-LEAST: Final = 1.64
-"""Where it tells, the least `t`: one rider in twenty has more."""
 
 
 def batches(
@@ -65,6 +67,7 @@ def batches(
         sequences=spec.score.sequences,
         pool_total=held.total,
         data_total=seen.total,
+        rounds=spec.rounds,
     )
     return np.concatenate([held.samples(pool_ids), seen.samples(data_ids)])
 
@@ -75,7 +78,7 @@ def losses(model: nn.Module, sequences: Array, device: torch.device) -> Array:
     with torch.inference_mode():
         for at in range(0, len(sequences), BATCH):
             batch = sequences[at : at + BATCH]
-            found.append(objectives.losses(model, batch, device).double().cpu().numpy())
+            found.append(objectives.losses(model, batch, device).cpu().double().numpy())
     return np.concatenate(found)
 
 
@@ -97,6 +100,7 @@ def score(
     *,
     order: Sequence[int] = (),
     own: Sequence[Array] = (),
+    evidence: Evidence | None = None,
 ) -> tuple[int, list[int]]:
     """Score updates.
 
@@ -110,6 +114,7 @@ def score(
         report: Called after each update with (done, all, its loss).
         order: The place of each update's commit among all; without it, copies count.
         own: For each update, some of the samples that its worker had to train on; without them, nobody asks.
+        evidence: Of the rounds before; this one is added to it. Without it, this round alone decides.
 
     Returns:
         (the base's loss in units, one score an update: floor(10^5 * s), or a refusal).
@@ -118,22 +123,39 @@ def score(
     read = [_read(path, wanted) for path, wanted in zip(updates, expected, strict=True)]
     groups = [None if isinstance(one, int) else one for one in read]
     copied = copies.copies(groups, order) if order else set()
-    scores, shown = [], {}
+    scores: list[int] = []
+    worked: dict[int, list[codec.Sparse]] = {}
+
+    def merged(chosen: Sequence[Sequence[codec.Sparse]]) -> Mapping[str, Array]:
+        groups = [list(one) for one in chosen]
+        return merge.merge(base.tensors, groups, expected[0].layout, spec.amplify_milli)
+
     for at, one in enumerate(read):
         if isinstance(one, int) or at in copied:
             scores.append(REFUSED - (one if isinstance(one, int) else DUPLICATE))
             continue
-        moved = merge.merge(base.tensors, [one], expected[at].layout, spec.amplify_milli)
-        after = model_losses(base, moved, sequences, device)
+        after = model_losses(base, merged([one]), sequences, device)
         scores.append(units(lower_bound(before, after, spec.score.z)))
-        if own and scores[-1] > spec.score.tolerance:
-            others = spec.score.sequences - spec.score.sequences // 2  # the pool's half comes first
-            mine = model_losses(base, base.tensors, own[at], device)
-            mine -= model_losses(base, moved, own[at], device)
-            shown[at] = margin(mine, (before - after)[others:])
+        if own:
+            worked[at] = one
         report(at + 1, len(updates), float(after.mean()))
-    for at in riders(shown):
-        scores[at] = REFUSED - NOT_OWN_DATA
+
+    def gains(values: Mapping[str, Array], asked: Array) -> Array:
+        key = asked.tobytes()
+        if key not in known:
+            known[key] = model_losses(base, base.tensors, asked, device)
+        report(len(updates), len(updates), float(before.mean()))
+        return known[key] - model_losses(base, values, asked, device)
+
+    known: dict[bytes, Array] = {}
+    others = sequences[spec.score.sequences - spec.score.sequences // 2 :]  # after the pool's half
+    found = margins.margins(merged, gains, worked, own, others)
+    names = {expected[at].peer or str(at): at for at in worked}
+    shown = {name: sequential.parts(found[at]) for name, at in names.items()}
+    gaining = [shown[name] for name, at in names.items() if scores[at] > spec.score.tolerance]
+    round_ = expected[0].round if expected else 0
+    for name in (evidence or sequential.Evidence()).judge(round_, shown, gaining):
+        scores[names[name]] = REFUSED - NOT_OWN_DATA
     return units(float(before.mean())), scores
 
 
@@ -143,22 +165,6 @@ def _read(path: Path | None, wanted: Expected) -> list[codec.Sparse] | int:
         return codec.read(path, wanted).groups
     except UpdateError as error:
         return error.code
-
-
-def margin(own: Array, others: Array) -> float:
-    """`t`: how clearly an update gains more on its own samples; 0 where there is no telling."""
-    if min(len(own), len(others)) < 2 or not np.isfinite(np.concatenate([own, others])).all():
-        return 0.0
-    error = math.sqrt(own.var(ddof=1) / len(own) + others.var(ddof=1) / len(others))
-    return float(own.mean() - others.mean()) / error if error else 0.0
-
-
-def riders(shown: Mapping[int, float]) -> list[int]:
-    """Of updates with their `t`, those that show no work on their own samples in a round that tells."""
-    ordered = sorted(shown.values())
-    if not ordered or ordered[len(ordered) // 2] < SHOWN:
-        return []
-    return [at for at, found in shown.items() if found < LEAST]
 
 
 def lower_bound(before: Array, after: Array, z: float) -> float:

@@ -45,6 +45,10 @@ MAX_CLASSES = 10_000
 MAX_LABELS = 8192
 """Characters of a classifier's labels in all."""
 SHAPES = ("gpt", "llama")
+AUTOENCODER = "autoencoder"
+EVALUATORS = (AUTOENCODER, "efficientnet-lite0")
+"""Networks by whose features generated images are judged; see `evaluator`."""
+MAX_UNITS = 8
 RESIZES = ("pad", "crop", "stretch")
 """How an image of another size is made to fit; see `images`."""
 
@@ -83,6 +87,7 @@ class Train:
     weight_decay: float = 0.0
     seed: int = 0
     ema: float = 0.99  # gan: decay of the averaged generator
+    units: int = 1  # of work that a fast peer takes at most in a round; see `assignment`
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +107,16 @@ class Score:
     sequences: int = 32  # lm: sequences; gan: generated samples
     z: float = 0.0
     tolerance: int = 0  # score units that an update must exceed
+    evaluator: str = AUTOENCODER  # gan: what images are judged by
+
+
+@dataclass(frozen=True, slots=True)
+class Population:
+    """gan: the ranges from which each peer's hyper-parameters are drawn in each round."""
+
+    spread: float = 2.0  # rates are the task's, divided or multiplied by up to this
+    beta: float = 0.5  # the first moments' decay is 0 or this
+    critic_steps: int = 2  # steps of the discriminator for one of the generator, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +144,7 @@ class TaskSpec:
     update: Update = field(default_factory=Update)
     score: Score = field(default_factory=Score)
     phases: Phases = field(default_factory=Phases)
+    population: Population = field(default_factory=Population)
 
     @property
     def lm(self) -> LmModel:
@@ -193,7 +209,7 @@ def parse_spec(data: bytes) -> TaskSpec:
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise SpecError(field="task file", why=f"is not TOML: {error}") from error
     for name in tables:
-        if name not in ("task", "data", "model", "train", "update", "score", "phases"):
+        if name not in ("task", *_TITLES):
             raise SpecError(name, "is not a table of a task file")
     task = _Table("task", tables.get("task"))
     name = task.text("name", maximum=63)
@@ -220,6 +236,7 @@ def parse_spec(data: bytes) -> TaskSpec:
         update=_update(tables),
         score=_score(tables, kind),
         phases=_phases(tables),
+        population=_population(tables, kind),
     )
 
 
@@ -228,14 +245,16 @@ def write_spec(spec: TaskSpec) -> bytes:
     lines = ["[task]"]
     lines += [f"name = {_toml(spec.name)}", f"kind = {_toml(spec.kind)}", f"rounds = {spec.rounds}"]
     lines += [f'budget = "{format_amount(spec.budget)}"']
-    for title in ("data", "model", "train", "update", "score", "phases"):
+    for title in _TITLES:
         part = getattr(spec, title)
-        lines += ["", f"[{title}]"]
-        lines += [
+        entries = [
             f"{item.name} = {_toml(getattr(part, item.name))}"
             for item in dataclasses.fields(part)
             if _OF_KIND.get((title, item.name), spec.kind) == spec.kind
+            and (title, item.name, getattr(part, item.name)) not in _UNSAID
         ]
+        if entries:
+            lines += ["", f"[{title}]", *entries]
     return ("\n".join(lines) + "\n").encode()
 
 
@@ -487,9 +506,25 @@ def _train(tables: dict[str, Any], kind: str) -> Train:
         weight_decay=table.number("weight_decay", 0.0, 1.0, 0.0),
         seed=table.integer("seed", 0, 2**62, 0),
         ema=table.number("ema", 0.0, 0.99999, 0.98),
+        units=table.integer("units", 1, 1 if kind == "gan" else MAX_UNITS, 1),
     )
     table.done()
     return train
+
+
+def _population(tables: dict[str, Any], kind: str) -> Population:
+    if kind != "gan":
+        if "population" in tables:
+            raise SpecError(field="population", why="is a table of a gan's task file")
+        return Population()
+    table = _Table("population", tables.get("population", {}))
+    population = Population(
+        spread=table.number("spread", 1.0, 8.0, 2.0),
+        beta=table.number("beta", 0.0, 0.95, 0.5),
+        critic_steps=table.integer("critic_steps", 1, 5, 2),
+    )
+    table.done()
+    return population
 
 
 def _update(tables: dict[str, Any]) -> Update:
@@ -511,6 +546,9 @@ def _score(tables: dict[str, Any], kind: str) -> Score:
         sequences=table.integer("sequences", fewest, 10**5, usual),
         z=table.number("z", 0.0, 5.0, 0.0),
         tolerance=table.integer("tolerance", 0, 10**5, 0),
+        evaluator=table.choice("evaluator", EVALUATORS, AUTOENCODER)
+        if kind == "gan"
+        else AUTOENCODER,
     )
     table.done()
     return score
@@ -532,8 +570,13 @@ def _phases(tables: dict[str, Any]) -> Phases:
 _OF_KIND: dict[tuple[str, str], str] = {
     ("data", "label"): "classifier",
     ("data", "encodings"): "finetune",
+    ("score", "evaluator"): "gan",
+    **{("population", item.name): "gan" for item in dataclasses.fields(Population)},
 }
 """Keys of a posted task that only one kind has."""
+_UNSAID = {("train", "units", 1)}
+"""Entries that a posted task leaves out: those of tasks from before there was the key."""
+_TITLES = ("data", "model", "train", "update", "score", "phases", "population")
 _COLUMNS = {"classifier": "image"}
 _RATES = {
     "lm": (15, 16, 3e-3, 0.02),

@@ -101,6 +101,7 @@ class TrainJob:
     out: Path  # the update file to write
     record: Path | None = None  # folder for the states at segment ends; None: none are kept
     every: int = 0  # steps of a segment
+    units: int = 1  # of work, at most what the task allows
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +166,7 @@ class ScoreJob:
     order: list[int] = field(default_factory=list)  # places of their commits; empty: copies count
     start_beacon: bytes = b""  # drew the peers' samples; empty: nobody looks for work on them
     dataset_root: str = ""
+    evidence: Path | None = None  # file kept across rounds: who worked on its own samples
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,19 +79,9 @@ def main(arguments: list[str]) -> None:
 
 def _prepare(device: str, threads: int) -> torch.device:
     """Load torch and pin what makes its results repeatable."""
-    import torch
+    from swarm.training import devices
 
-    torch.set_num_threads(threads)
-    torch.set_num_interop_threads(1)
-    torch.use_deterministic_algorithms(True)
-    if device == "auto" and torch.cuda.is_available():
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.allow_tf32 = False
-        torch.backends.cuda.enable_flash_sdp(False)
-        torch.backends.cuda.enable_mem_efficient_sdp(False)
-        torch.backends.cuda.enable_cudnn_sdp(False)
-        return torch.device("cuda")
-    return torch.device("cpu")
+    return devices.prepare(device, threads)
 
 
 def _bench(device: torch.device, drawers: Drawers) -> Bench:
@@ -123,24 +113,21 @@ def _speaking(kept: Bench, link: _Link, number: int) -> Bench:
 
 
 def _serve(link: _Link, job: dict[str, Any], kept: Bench) -> None:
-    import torch
-
-    from swarm.training import jobs
+    from swarm.training import devices, jobs
 
     try:
         answer: dict[str, Any] = {"result": jobs.run(job, _speaking(kept, link, job["id"]))}
     except _CancelledError:
         answer = {"error": "given up", "cause": "cancelled"}
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        answer = {"error": f"out of memory: {error}", "cause": "memory"}
     except TrainingError as error:
         answer = {"error": str(error), "cause": "failed"}
-    except RuntimeError as error:
-        # torch's allocator for the CPU says this in words only.
-        memory = "can't allocate memory" in str(error)
-        answer = {"error": str(error)[:2000], "cause": "memory" if memory else "failed"}
     except Exception as error:  # noqa: BLE001 - a job must not end the process; the node is told
-        answer = {"error": f"{type(error).__name__}: {error}"[:2000], "cause": "failed"}
+        words = (
+            str(error) if isinstance(error, RuntimeError) else f"{type(error).__name__}: {error}"
+        )
+        answer = {"error": words[:2000], "cause": "failed"}
+        if devices.is_out_of_memory(error):
+            answer = {"error": f"out of memory: {error}"[:2000], "cause": "memory"}
     link.cancelled.discard(job["id"])
     link.send({"id": job["id"], **answer})
 

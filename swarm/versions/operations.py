@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -93,7 +94,8 @@ class Versions:
             before = parents[0][1].root if parents else EMPTY
             report: Json = {"dataset": dataset.name, "branch": branch}
             with self._lease():
-                added = await self._folders.add(folder, progress)
+                adding = partial(self._folders.add, folder, progress)
+                added = await self._door.room_for(adding, lambda why: progress(why, 0, 0))
                 is_new = added.root != before
                 if not is_new and not (publish and parents):
                     text = f"nothing has changed in {folder}"

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from protocols.transport import PeerId, Transport
     from storage.blockstore import Blockstore
     from storage.cid import Cid
+    from storage.importer import Added
     from swarm.control.api import Json, Progress
     from swarm.datasets import Published
     from swarm.versions.commit import Commit
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from swarm.versions.repository import Repository
     from swarm.versions.working import Marker
 
+    RoomFor = Callable[[Callable[[], Awaitable[Added]], Callable[[str], None]], Awaitable[Added]]
+
 T = TypeVar("T")
 
 LOOKUP_SECONDS = 10.0
@@ -44,6 +47,11 @@ LOOKUP_SECONDS = 10.0
 REMEMBER_SECONDS = 60.0
 MAX_REMEMBERED = 64
 """Histories whose providers are remembered."""
+
+
+async def _at_once(work: Callable[[], Awaitable[Added]], say: Callable[[str], None]) -> Added:
+    del say
+    return await work()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +67,7 @@ class Door:
         point: Lets a name on the ledger point to a root: (name, what it is to point to) -> `name`, `version`.
         look_up: What a name on the ledger points to: (name, version or None) -> its root.
         now: UTC seconds.
+        room_for: Does what writes much, after slots have given way to it if they must: (what, told what is waited for).
     """
 
     signer: Signer
@@ -69,6 +78,7 @@ class Door:
     point: Callable[[str, Published], Awaitable[Json]]
     look_up: Callable[[str, int | None, Progress], Awaitable[Cid]]
     now: Callable[[], float]
+    room_for: RoomFor = _at_once
 
 
 @dataclass(frozen=True, slots=True)

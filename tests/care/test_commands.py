@@ -121,7 +121,7 @@ def swarm(capsys):
 def test_a_pause_is_told_in_the_status_until_it_is_resumed(node, swarm):
     code, out, _ = swarm("pause", "train", "--for", "2h")
     assert (code, out[:12]) == (0, "train until ")
-    assert "paused" in swarm("status")[1].splitlines()[-1]
+    assert swarm("status")[1].startswith("train        paused until ")
     assert json.loads(swarm("pause", "seal", "--json")[1])["paused"][1] == {
         "part": "seal",
         "until": None,
@@ -158,7 +158,7 @@ def test_finish_without_waiting_says_what_is_owed_and_can_be_taken_back(node, sw
     node.inner.owing.add(b"task")
     code, out, _ = swarm("finish", "--no-wait")
     assert (code, out.splitlines()[-1]) == (0, "finishing: something is owed to 1 tasks")
-    assert "finishing" in swarm("status")[1].splitlines()[-1]
+    assert "finishing    the node stops when its round is done" in swarm("status")[1]
     swarm("resume")
     assert not node.inner.controls.is_finishing
 

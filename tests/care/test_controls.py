@@ -28,7 +28,7 @@ def test_a_pause_ends_by_itself_when_its_time_is_over():
     assert controls.holds(TRAIN)
     clock.now += 1
     assert not controls.holds(TRAIN)
-    assert controls.told() == {"paused": [], "finishing": False}
+    assert controls.told() == {"paused": [], "finishing": False, "held": []}
 
 
 def test_a_pause_of_one_part_holds_no_other():
@@ -114,5 +114,6 @@ def test_no_pause_with_an_end_is_longer_than_a_year():
 
 def test_a_part_that_is_not_there_is_refused():
     assert parts_of("all") == PARTS
-    with pytest.raises(UsageError, match="'gpu' cannot be paused: train, seal or all"):
-        parts_of("gpu")
+    assert parts_of("gpu") == ("gpu",)
+    with pytest.raises(UsageError, match="'votes' cannot be paused: train, seal, serve, gpu, cpu or all"):
+        parts_of("votes")

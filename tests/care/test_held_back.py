@@ -58,6 +58,23 @@ async def test_a_pause_gives_up_what_is_trained_and_begins_nothing_until_it_is_r
         assert hands.begun == 2
 
 
+async def test_a_round_that_the_schedule_would_cut_off_is_not_begun_and_says_so(tmp_path, hands):
+    async with open_room(tmp_path, hands) as room:
+        mine = room._participant
+        mine._controls.pause([TRAIN], None)
+        await until(lambda: mine.activity[room.task] == "paused until `swarm resume`")
+        mine._times.note(room.task, 100.0)
+        mine._controls.room = lambda _part: 60.0
+        mine._controls.resume([TRAIN])
+        room.alone.grow()
+        await until(lambda: mine.activity[room.task].startswith("no time: it takes about 110 s"))
+        assert hands.begun == 1
+        mine._controls.room = lambda _part: 600.0
+        hands.may_end.set()
+        await room.blocks(2)
+        assert hands.begun == 2
+
+
 async def test_a_node_that_finishes_ends_its_update_and_owes_it_until_it_is_opened(tmp_path, hands):
     async with open_room(tmp_path, hands) as room:
         mine = room._participant

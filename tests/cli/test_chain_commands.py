@@ -153,6 +153,11 @@ def test_a_name_is_verified_from_the_node_and_then_from_the_file_alone(
     code, _, err = swarm("verify-name", "gpt", *nobody, "--checkpoint", f"{height}:{'00' * 32}")
     assert code == 4
     assert "not the checkpoint's" in err
+    early = f"1:{alone.ledger.block(1).id.hex()}"
+    code, _, err = swarm("verify-name", "gpt", *nobody, "--checkpoint", early)
+    assert code == 4
+    assert "take one at or above the proof's block" in err
+    assert not (tmp_path / "nobody").exists(), "no node of another network is started for it"
     assert swarm("verify-name", "other", *nobody, "--checkpoint", right)[0] == 2
     assert swarm("verify-name", "gpt", *nobody, "--checkpoint", "7")[0] == 2
     assert swarm("verify-name", "other", "--network", "network.cbor")[0] == 3

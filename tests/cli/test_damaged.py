@@ -50,4 +50,4 @@ def test_a_vote_log_with_damage_in_its_middle_is_refused_with_what_to_do(tmp_pat
     path.write_bytes(data)
     done = join(home)
     assert done.returncode == 4, done.stderr
-    assert "hint: restore it from a copy, or do not validate with this key" in done.stderr
+    assert "hint: move it away and leave the ledger in place" in done.stderr

@@ -22,6 +22,38 @@ class FakeHousekeeping:
         return RefusedError(str(error), "`swarm gc` gives up to 3.0 MB back")
 
 
+class FakeChecks:
+    """Nobody is connected."""
+
+    async def wait(self, root, seconds, progress):
+        return {"peer": None, "bytes": 0, "sources": 0, "seconds": 3.0, "asked": 0, "reasons": {}}
+
+    async def check(self, root, draws, progress):
+        progress("held", 0, 2)
+        row = {"peer": PEER, "announced": True, "drawn": draws, "seconds": 0.5}
+        shown = {"way": "held", "shown": draws, "bytes": 5_000, "rate": 10_000.0, "reason": None}
+        failed = {"way": "fetch", "shown": 0, "bytes": 0, "rate": None, "reason": "has no room"}
+        return {
+            "cid": CID,
+            "here": True,
+            "announced": 1,
+            "replicas": 0 if self.nobody else 1,
+            "fetched": 0,
+            "asked_to_fetch": 1,
+            "peers": [row | shown, row | failed],
+        }
+
+    nobody = False
+
+
+class FakeReceipts:
+    def __init__(self) -> None:
+        self.kept = []
+
+    async def read(self):
+        return self.kept
+
+
 class FakeNode:
     housekeeping = FakeHousekeeping()
 
@@ -31,6 +63,8 @@ class FakeNode:
         self.began = trio.Event()
         self.cancelled = trio.Event()
         self.sent = []
+        self.checks = FakeChecks()
+        self.receipts = FakeReceipts()
 
     def status(self):
         return {
@@ -104,6 +138,10 @@ class FakeNode:
     async def send(self, to, amount, *, wait=True):
         self.sent.append((to, amount, wait))
         return {"tx": "ef" * 32, "height": 43 if wait else None}
+
+    async def plan(self, path, progress, *, preserve_mode=False):
+        progress("hash", 5, 5)
+        return {"cid": CID, "size": 5, "chunks": 1, "new_bytes": 3}
 
     async def publish(self, path, name, progress, *, preserve_mode=False, in_place=False):
         if path.name == "too-large":

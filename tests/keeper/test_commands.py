@@ -12,7 +12,8 @@ from cli.commands.keep import cost_lines
 from cli.main import main
 from cli.view import sealed
 from swarm.control.service import serve
-from swarm.keeper.operations import Terms
+from swarm.keeper.coding import Coding
+from swarm.keeper.quotes import Terms
 from tests.control.fake_node import CID, FakeNode
 
 GB = 10**9
@@ -21,6 +22,7 @@ QUOTE = {
     "bytes": 3 * GB,
     "replicas": 3,
     "pieces": 1,
+    "needed": None,
     "audits": 720,
     "days": 30.0,
     "price": 1_000_000,
@@ -169,7 +171,18 @@ def test_a_deal_says_what_it_costs_and_posts_what_it_said(keeping, swarm):
 def test_coded_pieces_have_one_replica_if_nobody_says_more(keeping, swarm):
     assert swarm("keep", "post", "plays", "--erasure", "--audits", "5", "--price", "0.5")[0] == 0
     [(name, terms)] = keeping.asked
-    assert (name, terms.replicas, terms.is_coded) == ("plays", 1, True)
+    assert (name, terms.replicas, terms.is_coded, terms.coding) == ("plays", 1, True, None)
+
+
+def test_the_pieces_may_be_told_and_then_no_other_number_is_made(keeping, swarm):
+    assert swarm("keep", CID, "--erasure", "5+2")[0] == 0
+    assert keeping.asked[0][1].coding == Coding(5, 2)
+    assert swarm("keep", CID, "--erasure=5+0")[0] == 2
+    assert swarm("keep", CID, "--erasure", "30+9")[0] == 2
+    code, _, err = swarm("keep", "post", "--erasure", CID)
+    assert code == 2
+    assert "comes before it" in err
+    assert len(keeping.asked) == 1
 
 
 def test_a_quote_says_what_the_keepers_of_now_mean_for_it():
@@ -179,7 +192,8 @@ def test_a_quote_says_what_the_keepers_of_now_mean_for_it():
     assert "seats wait" in last(keepers=2)
     several = {"replicas": 1, "pieces": 14, "seats": 14}
     assert "some keep several pieces" in last(keepers=4, **several)
-    coded = {"coded": True, **several}
+    coded = {"coded": True, "needed": 10, **several}
+    assert "14 pieces of which any 10 are enough" in cost_lines(QUOTE | coded)[0]
     assert "seats wait" in last(keepers=13, **coded)
     assert "in good standing" not in last(keepers=14, **coded) + last(keepers=3)
 

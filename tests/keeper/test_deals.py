@@ -13,7 +13,8 @@ from storage.collection import Collector
 from storage.dag import tree_size
 from storage.memory import MemoryBlockstore
 from swarm.errors import RefusedError, UsageError
-from swarm.keeper.operations import Terms
+from swarm.keeper.coding import Coding
+from swarm.keeper.quotes import Terms
 from swarm.keeper.room import SLOT_COST
 from swarm.ledger.transactions import KeepPost
 from tests.keeper.network import LENT, network
@@ -166,7 +167,10 @@ async def test_a_deal_is_quoted_and_posted_from_a_person(tmp_path) -> None:
         with pytest.raises(RefusedError, match="the balance"):
             await api.keep(published["cid"], Terms(1, 10_000, 10**15), silent)
         posted = await api.keep(published["cid"], Terms(1, 5, 7), silent)
-        coded = await api.keep(published["cid"], Terms(1, 5, 7, is_coded=True), silent)
+        with pytest.raises(RefusedError, match="where 4 have to"):
+            await api.quote(published["cid"], Terms(1, 5, 7, is_coded=True))
+        asked = Terms(1, 5, 7, is_coded=True, coding=Coding(10, 4))
+        coded = await api.keep(published["cid"], asked, silent)
         deals = {one["deal"]: one for one in await api.deals()}
         assert deals.keys() == {posted["deal"], coded["deal"]}
         assert deals[posted["deal"]]["escrow"] == 5 * 7

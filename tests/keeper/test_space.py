@@ -17,7 +17,9 @@ from storage.slots import SLOT_COST, SlotStore
 from storage.unixfs import add_path
 from swarm.keeper.making_room import MakingRoom, PatientExchange
 from swarm.keeper.space import LentSpace, bytes_below
+from swarm.store.collector import StoreCollector
 from tests.protocols.exchange.conftest import open_neighbourhood
+from tests.store.nodes import nothing_known
 
 MIB = 2**20
 LENT = 12 * SLOT_COST
@@ -188,6 +190,34 @@ async def test_who_asks_for_more_than_could_ever_be_free_is_refused_at_once(fold
         await waiting.wait(9 * MIB)
         assert len(folder.slots) < 4
         assert folder.slots.get(cids.of_raw(data)) == data
+
+
+async def test_dead_bytes_of_what_moved_into_slots_are_collected_when_they_are_what_is_lacking(
+    folder,
+):
+    """Nobody makes a slot give way here: the room can come from nowhere else."""
+    pinned = os.urandom(1_000)
+    folder.store.put_many([(cids.of_raw(pinned), pinned)])
+    folder.store.pin(cids.of_raw(pinned), "mine")
+    for _ in range(4):
+        folder.slots.append()
+    folder.slots.settle(folder.slots.stage().root)
+    chunks = [os.urandom(MIB) for _ in range(3)]
+    folder.store.put_many([(cids.of_raw(data), data) for data in chunks])
+    for data in chunks:
+        assert folder.contents.put(cids.of_raw(data), 4)
+    folder.slots.settle(folder.slots.stage().root)
+    collector = StoreCollector(folder.store, nothing_known)
+    waiting = MakingRoom(
+        folder.space, folder.store, folder.slots, str, trio.CapacityLimiter(1), collector.reclaim
+    )
+    with pytest.raises(QuotaError):
+        await waiting.wait(7 * MIB)  # nothing was let go, as far as anybody said
+    collector.released()
+    await waiting.wait(7 * MIB)
+    assert folder.space.free >= 7 * MIB
+    assert all(folder.store.get(cids.of_raw(data)) == data for data in [*chunks, pinned])
+    assert await collector.reclaim() == 0
 
 
 async def test_room_that_does_not_come_is_not_waited_for_without_end(folder, patient_clock):

@@ -11,6 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 from storage import cid
 from storage.errors import QuotaError
 from storage.memory import MemoryBlockstore
+from storage.unixfs import listing
 from swarm.errors import RefusedError
 from swarm.ledger.state import Phase
 from swarm.ledger.transactions import Phases, Register, TaskPost, commit_hash
@@ -47,6 +48,9 @@ class Hands:
         await self.may_end.wait()
         self.is_held = False
         job.out.write_bytes(b"update %d" % self.begun)
+        if job.record is not None:
+            job.record.mkdir()
+            (job.record / "transcript").write_bytes(b"%d steps a segment" % job.every)
         job.state.mkdir(exist_ok=True)
         (job.state / "moments").write_bytes(b"moments")
         return TrainResult(1.0, 1.0, 1, 8, 1, 0.0)
@@ -103,8 +107,8 @@ class Room:
 
 
 @asynccontextmanager
-async def open_room(tmp_path, hands=None):
-    with open_alone(tmp_path / "ledger", worker_bond=0) as alone:
+async def open_room(tmp_path, hands=None, **params):
+    with open_alone(tmp_path / "ledger", worker_bond=0, **params) as alone:
         async with open_neighbourhood() as there, trio.open_nursery() as nursery:
             node = await there.node(MemoryBlockstore())
             node.store.put_many([(cid.of_raw(b"base"), b"base")])
@@ -135,6 +139,7 @@ async def open_room(tmp_path, hands=None):
                 )
 
             room = Room(alone, task, hands, nursery, build, tmp_path / "rounds")
+            room.store = node.store
             await room.begin()
             yield room
             nursery.cancel_scope.cancel()
@@ -145,6 +150,16 @@ async def test_a_worker_trains_commits_and_opens_what_it_committed_to(tmp_path) 
         await room.blocks(3)
         assert room.hands.begun == 1
         assert room.round.reveals == {ALICE.public_key: cid.of_raw(b"update 1")}
+
+
+async def test_a_worker_keeps_what_it_recorded_in_the_store_where_its_network_asks_for_it(
+    tmp_path,
+) -> None:
+    async with open_room(tmp_path, replay_one_in=10, replay_steps=7) as room:
+        (held,) = [one for one, label in room.store.holds() if label.startswith("states ")]
+        assert [one.name for one in listing(held, room.store)] == ["transcript"]
+        assert room.store.has(cid.of_raw(b"7 steps a segment"))
+        assert not list(room.folder.glob("*.record"))
 
 
 async def test_a_worker_killed_after_its_commitment_opens_it_when_it_is_back(tmp_path) -> None:

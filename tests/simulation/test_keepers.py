@@ -10,6 +10,7 @@ import pytest
 
 from cli.main import main
 from storage.slots import SlotStore
+from swarm.ledger.genesis import Params
 from swarm.ledger.keeping import Verdict
 from swarm.simulator import report, sealed
 from swarm.simulator.chance import Chance
@@ -87,8 +88,8 @@ def test_simulated_slots_are_those_of_a_disk(tmp_path):
     store.close()
 
 
-PATIENT = Storage(audit_blocks=20, answer_blocks=8, report_blocks=8, leaves=4)
-"""An answer that was lost is sent again after four blocks, and still in time."""
+AUDITS = Storage(audit_blocks=20, leaves=4)
+"""Answers and reports are taken for as many blocks as by default."""
 
 
 def shaken(seed):
@@ -101,8 +102,16 @@ def shaken(seed):
         chaos_ms=60_000 + length,
         links=replace(SCENARIO.links, loss=100_000),
         partitions=(cut,),
-        storage=PATIENT,
+        storage=AUDITS,
         deals=DEALS,
+    )
+
+
+def test_the_blocks_for_answers_and_reports_are_those_of_a_network_by_default():
+    assert (AUDITS.answer_blocks, AUDITS.report_blocks, AUDITS.auditors) == (
+        Params().audit_answer_blocks,
+        Params().audit_report_blocks,
+        Params().auditors,
     )
 
 

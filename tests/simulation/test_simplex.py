@@ -140,7 +140,7 @@ MUTANTS = {
 }
 
 
-RARE = (103, 138, 298)
+RARE = (94, 103, 138, 298)
 """Seeds that see what few do, such as a storm of votes for the one block of a view."""
 
 

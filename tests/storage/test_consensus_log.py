@@ -80,7 +80,7 @@ def test_a_changed_byte_before_the_last_append_is_refused(path):
         damaged = bytearray(whole)
         damaged[at] ^= 0x10
         path.write_bytes(damaged)
-        with pytest.raises(LogError, match="restore it from a copy"):
+        with pytest.raises(LogError, match="move it away"):
             ConsensusLog(path)
         assert path.read_bytes() == bytes(damaged), "a refused log is left as it was"
 

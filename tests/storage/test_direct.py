@@ -88,6 +88,20 @@ def test_a_disk_that_refuses_direct_writes_is_written_to_as_ever(opened, tmp_pat
     assert (tmp_path / "file").read_bytes() == data
 
 
+class Emptied(list):
+    """Buffers of which another thread takes the last one after it was seen."""
+
+    def __len__(self):
+        return 1
+
+
+def test_a_buffer_that_another_thread_took_first_is_made_anew(opened, tmp_path, monkeypatch):
+    monkeypatch.setattr(direct, "_stages", Emptied())
+    _, data = chunk(1)
+    assert direct.write(opened, [data], 0) == len(data)
+    assert (tmp_path / "file").read_bytes() == data
+
+
 def test_what_is_written_after_a_direct_write_is_not_direct(opened, tmp_path):
     _, data = chunk(1)
     assert DISK.write(opened, [data], 0) == len(data)

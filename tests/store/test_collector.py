@@ -190,6 +190,18 @@ async def test_what_lies_between_live_chunks_is_given_back_where_a_person_insist
         assert list(missing_below(kept, keeper.store, dag.links)) == []
 
 
+async def test_what_could_be_given_back_is_told_without_a_collection(tmp_path):
+    async with open_keepers(tmp_path, 1) as (keeper,):
+        path = write(tmp_path / "in", "one", 2 * MIB, 1)
+        one = (await datasets.publish(path, keeper.store, keeper.peer.transport)).root
+        told = (await keeper.door.listing())["usage"]
+        assert (told["reclaimable"], keeper.store.usage().pinned > 2 * MIB) == (0, True)
+        await keeper.door.unpin(one)
+        told = (await keeper.door.listing())["usage"]
+        assert told["reclaimable"] > 2 * MIB
+        assert keeper.store.usage().pinned == 0
+
+
 class Endless:
     """A collection of a store without an end."""
 

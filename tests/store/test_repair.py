@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import random
+from contextlib import closing
 
 import pytest
 
 from storage import cid as cids
 from storage import dag, unixfs
+from storage.slot_contents import SlotContents
+from storage.slots import SlotStore
 from storage.walk import missing_below
 from swarm import datasets
 from swarm.errors import NotFoundError, RefusedError, UsageError
@@ -176,3 +179,40 @@ async def test_pins_of_branches_are_not_a_persons_to_take_or_to_make(tmp_path, f
             await alice.door.pin(root, "dataset mine", silent)
         published = await publish(alice, folder.rename(tmp_path / "dataset mine"))
         assert alice.store.pins()[published] == "./dataset mine"
+
+
+async def test_a_damaged_slot_is_reported_by_path_and_sealed_again_with_what_a_peer_has(
+    tmp_path, folder
+):
+    async with open_keepers(tmp_path) as (alice, bob):
+        root = await publish(alice, folder)
+        await bob.door.pin(root, None, silent)
+        with closing(SlotStore(tmp_path / "slots", b"k" * 32, b"c" * 32, 4, 1)) as slots:
+            contents = SlotContents(slots, alice.store)
+            for _ in range(4):
+                slots.append()
+            slots.settle(slots.stage().root)
+            sealed = contents.waiting(root)
+            for cid in sealed:
+                assert contents.put(cid, 4)
+            committed = slots.stage()
+            slots.settle(committed.root)
+            good = await alice.door.verify(None, silent, is_repair=False)
+            assert (good["bad"], good["remaining"], good["chunks"]) == ([], 0, 8)
+
+            lost = sealed[1]
+            with (tmp_path / "slots" / "000000.slots").open("r+b") as file:
+                file.seek(slots.find(lost) * MIB + 5_000)
+                file.write(b"changed")
+            found = await alice.door.verify(None, silent, is_repair=False)
+            (bad,) = found["bad"]
+            assert (bad["root"], bad["path"]) == (cids.text(root), "acts/large")
+            assert (bad["chunks"], bad["remaining"], found["remaining"]) == (1, 1, 1)
+
+            mended = await alice.door.verify(None, silent, is_repair=True)
+            assert mended["remaining"] == 0
+            assert alice.store.index.find(lost) is None, "it lies in its slot, and only there"
+            assert slots.verify() == []
+            assert slots.settled == committed
+            again = await alice.door.verify(None, silent, is_repair=False)
+            assert (again["bad"], again["chunks"]) == ([], 8)

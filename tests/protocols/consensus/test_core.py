@@ -370,6 +370,77 @@ def test_memory_is_bounded_while_view_after_view_is_nullified():
     assert bench.hear(proposal(child(GENESIS, 600))).cast()[-1] == (Kind.NOTARIZE, 600)
 
 
+def test_blocks_of_views_that_came_to_nothing_are_forgotten_though_none_is_final():
+    bench = Bench()
+    for view in range(1, 200):
+        bench.hear(proposal(child(GENESIS, view)))
+        bench.hear(Certify(certificate(Kind.NULLIFY, view)))
+    assert len(bench.core.tree) <= VIEWS_BEHIND + 1
+    assert len(bench.core.tree.durable) <= VIEWS_BEHIND + 1
+    after = Bench(bench.log)
+    assert len(after.core.tree) <= VIEWS_BEHIND + 1
+
+
+def test_a_certificate_of_a_view_that_is_final_is_checked_once():
+    bench, _, _ = finalized_two()
+    late = certificate(Kind.NULLIFY, 1)
+    assert not bench.core.book.knows(late)
+    bench.hear(Certify(late))
+    assert bench.core.book.knows(late)
+
+
+def sent_certificates(bench):
+    """The kind, view, and receiver of each; None for everybody."""
+    single = [e for e in bench.all(SendTo) if isinstance(e.message, Certify)]
+    every = [e for e in bench.all(Broadcast) if isinstance(e.message, Certify)]
+    found = [(e.message.certificate, e.peer) for e in single]
+    found += [(e.message.certificate, None) for e in every]
+    return [(one.kind, one.view, peer) for one, peer in found]
+
+
+def test_only_who_does_not_show_that_it_is_past_a_view_is_sent_its_certificate():
+    bench = Bench(lead=lambda view: A.public_key)
+    one = child(GENESIS, 1, leader=A.public_key)
+    signed = vote(A, Kind.NOTARIZE, 1, one)
+    bench.hear(Proposal(1, one, None, (), signed)).hear(Cast(vote(B, Kind.NOTARIZE, 1, one)), B)
+    assert bench.core.view == 2
+    bench.hear(Cast(vote(A, Kind.FINALIZE, 1, one)), A)
+    bench.hear(Cast(vote(C, Kind.FINALIZE, 1, one)), B)  # whoever passes a vote on shows nothing
+    bench.wait(TIMING.delta_ms // 2 - 1)
+    assert sent_certificates(bench) == []
+    bench.wait(1)
+    behind = {peer for kind, view, peer in sent_certificates(bench)}
+    assert behind == {B.public_key, C.public_key}
+    before = len(sent_certificates(bench))
+    bench.wait(TIMING.delta_ms // 2)
+    assert len(sent_certificates(bench)) == before, "once"
+
+
+def test_a_certificate_that_only_one_was_given_reaches_the_others():
+    bench = Bench()
+    bench.hear(Certify(certificate(Kind.NULLIFY, 1)), A)
+    bench.wait(TIMING.delta_ms // 2)
+    assert sent_certificates(bench) == [
+        (Kind.NULLIFY, 1, B.public_key),
+        (Kind.NULLIFY, 1, C.public_key),
+    ]
+
+
+def test_a_nullification_and_the_end_of_an_epoch_are_told_to_all_at_once():
+    bench = Bench()
+    for key in (A, B, C):
+        bench.hear(Cast(vote(key, Kind.NULLIFY, 1)), key)
+    assert sent_certificates(bench) == [(Kind.NULLIFY, 1, None)]
+    one = child(GENESIS, 1)
+    last = (
+        Bench(epoch_length=1).hear(proposal(one)).hear(Certify(certificate(Kind.NOTARIZE, 1, one)))
+    )
+    for key in (A, B):
+        last.hear(Cast(vote(key, Kind.FINALIZE, 1, one)), key)
+    assert last.core.done
+    assert (Kind.FINALIZE, 1, None) in sent_certificates(last)
+
+
 def test_the_last_block_of_an_epoch_is_proposed_again_until_it_is_final():
     one = child(GENESIS, 1)
     notarized = certificate(Kind.NOTARIZE, 1, one)

@@ -100,6 +100,20 @@ def test_that_a_key_waits_after_a_jump_outlives_the_process():
     assert again.wait().epochs == []
 
 
+def test_a_key_that_signs_elsewhere_is_silent_until_the_next_start_and_the_next_epoch():
+    life = Life().sync(1).wait()
+    before = list(life.sent)
+    assert before
+    for effect in life.replica.fall_silent():
+        life.log += effect.entries
+    life.wait().sync(2).wait().sync(LENGTH).wait().wait()
+    assert life.replica.core.epoch == 1
+    assert not life.replica.is_voting
+    assert {vote.encode() for vote in life.sent} == {vote.encode() for vote in before}
+    assert Life(life.log, block(2)).wait().epochs == []
+    assert Life(life.log, block(LENGTH)).wait().epochs == [1]
+
+
 def test_a_log_is_whole_from_the_epoch_after_a_block_that_was_made_just_now():
     old = Life().sync(3, timestamp_ms=UTC - 2 * PRESENT_MS)
     ahead = Life().sync(3, timestamp_ms=UTC + 2 * PRESENT_MS)

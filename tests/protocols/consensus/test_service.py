@@ -7,7 +7,7 @@ import trio
 
 from protocols.consensus.errors import HaltError
 from protocols.consensus.evidence import contradict, verify_evidence
-from protocols.consensus.journal import decode_entries
+from protocols.consensus.journal import decode_entries, standing
 from protocols.consensus.messages import Block, Cast, Kind, Proposal, Vote
 from protocols.consensus.service import PROTOCOL
 from protocols.framing import frame
@@ -238,6 +238,9 @@ async def test_a_key_that_is_used_elsewhere_too_is_noticed(autojump_clock, world
     await stream.send_all(frame(Cast(vote).encode()))
     await trio.sleep(0.1)
     assert nodes[0].service.doubled == (0, 9)
+    assert not nodes[0].service.stats().is_voting
+    with ConsensusLog(nodes[0].folder / f"{SIGNERS[0].peer_id}.log") as log:
+        assert standing(log.entries()).first_epoch == 1
 
 
 async def test_large_blocks_travel_whole(autojump_clock, world):

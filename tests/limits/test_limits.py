@@ -1,0 +1,181 @@
+"""What is held back, of wishes, a clock and what the machine tells."""
+
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from swarm.care.controls import CPU, GPU, SEAL, SERVE, TRAIN, Controls
+from swarm.config import LIMITS, Settings, read_setting, show_setting
+from swarm.errors import UsageError
+from swarm.limits.idle import Idle
+from swarm.limits.line import AUTO
+from swarm.limits.power import Supply
+from swarm.limits.service import Limits
+from swarm.limits.traffic import Traffic
+from swarm.limits.wishes import Wishes
+
+MONDAY_NOON = datetime(2026, 11, 16, 12).astimezone().timestamp()
+
+
+class Machine:
+    """A node's limits on a clock that the test turns."""
+
+    def __init__(self, path=None, **asked):
+        self.now = MONDAY_NOON
+        self.idle = Idle(0.0, "test")
+        self.supplies = []
+        self.controls = Controls(None, lambda: self.now)
+        self.traffic = Traffic(None, clock=lambda: self.now, now=lambda: self.now)
+        values = {name: read_setting(name, text) for name, text in asked.items()}
+        self.wishes = Wishes(Settings(home=Path("/nowhere"), **values), path)
+        self.limits = Limits(
+            self.wishes,
+            self.traffic,
+            self.controls,
+            now=lambda: self.now,
+            look_idle=lambda: self.idle,
+            look_power=lambda: self.supplies,
+        )
+        self.limits._look()
+
+    def code(self, part):
+        self.limits._look()
+        found = self.controls.reason(part)
+        return None if found is None else found.code
+
+
+def test_outside_of_the_schedule_nothing_is_trained_or_sealed_and_the_reason_says_until_when():
+    machine = Machine(schedule="daily 19:00-7:00")
+    reason = machine.controls.reason(TRAIN)
+    assert (reason.code, reason.until) == ("schedule", MONDAY_NOON + 7 * 3600)
+    assert "until 2026-11-16 19:00" in reason.why
+    assert machine.code(SEAL) == "schedule"
+    assert machine.code(SERVE) is None
+    machine.now += 7 * 3600
+    assert machine.code(TRAIN) is None
+
+
+def test_a_round_that_does_not_fit_into_the_hours_that_are_left_is_not_begun():
+    machine = Machine(schedule="daily 11:00-13:00")
+    assert not machine.controls.why_not_now(TRAIN, 3600)
+    assert "no time" in machine.controls.why_not_now(TRAIN, 3601)
+    assert not machine.controls.why_not_now(TRAIN, None)
+    assert not machine.controls.is_paused(TRAIN)
+
+
+def test_a_machine_that_is_used_again_ends_training_at_once():
+    machine = Machine(idle="5m")
+    assert machine.code(TRAIN) == "idle"
+    machine.idle = Idle(301.0, "test")
+    assert machine.code(TRAIN) is None
+    machine.idle = Idle(1.0, "test")
+    assert machine.code(SEAL) == "idle"
+    assert machine.controls.is_paused(TRAIN)
+
+
+def test_a_gpu_may_ask_for_less_or_more_idle_time_than_the_processor():
+    machine = Machine(idle="5m", idle_gpu="1m")
+    machine.idle = Idle(100.0, "test")
+    machine.controls.on_gpu = lambda: True
+    assert (machine.code(TRAIN), machine.code(SEAL)) == (None, "idle")
+    machine.controls.on_gpu = lambda: False
+    assert machine.code(TRAIN) == "idle"
+
+
+def test_on_battery_nothing_is_trained_unless_that_is_wanted():
+    machine = Machine()
+    machine.supplies = [Supply("battery", status="discharging")]
+    assert machine.code(TRAIN) == "battery"
+    machine.limits.change("on_battery", "yes")
+    assert machine.code(TRAIN) is None
+
+
+def test_near_the_months_cap_no_round_is_begun_and_at_it_nothing_is_served():
+    machine = Machine(monthly_cap="100GB")
+    machine.traffic.month.sent = 96 * 10**9
+    assert machine.code(TRAIN) == "cap"
+    assert not machine.controls.is_paused(TRAIN)  # what was begun is still handed over
+    assert not machine.traffic.refuses("/swarm/exchange/1.0.0")
+    machine.traffic.month.sent = 98 * 10**9
+    assert machine.code(SERVE) == "cap"
+    assert machine.controls.is_paused(TRAIN)
+    assert machine.traffic.refuses("/swarm/exchange/1.0.0")
+    assert not machine.traffic.refuses("/swarm/consensus/1.0.0")
+    assert not machine.traffic.refuses("/swarm/audit/1")
+
+
+def test_a_gpu_that_is_paused_holds_training_back_only_where_one_trains():
+    machine = Machine()
+    machine.controls.pause([GPU], 7200)
+    assert machine.code(TRAIN) is None
+    machine.controls.on_gpu = lambda: True
+    assert machine.code(TRAIN) == "paused"
+    assert machine.controls.why(TRAIN).startswith("gpu paused until ")
+    machine.controls.resume([GPU])
+    machine.controls.pause([CPU], None)
+    assert (machine.code(TRAIN), machine.code(SEAL)) == (None, "paused")
+
+
+def test_while_nothing_is_served_nothing_is_trained_since_nobody_could_fetch_it():
+    machine = Machine()
+    machine.controls.pause([SERVE], None)
+    assert machine.code(TRAIN) == "no_serving"
+    assert machine.code(SEAL) is None
+
+
+def test_a_limit_that_was_changed_holds_until_the_node_is_started_with_another(tmp_path):
+    path = tmp_path / "limits.json"
+    Machine(path, upload="5MB/s").limits.change("upload", "2MB/s")
+    assert Machine(path, upload="5MB/s").traffic.upload == 2_000_000
+    assert Machine(path, upload="6MB/s").traffic.upload == 6_000_000
+    assert Machine(path).wishes["upload"] == AUTO
+
+
+def test_a_limit_that_is_none_changes_nothing(tmp_path):
+    machine = Machine(tmp_path / "limits.json", upload="5MB/s")
+    for name, text in (("upload", "fast"), ("votes", "1"), ("schedule", "never"), ("cpu", "200%")):
+        with pytest.raises(UsageError):
+            machine.limits.change(name, text)
+    assert machine.traffic.upload == 5_000_000
+    assert not (tmp_path / "limits.json").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"upload": 3}', b'{"upload": ["auto", "fast"]}'])
+def test_a_file_of_changes_that_cannot_be_read_changes_nothing(tmp_path, content):
+    (tmp_path / "limits.json").write_bytes(content)
+    assert Machine(tmp_path / "limits.json").wishes["upload"] == AUTO
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("upload", "auto"),
+        ("upload", "16Mbit/s"),
+        ("upload", "off"),
+        ("download", "5MB/s"),
+        ("monthly_cap", "500GB"),
+        ("schedule", "mon 1:00-2:00"),
+        ("schedule", "off"),
+        ("idle", "5m"),
+        ("idle", "off"),
+        ("idle_gpu", "as idle"),
+        ("idle_gpu", "off"),
+        ("on_battery", "yes"),
+        ("cpu", "50%"),
+        ("gpu_power", "250W"),
+        ("gpu_heat", "80C"),
+        ("gpu_heat", "off"),
+    ],
+)
+def test_what_is_shown_of_a_limit_can_be_typed_again(name, text):
+    assert name in LIMITS
+    value = read_setting(name, text)
+    assert read_setting(name, show_setting(name, value)) == value
+
+
+def test_a_status_tells_every_limit():
+    told = Machine(schedule="daily 1:00-2:00", idle="5m").limits.told()
+    assert set(told["asked"]) == set(LIMITS)
+    assert told["idle"] == {"seconds": 0.0, "by": "test", "why": ""}
+    assert told["schedule"]["open"] is False

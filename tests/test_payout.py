@@ -1,0 +1,91 @@
+import json
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from cli.main import main
+from swarm import payout as payouts
+from swarm.errors import UsageError
+from swarm.ledger.genesis import UNIT
+from swarm.payout import EVERY_BLOCKS, LEAST, Payout, Payouts
+from swarm.wallet import Wallet
+from tests.ledger.alone import ALICE, BOB, open_alone
+
+
+def test_what_is_kept_what_the_stake_lacks_and_dust_stay():
+    chosen = Payout(BOB.peer_id, 10 * UNIT)
+    assert chosen.due(100 * UNIT, 0) == 90 * UNIT
+    assert chosen.due(100 * UNIT, 80 * UNIT) == 10 * UNIT
+    assert chosen.due(10 * UNIT + LEAST, 0) == LEAST
+    assert chosen.due(10 * UNIT + LEAST - 1, 0) == 0
+    assert chosen.due(0, 100 * UNIT) == 0
+
+
+async def test_what_was_earned_is_sent_on_and_a_changed_choice_counts_at_the_next_look(tmp_path):
+    with open_alone(tmp_path / "ledger") as alone:
+        wallet = Wallet(ALICE, alone.ledger, alone.heights, lambda _data: None)
+
+        def balance(who):
+            return alone.ledger.view().account(who.public_key).balance
+
+        def look(nursery):
+            made = Payouts(
+                tmp_path,
+                ALICE.public_key,
+                alone.ledger.view,
+                alone.heights,
+                wallet,
+                validates=False,
+            )
+            nursery.start_soon(made.run)
+
+        before, keep = balance(BOB), 50 * UNIT
+        payouts.write(tmp_path, Payout(BOB.peer_id, keep))
+        async with trio.open_nursery() as nursery:
+            look(nursery)
+            with trio.fail_after(5):
+                while not alone.ledger.mempool.pending(ALICE.public_key):
+                    await trio.lowlevel.checkpoint()
+            alone.grow()
+            assert balance(ALICE) <= keep
+            assert balance(BOB) > before
+            sent = balance(BOB)
+            payouts.write(tmp_path, None)
+            alone.grow(EVERY_BLOCKS)
+            await wait_all_tasks_blocked(0.05)
+            assert not alone.ledger.mempool.pending(ALICE.public_key)
+            assert balance(BOB) == sent
+            nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        json.dumps({"version": 2, "account": BOB.peer_id, "keep": 0}),
+        json.dumps({"version": 1, "account": "12D3KooWnobody", "keep": 0}),
+        json.dumps({"version": 1, "account": BOB.peer_id, "keep": -1}),
+    ],
+)
+def test_a_choice_that_cannot_be_read_sends_nothing_on_a_guess(tmp_path, text):
+    (tmp_path / payouts.FILE).write_text(text)
+    with pytest.raises(UsageError, match="nothing is sent on"):
+        payouts.read(tmp_path)
+
+
+def test_the_command_chooses_shows_and_ends(tmp_path, capsys):
+    def run(*words):
+        return main(["key", "payout", *words, "--home", str(tmp_path), "--json"]), json.loads(
+            capsys.readouterr().out or "{}"
+        )
+
+    assert run() == (0, {"account": None, "keep": 0})
+    assert run(BOB.peer_id, "--keep", "50") == (0, {"account": BOB.peer_id, "keep": 50 * UNIT})
+    assert payouts.read(tmp_path) == Payout(BOB.peer_id, 50 * UNIT)
+    assert run("nobody")[0] == UsageError.exit_code
+    assert run()[1]["account"] == BOB.peer_id
+    assert run("off") == (0, {"account": None, "keep": 0})
+    assert run("--keep", "5")[0] == 2
