@@ -73,10 +73,13 @@ class SlotFiles:
 
         Raises:
             DamagedSlotError: The disk does not hold it.
+            OSError: It could not be read for a reason that may pass.
         """
         try:
             sealed = (self._pending / name).read_bytes()
         except OSError as error:
+            if error.errno not in {errno.ENOENT, errno.EIO}:
+                raise
             raise DamagedSlotError(slot) from error
         if len(sealed) != SLOT_BYTES:
             raise DamagedSlotError(slot)

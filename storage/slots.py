@@ -313,7 +313,9 @@ class SlotStore(SlotReading):
         with self._lock:
             moved = [one for one in self._index.all_pending() if one.staged]
         for one in moved:
-            self._files.write(one.slot, self._files.read_pending(one.slot, one.file))
+            # What the disk has lost is one slot to mend; the others, and what comes after, do not wait for it.
+            with suppress(DamagedSlotError):
+                self._files.write(one.slot, self._files.read_pending(one.slot, one.file))
         with self._lock:
             with self._index.transaction():
                 for one in moved:

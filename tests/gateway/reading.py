@@ -23,7 +23,11 @@ class ContentNode:
 
     def __init__(self, node: Node, ranges: Ranges) -> None:
         self._node = SimpleNamespace(
-            ranges=ranges, exchange=node.exchange, store=node.store, network=node.transport
+            ranges=ranges,
+            exchange=node.exchange,
+            store=node.store,
+            network=node.transport,
+            room_for=lambda work, _say: work(),
         )
 
     ranges = Operations.ranges

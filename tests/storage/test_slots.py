@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import random
 import shutil
@@ -371,6 +372,50 @@ def index_owner(_folder):
     from storage import canonical
 
     return canonical.encode([1, KEY, CHAIN, 4, 2])
+
+
+def test_a_form_that_the_disk_lost_is_one_damaged_slot_and_no_end_of_all_others(tmp_path):
+    folder = tmp_path / "slots"
+    store = open_store(folder)
+    for _ in range(2):
+        store.append()
+    kept, lost = chunk("kept"), chunk("lost")
+    store.replace(0, lost)
+    store.replace(1, kept)
+    version = store.stage()
+    (waiting,) = (folder / "pending").glob("0-*.slot")
+    waiting.unlink()
+    store.settle(version.root)
+    store.close()
+    store = open_store(folder)
+    assert (store.settled, store.staged, store.verify()) == (version, None, [0])
+    assert store.get(kept[0]) == kept[1]
+    store.mend(0, lost)
+    assert store.get(lost[0]) == lost[1]
+    assert is_proven(store, version, 0)
+    store.close()
+
+
+def test_a_form_that_cannot_be_read_for_now_is_not_given_up(tmp_path, monkeypatch):
+    store = open_store(tmp_path / "slots")
+    store.append()
+    held = chunk("held")
+    store.replace(0, held)
+    version = store.stage()
+    with monkeypatch.context() as context:
+        context.setattr(Path, "read_bytes", refusing(errno.EMFILE))
+        with pytest.raises(OSError, match="Too many open files"):
+            store.settle(version.root)
+    store.settle(version.root)
+    assert (store.settled, store.verify(), store.get(held[0])) == (version, [], held[1])
+    store.close()
+
+
+def refusing(code):
+    def refuse(_path):
+        raise OSError(code, os.strerror(code))
+
+    return refuse
 
 
 def test_damage_is_found_and_mended_without_a_new_commitment(store, tmp_path):

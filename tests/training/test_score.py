@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from swarm.training import codec, copies, score
+from swarm.training import codec, copies, margins
 from swarm.training.codec import Layout, Sparse
 
 if TYPE_CHECKING:
@@ -85,27 +85,11 @@ def test_honest_updates_that_are_all_alike_are_no_copies_of_each_other() -> None
     assert copies.copies(made, list(range(5))) == set()
 
 
-@pytest.mark.parametrize(
-    ("shown", "refused"),
-    [
-        ({0: 6.0, 1: 5.0, 2: 0.3, 3: -1.0}, [2, 3]),  # a half rides
-        ({0: 6.0, 1: 5.0, 2: 4.4, 3: 2.1}, []),
-        ({0: 2.6, 1: 3.0, 2: 0.3, 3: -1.0}, []),  # the round does not tell
-        ({0: 6.0, 1: 0.1, 2: 0.3}, []),  # most ride: no telling
-        ({}, []),
-    ],
-)
-def test_riders_are_refused_only_in_a_round_that_tells(
-    shown: dict[int, float], refused: list[int]
-) -> None:
-    assert score.riders(shown) == refused
-
-
 def test_a_margin_is_in_its_own_errors_and_nothing_without_samples() -> None:
     chance = np.random.default_rng(1)
     own, others = chance.normal(0.2, 0.1, 100), chance.normal(0.1, 0.1, 100)
     error = np.sqrt(own.var(ddof=1) / 100 + others.var(ddof=1) / 100)
-    assert score.margin(own, others) == pytest.approx((own.mean() - others.mean()) / error)
-    assert score.margin(own * 7, others * 7) == pytest.approx(score.margin(own, others))
-    assert score.margin(own[:1], others) == score.margin(np.ones(4), np.zeros(4)) == 0.0
-    assert score.margin(np.array([np.inf, 1.0]), others) == 0.0
+    assert margins.margin(own, others) == pytest.approx((own.mean() - others.mean()) / error)
+    assert margins.margin(own * 7, others * 7) == pytest.approx(margins.margin(own, others))
+    assert margins.margin(own[:1], others) == margins.margin(np.ones(4), np.zeros(4)) == 0.0
+    assert margins.margin(np.array([np.inf, 1.0]), others) == 0.0

@@ -6,9 +6,10 @@ import pytest
 import trio
 
 from protocols.consensus.errors import HaltError
+from protocols.consensus.events import Prepare
 from protocols.consensus.evidence import contradict, verify_evidence
 from protocols.consensus.journal import decode_entries, standing
-from protocols.consensus.messages import Block, Cast, Kind, Proposal, Vote
+from protocols.consensus.messages import Block, Cast, Certificate, Kind, Proposal, Vote
 from protocols.consensus.service import PROTOCOL
 from protocols.framing import frame
 from protocols.memory import open_memory_network
@@ -241,6 +242,27 @@ async def test_a_key_that_is_used_elsewhere_too_is_noticed(autojump_clock, world
     assert not nodes[0].service.stats().is_voting
     with ConsensusLog(nodes[0].folder / f"{SIGNERS[0].peer_id}.log") as log:
         assert standing(log.entries()).first_epoch == 1
+
+
+async def test_no_block_is_made_upon_one_that_sync_has_left_behind(autojump_clock, world):
+    (node,) = await world.start(1)
+    finalizer, old = node.service.finalizer, node.application.finalized()
+    one = node.application.prepare(old, 0, 1, START_UTC)
+    vote = Vote.sign(SIGNERS[0], CHAIN, Kind.FINALIZE, 0, 1, one.id)
+    certificate = Certificate(Kind.FINALIZE, 0, 1, one.id, ((0, vote.signature),))
+
+    async def from_sync():
+        async with finalizer._lock:
+            await trio.sleep(0.1)
+            node.application.process(one)
+            node.application.finalize(one, certificate)
+            finalizer._moved(one, certificate)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(from_sync)
+        await trio.sleep(0.05)
+        await node.service._carry_out(Prepare(old, 0, 2))
+    assert (await finalizer.prepare(one, 0, 2, START_UTC)).parent == one.id
 
 
 async def test_large_blocks_travel_whole(autojump_clock, world):

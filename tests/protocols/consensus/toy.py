@@ -56,6 +56,8 @@ class ToyApplication:
         return self.chain[-1][0]
 
     def prepare(self, parent, epoch, view, now_ms):
+        tip = self.finalized()
+        assert parent.id == tip.id or parent.height > tip.height, "a ledger knows none before"
         payload = hashlib.sha256(b"%d %d" % (epoch, view)).digest() * (self.size // 32 + 1)
         return Block(
             CHAIN,
