@@ -40,6 +40,7 @@ def fields(status: Json) -> list[tuple[str, str]]:
             f" {format_tokens(status['stake'])} staked",
         ),
         ("roles", ", ".join(status["roles"]) or "reader"),
+        ("votes", _votes(status.get("votes"))),
         ("device", str(status["device"] or "")),
         (
             "traffic",
@@ -138,6 +139,11 @@ def panel(status: Json, *, gpu: bool = False) -> RenderableType:
 def _reclaimable(storage: Json) -> str:
     size = storage.get("reclaimable", 0)
     return f"; `swarm gc` gives up to {format_size(size)} back" if size else ""
+
+
+def _votes(votes: Json | None) -> str:
+    """Why a validator's node does not vote, and when it does; empty where there is nothing to say."""
+    return "" if votes is None or votes["code"] == "voting" else str(votes["why"])
 
 
 def _finality(milliseconds: Json) -> str:

@@ -3,6 +3,7 @@
 For tests and simulations of the services; it keeps the promises of `protocols.transport` and breaks on command:
 `sever` resets the streams between two peers and refuses new ones, `stall` holds back what one sends to
 the other, `leave` takes a peer away as a killed process goes. With `latency_s` set, bytes and gossip take that long.
+Peers in `relayed` are told to be behind a relay.
 
     async with open_memory_network() as network:
         alice, bob = network.join(peer_a), network.join(peer_b)
@@ -173,6 +174,10 @@ class MemoryTransport:
             and self._network.is_linked(self._me, peer)
         ]
 
+    def is_relayed(self, peer: PeerId) -> bool:
+        """See `protocols.transport.Transport`."""
+        return peer in self._network.relayed
+
     def handle(self, protocol: str, handler: Handler, *, members_only: bool = True) -> None:
         """See `protocols.transport.Transport`."""
         self.handlers[protocol] = (handler, members_only)
@@ -240,6 +245,7 @@ class MemoryNetwork:
         self.lossy_gossip = False
         self.transports: dict[PeerId, MemoryTransport] = {}
         self.providers: dict[Cid, dict[PeerId, None]] = {}
+        self.relayed: set[PeerId] = set()
         self.changed = trio.Event()
         self._severed: set[frozenset[PeerId]] = set()
         self._stalled: set[tuple[PeerId, PeerId]] = set()

@@ -75,6 +75,9 @@ class Transport(Protocol):
     def peers(self) -> list[PeerId]:
         """Connected peers that have passed the handshake, in no order."""
 
+    def is_relayed(self, peer: PeerId) -> bool:
+        """Whether a peer is reached, or would be, through another one only, which passes on few bytes."""
+
     def handle(self, protocol: str, handler: Handler, *, members_only: bool = True) -> None:
         """Serve a protocol; an exception that leaves the handler resets the stream and no more.
 

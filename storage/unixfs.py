@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from storage import cid as cids
@@ -24,6 +22,7 @@ from storage.errors import (
     TargetExistsError,
 )
 from storage.importer import MAX_FOLDER_DEPTH, Added, add_path, content_size, hash_path
+from storage.unixfs_beside import beside
 from storage.unixfs_nodes import (
     MAX_FILE_BYTES,
     MAX_TARGET_BYTES,
@@ -36,6 +35,7 @@ from storage.unixfs_nodes import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from storage.blockstore import Blockstore, Progress
     from storage.cid import Cid
@@ -245,14 +245,13 @@ def write_path(
         DiskFullError: The disk has no room for it.
     """
     node = _node(root, store)
-    total = _content_size(node, store, "", [MAX_ENTRIES], MAX_FOLDER_DEPTH, {})
+    total = _Measure(store).of(node, "", 0).size
     if target.is_symlink() or target.is_dir() or (target.exists() and node.kind is not Kind.FILE):
         raise TargetExistsError(str(target))
     free = shutil.disk_usage(target.parent).free
     if total > free:
         raise DiskFullError(total, free)
-    with tempfile.TemporaryDirectory(prefix=".swarm-", dir=target.parent) as beside:
-        fresh = Path(beside) / "content"
+    with beside(target) as fresh:
         _Export(store, total, progress).write(node, fresh)
         if node.kind is Kind.FILE:
             _sync(fresh)
@@ -416,39 +415,58 @@ def _entry(name: str, cid: Cid, node: UnixFsNode, tree: int) -> Entry:
     return Entry(name, cid, tree, "folder", node.mode)
 
 
-def _content_size(
-    node: UnixFsNode,
-    store: Blockstore,
-    path: str,
-    left: list[int],
-    depth: int,
-    files: dict[Cid, int],
-) -> int:
-    """Bytes of all files, having looked at every name; `left` counts down, and `files` fills, over the whole tree."""
-    if node.kind is Kind.FILE:
-        return node.size
-    if node.kind is Kind.SYMLINK:
-        _check_link(node, path)
-        return 0
-    if depth == 0:
-        message = f"{path[:64]!r} is nested deeper than {MAX_FOLDER_DEPTH} folders"
-        raise ManifestError(message)
-    total = 0
-    for link in _links(node, store):
-        left[0] -= 1
-        if left[0] < 0:
-            raise ManifestError(_TOO_MANY)
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """Bytes of all files in something that is to be written, and how many names are in it."""
+
+    size: int
+    entries: int = 0
+
+
+class _Measure:
+    """One look at every name before a tree is written.
+
+    A few small manifests can name millions: what stands under several names at one depth is looked at once.
+    At one depth, since from there on it is the same what is nested too deep and which link leads out.
+    """
+
+    def __init__(self, store: Blockstore) -> None:
+        self._store = store
+        self._known: dict[tuple[Cid, int], _Measured] = {}
+        self._looked_at = 0
+
+    def of(self, node: UnixFsNode, path: str, depth: int) -> _Measured:
+        """What is at a path, `depth` folders below the root.
+
+        Raises:
+            ManifestError: It is not to be written.
+        """
+        if node.kind is Kind.FILE:
+            return _Measured(node.size)
+        if node.kind is Kind.SYMLINK:
+            _check_link(node, path)
+            return _Measured(0)
+        if depth == MAX_FOLDER_DEPTH:
+            message = f"{path[:64]!r} is nested deeper than {MAX_FOLDER_DEPTH} folders"
+            raise ManifestError(message)
+        size = entries = 0
+        for link in _links(node, self._store):
+            self._looked_at += 1
+            found = self._below(link, path, depth + 1)
+            size += found.size
+            entries += 1 + found.entries
+            if max(entries, self._looked_at) > MAX_ENTRIES:
+                raise ManifestError(_TOO_MANY)
+        return _Measured(size, entries)
+
+    def _below(self, link: Link, path: str, depth: int) -> _Measured:
         if cids.codec(link.cid) == cids.RAW:
-            total += store.size(link.cid)
-        elif link.cid in files:
-            total += files[link.cid]
-        else:
-            child = _node(link.cid, store)
-            size = _content_size(child, store, f"{path}/{link.name}", left, depth - 1, files)
-            if child.kind is Kind.FILE:
-                files[link.cid] = size
-            total += size
-    return total
+            return _Measured(self._store.size(link.cid))
+        found = self._known.get((link.cid, depth))
+        if found is None:
+            found = self.of(_node(link.cid, self._store), f"{path}/{link.name}", depth)
+            self._known[link.cid, depth] = found
+        return found
 
 
 def _target(node: UnixFsNode) -> str:

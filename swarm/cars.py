@@ -11,8 +11,9 @@ import trio
 from storage import car
 from storage import cid as cids
 from storage.errors import CorruptChunkError, ManifestError
+from storage.unixfs_sizes import check_sizes
 from swarm.datasets import Progress, told
-from swarm.errors import UsageError
+from swarm.errors import RefusedError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from protocols.transport import Transport
     from storage.blockstore import Blockstore
+    from storage.cid import Cid
     from storage.unixfs import Entry
     from swarm.ranges import Reading
 
@@ -33,7 +35,7 @@ async def load(
     progress: Callable[[int, int], None] | None = None,
     limiter: trio.CapacityLimiter | None = None,
 ) -> Json:
-    """Read a CAR file into a store; pin and announce its roots that are whole.
+    """Read a CAR file into a store; pin and announce its roots, if each of them is whole and as large as it says.
 
     Args:
         path: The file.
@@ -46,25 +48,24 @@ async def load(
         As `swarm.control.api.NodeApi.import_car` says.
 
     Raises:
-        UsageError: The file is malformed, or a chunk is not what its name says; what was read before stays, pinned by
-            nobody.
+        UsageError: The file is malformed, or a chunk is not what its name says.
+        RefusedError: Of a root, a chunk is neither in the file nor in the store; or a manifest claims more than there is.
+            What was read before a fault stays, pinned by nobody: another file may hold the rest.
         QuotaError: It does not fit.
         OSError: It cannot be read.
     """
     counter = Progress()
-    roots: list[Json] = []
+    sizes: dict[Cid, int] = {}
     with store.lease("car import"):
         imported = await told(counter, progress, partial(_load, path, store, counter), limiter)
         for root in dict.fromkeys(imported.roots):
-            missing = await trio.to_thread.run_sync(car.first_missing, root, store, limiter=limiter)
-            if missing is None:
-                await trio.to_thread.run_sync(store.pin, root, path.name, limiter=limiter)
-                await transport.provide(root)
-            roots.append(
-                {"cid": cids.text(root), "missing": None if missing is None else cids.text(missing)}
-            )
+            check = partial(_check, path.name, root, store)
+            sizes[root] = await trio.to_thread.run_sync(check, limiter=limiter)
+        for root in sizes:
+            await trio.to_thread.run_sync(store.pin, root, path.name, limiter=limiter)
+            await transport.provide(root)
     return {
-        "roots": roots,
+        "roots": [{"cid": cids.text(root), "size": size} for root, size in sizes.items()],
         "chunks": imported.blocks,
         "bytes": imported.size,
         "new_bytes": imported.new_bytes,
@@ -78,6 +79,20 @@ def _load(path: Path, store: Blockstore, counter: Progress) -> car.Imported:
     except (ManifestError, CorruptChunkError) as error:
         message = f"{path.name}: {error}"
         raise UsageError(message) from error
+
+
+def _check(name: str, root: Cid, store: Blockstore) -> int:
+    """Bytes held of a root, which is whole and tells the truth of itself."""
+    try:
+        missing = car.first_missing(root, store)
+        size = 0 if missing is not None else check_sizes(root, store)
+    except ManifestError as error:
+        message = f"{name}: {cids.text(root)} is not what it says: {error}"
+        raise RefusedError(message, "nothing is pinned") from error
+    if missing is not None:
+        message = f"{name}: {cids.text(root)} is not whole: chunk {cids.text(missing)} is missing"
+        raise RefusedError(message, "nothing is pinned; import the file that has the rest")
+    return size
 
 
 async def look(reading: Reading, path: str) -> Json:

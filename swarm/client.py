@@ -29,6 +29,7 @@ from swarm.errors import (
     UsageError,
     from_json,
 )
+from swarm.release import HEADER, version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -55,6 +56,9 @@ MAX_POINTER_BYTES = 4096
 CONNECT_SECONDS = 5
 ANSWER_SECONDS = 30
 """A node that says nothing for this long does not answer: an operation is told alive every 5 s."""
+
+ANY_VERSION = frozenset({"stop", "care/finish", "care/leave"})
+"""What is asked of a node of another version too: it is how it is restarted."""
 
 MAX_EVENT_BYTES = 64 * 2**20
 MAX_REASON_BYTES = 4096
@@ -409,7 +413,7 @@ class Client:
         return cast("Json", self._run("store/verify", progress, cid=cid, repair=repair))
 
     def import_car(self, path: Path, progress: Progress | None = None) -> Json:
-        """Read a CAR file into the node's store; pins the roots that are whole."""
+        """Read a CAR file into the node's store and pin its roots; refused where one is not whole."""
         return cast("Json", self._run("car", progress, path=_absolute(path)))
 
     def export_car(self, cid: str) -> Iterator[bytes]:
@@ -480,6 +484,7 @@ class Client:
             answer = self._http.get(route, params=params)
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
+        self._check_version(route, answer)
         return answer_value(answer.content)
 
     def _run(self, route: str, progress: Progress | None, **fields: object) -> Any:  # noqa: ANN401
@@ -487,6 +492,7 @@ class Client:
         self._check_socket()
         try:
             with self._http.stream("POST", route, json=body) as answer:
+                self._check_version(route, answer)
                 if answer.status_code != httpx.codes.OK:
                     return answer_value(answer.read())
                 for event in _events(answer):
@@ -523,6 +529,23 @@ class Client:
                 probe.connect(os.fspath(self._path))
             except OSError as error:
                 raise self._nobody() from error
+
+    def _check_version(self, route: str, answer: httpx.Response) -> None:
+        """Refuse a node of another version, whose answers may lack what this one's have.
+
+        Raises:
+            RefusedError: It is one.
+        """
+        theirs = answer.headers.get(HEADER)
+        if theirs == version() or route in ANY_VERSION:
+            return
+        if theirs is None:  # a node of before there was the header
+            told = self._http.get("status")
+            theirs = f"{answer_value(told.content).get('version', 'unknown')} (an older build)"
+        message = f"the node runs version {theirs}, this command is {version()}"
+        raise RefusedError(
+            message, "restart the node: `swarm finish` ends it, `swarm join` starts it"
+        )
 
     def _nobody(self) -> NetworkError:
         return NetworkError(f"no node answers on {self._path}", "start one with: swarm join")

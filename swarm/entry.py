@@ -46,6 +46,10 @@ OWN_PARAMS = Params(
     blocks_per_day=86_400,
 )
 """A newcomer can register with nothing, and earns the bond of a validator by its work."""
+JOIN_HINT = (
+    "hint: to join a network of others, give `swarm join` the `--bootstrap ADDRESS` of one of its nodes"
+    " and another `--home`: this folder belongs to the new network from now on"
+)
 ASK_SECONDS = 10.0
 """How long one address may take to give the genesis."""
 PAUSE_SECONDS = 3.0
@@ -106,6 +110,7 @@ async def find(
         raise UsageError(message, "add --bootstrap ADDRESS, or give the genesis file to --network")
     if found is None:
         say("no address given and no node runs here: starting a network of this machine's own")
+        say(JOIN_HINT)
         found = _own(signer)
     if known is None:
         await trio.to_thread.run_sync(found.save, path)

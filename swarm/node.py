@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING, TypeVar
@@ -388,8 +388,15 @@ class Node:
             )
         except StorageError as error:
             self.slots_problem = f"nothing is lent: {folder}: {error}"
+        except OSError as error:
+            self.slots_problem = (
+                f"nothing is lent: the disk does not let the sealed slots in {folder} be read"
+                f" or a commitment that was half done be finished: {error};"
+                " put the disk right and start the node again: it goes on where it was"
+            )
+        with suppress(OSError):
             self.space.found(bytes_below(folder))
-            return None
+        return None
 
     async def room_for(
         self, work: Callable[[], Awaitable[_T]], say: Callable[[str], None] = lambda _: None

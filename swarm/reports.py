@@ -128,9 +128,7 @@ def first_loss(view: LedgerView, task: TaskState) -> float | None:
     return loss_of(next((one for one in losses if one is not None), None))
 
 
-def _rounds(
-    view: LedgerView, task: TaskState, numbers: Iterable[int]
-) -> Iterator[SettledRound]:
+def _rounds(view: LedgerView, task: TaskState, numbers: Iterable[int]) -> Iterator[SettledRound]:
     """Rounds that ended, one read each: a task may have a hundred thousand."""
     for number in numbers:
         data = view.raw.get(history_key(task.id, number))

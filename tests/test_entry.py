@@ -103,6 +103,10 @@ async def test_with_nothing_given_and_nobody_here_a_network_is_made_and_kept(
     assert (found.genesis.network, found.addresses) == (OWN_NETWORK, ())
     assert [one.public_key for one in found.genesis.validators] == [ME.public_key]
     assert "starting a network of this machine's own" in told[0]
+    assert told[1].startswith("hint: ")
+    assert "swarm join" in told[1]
+    assert "--bootstrap" in told[1]
+    assert "--home" in told[1]
     assert Genesis.load(tmp_path / "home" / GENESIS_FILE).chain_id == found.genesis.chain_id
     assert (await find()).genesis.chain_id == found.genesis.chain_id
 

@@ -58,7 +58,7 @@ def export(*, cid: str, path: Path | None, home: Path) -> None:
 @click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @connection.options
 def import_(*, path: Path, home: Path, as_json: bool) -> None:
-    """Read a CAR file into the swarm; prints its roots, which are pinned where nothing of them is missing."""
+    """Read a CAR file into the swarm and pin its roots, which it prints; refused where one is not whole."""
     with connection.connect(home) as client, output.progress_bar() as progress:
         imported = client.import_car(path, progress)
     if as_json:
@@ -66,8 +66,6 @@ def import_(*, path: Path, home: Path, as_json: bool) -> None:
         return
     for root in imported["roots"]:
         click.echo(root["cid"])
-        if root["missing"] is not None:
-            output.say(f"{root['cid']} is not pinned: chunk {root['missing']} is missing")
     from swarm.config import format_size
 
     size, new = format_size(imported["bytes"]), format_size(imported["new_bytes"])

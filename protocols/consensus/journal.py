@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from protocols.consensus.blocks import MAX_BLOCK_BYTES, Block, decode, epoch_of, fields, number
 from protocols.consensus.errors import MessageError
-from protocols.consensus.votes import Certificate, Vote
+from protocols.consensus.votes import Certificate, Kind, Vote
 from storage import canonical
 from storage.consensus_log import REMEDY
 from storage.errors import LogError
@@ -32,6 +32,11 @@ _MAX_ENTRY_BYTES = MAX_BLOCK_BYTES + 64
 
 _FIRST: Final = 4
 _WHOLE: Final = 5
+_CERTIFICATE_HEAD: Final = b"\x82\x02"
+_FIRST_HEAD: Final = b"\x82\x04"
+"""How the bytes of such an entry begin: an array of two, and its kind."""
+MAX_SKIPPED: Final = 8192
+"""Nullifications that are held for a rewritten log; at 16 s a view, as long as none brings a block, a day and a half."""
 END_PART: Final = 8
 """In the last eighth of an epoch others may be in the next one already."""
 
@@ -80,6 +85,12 @@ def standing(entries: Iterable[bytes]) -> Standing:
     return Standing(first, whole)
 
 
+def noted_first(entries: Iterable[bytes]) -> int:
+    """The first epoch in which the key votes as entries of this program note it; 0 where none does."""
+    noted = (_read(data) for data in entries if data.startswith(_FIRST_HEAD))
+    return max((entry.epoch for entry in noted), default=0)
+
+
 @dataclass(frozen=True, slots=True)
 class _Epoch:
     kind: int
@@ -95,6 +106,36 @@ def encode_entry(entry: Entry) -> bytes:
             return canonical.encode([2, entry.to_value()])
         case Block():
             return canonical.encode([3, entry.encode()])
+
+
+class Skipped:
+    """Nullifications that stand in the log, for the one that takes its place while no block becomes final.
+
+    A core forgets those of views long past but for their numbers. After a restart it would not know the numbers either,
+    and where every validator forgets that a view came to nothing, nobody can build across it.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[int, int], bytes] = {}
+        self._lost = (-1, 0)
+
+    def note(self, entries: Iterable[bytes]) -> None:
+        """Entries were written, or found in the log."""
+        for data in entries:
+            entry = _read(data) if data.startswith(_CERTIFICATE_HEAD) else None
+            if isinstance(entry, Certificate) and entry.kind is Kind.NULLIFY:
+                at = (entry.epoch, entry.view)
+                if len(self._held) < MAX_SKIPPED:
+                    self._held[at] = data
+                elif at not in self._held:
+                    self._lost = max(self._lost, at)
+
+    def after(self, epoch: int, view: int) -> list[bytes] | None:
+        """Those of an epoch's later views, older ones are forgotten; None where some are not held, so that the log must stay."""
+        self._held = {at: data for at, data in self._held.items() if at > (epoch, view)}
+        if self._lost > (epoch, view):
+            return None
+        return [data for at, data in sorted(self._held.items()) if at[0] == epoch]
 
 
 def since(entries: Iterable[bytes], epoch: int) -> tuple[bytes, ...]:

@@ -40,8 +40,9 @@ from protocols.consensus.events import (
     Tick,
 )
 from protocols.consensus.finalizer import Finalizer
-from protocols.consensus.journal import Standing, next_safe_epoch, standing
-from protocols.consensus.messages import MAX_MESSAGE_BYTES, decode_message
+from protocols.consensus.giving import Accused, Allowance
+from protocols.consensus.journal import Skipped, Standing, next_safe_epoch, noted_first, standing
+from protocols.consensus.messages import MAX_MESSAGE_BYTES, Give, decode_message
 from protocols.consensus.replica import Replica
 from protocols.consensus.views import Timing
 from protocols.framing import FrameReader, frame
@@ -52,6 +53,7 @@ from protocols.transport import (
     UnreachableError,
 )
 from storage import canonical
+from storage.consensus_log import MAX_APPEND_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -76,7 +78,10 @@ SEND_SECONDS: Final = 30.0
 REDIAL_SECONDS: Final = (0.25, 8.0)
 """First and longest wait between two dials."""
 ROTATE_BYTES: Final = 4 * 2**20
-"""The log is rewritten with what is still needed when it is longer and a block becomes final."""
+"""The log is rewritten with what is still needed when it is longer and a block becomes final, or none does and it is
+twice as long as it last was then."""
+MARGIN_BYTES: Final = 1024
+"""A rewritten log is this much shorter than what one record holds."""
 LATENCIES: Final = 512
 """Final blocks over which `stats` speaks."""
 
@@ -97,12 +102,18 @@ class ConsensusSettings:
 
 @dataclass(frozen=True, slots=True)
 class ConsensusStats:
-    """What a dashboard shows; latencies are from a block's timestamp to its finality here, in milliseconds."""
+    """What a dashboard shows; latencies are from a block's timestamp to its finality here, in milliseconds.
+
+    `waits_for` is the epoch for which this key waits, since its log does not tell what it has signed before; None where
+    it does not wait. Where `is_silent`, it waits for the next start of this node besides.
+    """
 
     epoch: int
     view: int
     height: int
     is_voting: bool
+    is_silent: bool
+    waits_for: int | None
     connected: int
     validators: int
     finality_last_ms: int | None
@@ -191,6 +202,11 @@ class ConsensusService:
         self._members: frozenset[bytes] = frozenset()
         self._epoch = -1
         self._latencies: deque[int] = deque(maxlen=LATENCIES)
+        self._first_epoch = 0
+        self._skipped = Skipped()
+        self._grows_to = 0
+        self._allowance = Allowance(self._settings.timing.block_interval_ms)
+        self._accused = Accused()
         self.doubled: tuple[int, int] | None = None
         """Epoch and view of a vote with this key that this node did not cast; None while there was none."""
         transport.handle(PROTOCOL, self._serve)
@@ -208,6 +224,8 @@ class ConsensusService:
         if not entries and tip.height > 0:  # what this key has signed stands nowhere
             stands = Standing(next_safe_epoch(tip.height, self._application.epoch_length))
             await self._write(stands.encode())
+        self._first_epoch = stands.first_epoch
+        self._skipped.note(entries)
         self._replica = Replica(
             self._application.chain_id,
             self._application.epoch_length,
@@ -232,11 +250,15 @@ class ConsensusService:
         """How it goes."""
         core = None if self._replica is None else self._replica.core
         ordered = sorted(self._latencies)
+        epoch = 0 if core is None else core.epoch
+        waits = core is not None and (self.doubled is not None or epoch < self._first_epoch)
         return ConsensusStats(
-            epoch=0 if core is None else core.epoch,
+            epoch=epoch,
             view=0 if core is None else core.view,
             height=self.finalizer.height(),
             is_voting=self._replica is not None and self._replica.is_voting,
+            is_silent=self.doubled is not None,
+            waits_for=self._first_epoch if waits else None,
             connected=sum(outbox.connected for outbox in self._outboxes.values()),
             validators=0 if core is None else len(core.committee.validators),
             finality_last_ms=self._latencies[-1] if ordered else None,
@@ -249,6 +271,8 @@ class ConsensusService:
     async def _loop(self, replica: Replica, nursery: trio.Nursery) -> None:
         while True:
             event = await self._next_event()
+            if self._is_spent(event, replica):
+                continue
             effects = replica.handle(event, self._now())
             committed = False
             for effect in effects:
@@ -256,7 +280,9 @@ class ConsensusService:
                 await self._carry_out(effect)
             if replica.core.epoch != self._epoch:
                 self._meet(replica, nursery)
-            if committed and self._log.size_bytes > ROTATE_BYTES:
+            if self._log.size_bytes > (
+                ROTATE_BYTES if committed else max(ROTATE_BYTES, self._grows_to)
+            ):
                 await self._rotate(replica)
 
     async def _next_event(self) -> Event:
@@ -279,7 +305,10 @@ class ConsensusService:
             case Broadcast(message):
                 self._broadcast(message)
             case SendTo(peer, message):
-                self._send(peer, frame(message.encode()))
+                data = frame(message.encode())
+                tick_ms = self._now().tick_ms
+                if not isinstance(message, Give) or self._allowance.take(peer, len(data), tick_ms):
+                    self._send(peer, data)
             case Prepare(parent, epoch, view):
                 made = await self.finalizer.prepare(parent, epoch, view, self._utc_ms())
                 if made is not None:  # else what became final is on its way to the core
@@ -293,6 +322,7 @@ class ConsensusService:
             case SetTimer(tick_ms):
                 self._timer = tick_ms
             case Accuse(_, evidence):
+                self._accused.note(evidence)
                 self._on_evidence(evidence)
             case Doubled(epoch, view):
                 self.doubled = (epoch, view)
@@ -303,6 +333,14 @@ class ConsensusService:
                 self._blame(peer, why)
             case Halt(why):
                 raise HaltError(why)
+
+    def _is_spent(self, event: Event, replica: Replica) -> bool:
+        """Whether an event is a message that an accused key's earlier votes have made worthless."""
+        if not isinstance(event, Received):
+            return False
+        cores = (replica.core, replica.previous)
+        core = next((one for one in cores if one and one.epoch == event.message.epoch), None)
+        return core is not None and self._accused.is_spent(event.message, core)
 
     async def _fall_silent(self) -> None:
         if self._replica is not None:
@@ -323,9 +361,18 @@ class ConsensusService:
 
     async def _write(self, entries: Sequence[bytes]) -> None:
         await self._in_log_thread(self._log.append, entries)
+        self._first_epoch = max(self._first_epoch, noted_first(entries))
+        self._skipped.note(entries)
 
     async def _rotate(self, replica: Replica) -> None:
-        await self._in_log_thread(self._log.rotate, replica.snapshot())
+        """Rewrite the log with what the core holds and with what it must learn again after a restart, if that fits."""
+        skipped = self._skipped.after(replica.core.epoch, replica.core.book.final)
+        if skipped is not None:
+            keep = replica.snapshot()
+            keep = [*keep, *(set(skipped) - set(keep))]
+            if sum(len(entry) + 4 for entry in keep) < MAX_APPEND_BYTES - MARGIN_BYTES:
+                await self._in_log_thread(self._log.rotate, keep)
+        self._grows_to = 2 * self._log.size_bytes
 
     async def _in_log_thread(
         self, function: Callable[[Sequence[bytes]], None], entries: Sequence[bytes]
@@ -341,6 +388,7 @@ class ConsensusService:
     def _meet(self, replica: Replica, nursery: trio.Nursery) -> None:
         """Keep streams to the validators of this epoch and its neighbours, if this node is one of them."""
         self._epoch = epoch = replica.core.epoch
+        self._accused.forget(epoch - 1)
         circle = {
             validator.public_key
             for near in range(max(0, epoch - 1), epoch + 2)
@@ -350,6 +398,7 @@ class ConsensusService:
         self._members = frozenset(circle if mine in circle else ())
         for key in self._outboxes.keys() - self._members:
             self._outboxes.pop(key).scope.cancel()
+            self._allowance.forget(key)
         for key in sorted(self._members - self._outboxes.keys()):
             if key != mine:
                 self._outboxes[key] = outbox = _Outbox()

@@ -47,6 +47,8 @@ MAX_ASKED_PEERS = 32
 """Connected peers asked in one search."""
 MAX_TRIES = 3
 """Streams opened to a provider that delivers nothing."""
+RELAYED_PATIENCE_SECONDS = 3.0
+"""Without a chunk for this long a fetch turns to providers behind relays too, though it has others."""
 FIRST_PAUSE_SECONDS = 1.0
 LAST_PAUSE_SECONDS = 4.0
 """Between two searches."""
@@ -329,22 +331,50 @@ class Fetching:
         self._talking.add(peer)
         self._nursery.start_soon(self._talk, peer)
 
+    def _stands_back(self, peer: PeerId) -> bool:
+        """Whether a provider is behind a relay, while others that are not deliver, or may be about to.
+
+        Whoever is behind a relay is slow, and takes of what the relay gives to all.
+        """
+        is_relayed = self._around.transport.is_relayed
+        idle = trio.current_time() - self._schedule.last_progress
+        return (
+            idle < RELAYED_PATIENCE_SECONDS
+            and is_relayed(peer)
+            and not all(map(is_relayed, self._talking))
+        )
+
+    async def _join(self, peer: PeerId) -> None:
+        """Have a session with a provider as soon as it is its turn.
+
+        Raises:
+            UnreachableError: It cannot be dialled, or does not exchange.
+        """
+        await trio.lowlevel.checkpoint()  # until all who were found together are known
+        while True:
+            while self._stands_back(peer):  # noqa: ASYNC110 - a clock is waited for
+                await trio.sleep(TICK_SECONDS)
+            self._dialling += 1
+            try:
+                session = await self._around.session(peer)
+            finally:
+                self._dialling -= 1
+                self._changed.set()
+            # The connection is there now, and may turn out to be relayed.
+            if not self._stands_back(peer):
+                break
+        self._sessions[peer] = session
+        session.attach(self)
+        self._schedule.join(peer, trio.current_time())
+
     async def _talk(self, peer: PeerId) -> None:
         tries = 0
         while tries < MAX_TRIES and not self._around.is_liar(peer):
             before = self._from_peers.get(peer, 0)
-            self._dialling += 1
             try:
-                session = await self._around.session(peer)
+                await self._join(peer)
             except UnreachableError as error:
                 self._asked[peer] = str(error)
-            else:
-                self._sessions[peer] = session
-                session.attach(self)
-                self._schedule.join(peer, trio.current_time())
-            finally:
-                self._dialling -= 1
-                self._changed.set()
             if (joined := self._sessions.get(peer)) is not None:
                 await joined.closed.wait()
                 del self._sessions[peer]

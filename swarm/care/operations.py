@@ -42,7 +42,7 @@ class Care:
         """What is held back and why, and how the node stands, for its status.
 
         Returns:
-            What `Controls.told` tells; `state` (`standing.state`), `limits` (`Limits.told`), `leaving` (`Leaving.told`; None while it
+            What `Controls.told` tells; `state` (`standing.state`), `votes` (`standing.votes`; None where the epoch does not name it), `limits` (`Limits.told`), `leaving` (`Leaving.told`; None while it
             stays), `warnings` (`standing.warnings`) and `space` (`standing.space`).
         """
         node = self._node
@@ -51,6 +51,7 @@ class Care:
         leaving = None if node.leaving.is_staying else node.leaving.told()
         task = next(iter(view.open_tasks()), None)
         is_level = node.sync.caught_up.is_set()
+        votes = self._votes(view)
         state = standing.state(
             standing.Facts(
                 behind=None if is_level else max(0, node.best_head() - height),
@@ -60,6 +61,7 @@ class Care:
                 held=node.controls.reason(TRAIN),
                 has_task=task is not None,
                 activity="" if task is None else node.participant.activity.get(task, ""),
+                votes=votes,
             )
         )
         until = view.jailed_until(key)
@@ -75,11 +77,26 @@ class Care:
         )
         return node.controls.told() | {
             "state": state,
+            "votes": votes,
             "limits": node.limits.told(),
             "leaving": leaving,
             "warnings": warnings,
             "space": self._space(),
         }
+
+    def _votes(self, view: LedgerView) -> Json | None:
+        node = self._node
+        if not node.settings.validate:
+            return None
+        if not view.validators(view.epoch).weight_of(node.signer.public_key):
+            return None
+        stats = node.consensus.stats()
+        return standing.votes(
+            is_voting=stats.is_voting,
+            is_silent=stats.is_silent,
+            waits_for=stats.waits_for,
+            epoch_length=view.params.epoch_length,
+        )
 
     def _space(self) -> Json:
         node = self._node

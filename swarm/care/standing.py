@@ -35,6 +35,7 @@ class Facts:
         held: Why training is held back; None where it is not.
         has_task: A training task is open.
         activity: What is done for it, in words; empty where nothing is.
+        votes: As `votes` tells; None for one that the epoch does not name as a validator.
     """
 
     behind: int | None
@@ -44,14 +45,15 @@ class Facts:
     held: Reason | None
     has_task: bool
     activity: str
+    votes: Json | None = None
 
 
 def state(facts: Facts) -> Json:
     """What the node does, and why not more.
 
     Returns:
-        `code` (`working`, or why not: `catching_up`, `left`, `leaving`, a code of `controls.Reason`, `no_task`, `reader`,
-        `not_registered`, `waiting`), `why` (words) and `until` (seconds since 1970; None: not known).
+        `code` (`working`, or why not: `catching_up`, `left`, `leaving`, a code of `controls.Reason`, `no_task`, `validator`,
+        `reader`, `not_registered`, `waiting`), `why` (words) and `until` (seconds since 1970; None: not known).
     """
     if facts.behind is not None:
         return _told("catching_up", f"{facts.behind:,} blocks behind its peers")
@@ -61,6 +63,8 @@ def state(facts: Facts) -> Json:
         return _told("leaving", f"draining at {facts.leaving} %")
     if facts.trains and facts.held is not None:
         return _told(facts.held.code, facts.held.why, facts.held.until)
+    if not facts.trains and facts.votes is not None:
+        return _told("validator", f"{facts.votes['why']}; it was started without training")
     if not facts.trains:
         return _told("reader", "it was started without training")
     if not facts.has_task:
@@ -72,6 +76,34 @@ def state(facts: Facts) -> Json:
     if facts.activity.startswith("no time"):
         return _told("schedule", facts.activity)
     return _told("working", facts.activity)
+
+
+def votes(*, is_voting: bool, is_silent: bool, waits_for: int | None, epoch_length: int) -> Json:
+    """Whether a validator's node votes, why not, and when it does again.
+
+    Args:
+        is_voting: It votes in the present epoch.
+        is_silent: Its key was seen to sign elsewhere.
+        waits_for: The epoch before which its key does not vote; None where it does not wait for one.
+        epoch_length: In blocks.
+
+    Returns:
+        `code` (`voting`, `silent`, `log_lost`, or `not_yet`), `why` (words), and `epoch` and `height` from which it votes (None: it
+        votes, or that is not known).
+    """
+    told: Json = {"code": "voting", "why": "it votes", "epoch": None, "height": None}
+    if waits_for is not None:
+        first = waits_for * epoch_length + 1
+        when = f"from epoch {waits_for:,} (height {first:,}) on"
+        code, why = "log_lost", "its log does not hold every vote that its key may have cast"
+        if is_silent:
+            code, why = "silent", "its key was seen to sign elsewhere"
+            when = f"after the other one is stopped and this node started again, {when}"
+        why = f"it does not vote: {why}; it votes {when}"
+        return told | {"code": code, "why": why, "epoch": waits_for, "height": first}
+    if not is_voting:
+        return told | {"code": "not_yet", "why": "it does not vote yet: it catches up first"}
+    return told
 
 
 def _told(code: str, why: str, until: float | None = None) -> Json:

@@ -83,7 +83,7 @@ class NodeApi(Protocol):
             `free`, `in_place`, `reclaimable`; of a keeper also `sealed`, `goal`, `seconds_left`), `balance`, `earned`, `stake`, `roles`, `device`, `task` (None, or `name`, `round`,
             `rounds`, `phase`, `blocks_left`, `loss`, `version`, `activity`), `version`, `uptime_s`,
             `temporary`, `pid`, `backed_up` (the words of its key), `home`, `page` (its address, or None), `bytes_in`, `bytes_out`, `paused` (`part`, `until` each), `finishing`,
-            `held` (`part`, `code`, `why`, `until` each), `state`, `limits`, `leaving`, `warnings`, `space`; see `Care.standing`.
+            `held` (`part`, `code`, `why`, `until` each), `state`, `votes`, `limits`, `leaving`, `warnings`, `space`; see `Care.standing`.
         """
 
     async def peers(self) -> list[Json]:
@@ -250,11 +250,13 @@ class NodeApi(Protocol):
         """Fetch everything below a root into the store: `cid`, `bytes` that came."""
 
     async def import_car(self, path: Path, progress: Progress) -> Json:
-        """Read a CAR file into the store, and pin and announce its roots that are whole.
+        """Read a CAR file into the store, and pin and announce its roots.
 
         Returns:
-            `roots` (`cid`, and `missing`: None, or a chunk that neither the file nor this node holds), `chunks`,
-            `bytes`, `new_bytes`.
+            `roots` (`cid`, and `size`: the bytes of its chunks that are held, each once), `chunks`, `bytes`, `new_bytes`.
+
+        Raises:
+            RefusedError: A root is not whole, or claims more than there is; none is pinned.
         """
 
     def page_link(self) -> Json:

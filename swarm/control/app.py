@@ -1,6 +1,7 @@
 """The routes: one a thing that a command needs.
 
 `GET` answers with one JSON value (`{"value": …}` or `{"error": …}`), `POST` with a stream of events.
+Each answer's header `swarm-version` says of which version the node is.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.middleware import Middleware
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -27,6 +30,7 @@ from swarm.keeper.routes import OPERATIONS as KEEPING_OPERATIONS
 from swarm.keeper.routes import QUESTIONS as KEEPING_QUESTIONS
 from swarm.receipts.routes import QUESTIONS as RECEIPT_QUESTIONS
 from swarm.registry.routes import OPERATIONS as MODEL_OPERATIONS
+from swarm.release import HEADER, version
 from swarm.retrieval.routes import OPERATIONS as CHECK_OPERATIONS
 from swarm.serving.routes import OPERATIONS as SERVING_OPERATIONS
 from swarm.store.routes import OPERATIONS as STORE_OPERATIONS
@@ -37,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from starlette.requests import Request
-    from starlette.types import ASGIApp
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from swarm.control.api import NodeApi, Progress
 
@@ -64,7 +68,24 @@ def make_app(node: NodeApi) -> Starlette:
     routes += gateway.routes(lambda: node.ranges, check_host=False)
     routes += probes.routes(lambda: node.care, check_host=False)
     handlers: Mapping[Any, Any] = {404: _no_route, 405: _no_route, Exception: _failed}
-    return Starlette(routes=routes, exception_handlers=handlers)
+    middleware = [Middleware(_Versioned, version())]
+    return Starlette(routes=routes, exception_handlers=handlers, middleware=middleware)
+
+
+class _Versioned:
+    """Says in each answer of which version this process is, whatever has been installed since it started."""
+
+    def __init__(self, app: ASGIApp, version: str) -> None:
+        self._app = app
+        self._version = version
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_versioned(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)[HEADER] = self._version
+            await send(message)
+
+        await self._app(scope, receive, send_versioned)
 
 
 def _question(node: NodeApi, ask: Question) -> Callable[[Request], Awaitable[Response]]:

@@ -71,6 +71,7 @@ class Cellar:
         self._released = released
         self._limiter = trio.CapacityLimiter(1)
         self._left: list[Cid] = []
+        self._failed: list[Cid] = []
         self._done = 0
         self.is_ripe = True
 
@@ -121,7 +122,10 @@ class Cellar:
         return 2 * self._contents.move_down(self._stay())
 
     def _put(self) -> int:
-        """Seal the next chunk of the pieces that are here; chunks that lie in a slot already only leave the store."""
+        """Seal the next chunk of the pieces that are here; chunks that lie in a slot already only leave the store.
+
+        One that fails is tried again after all others.
+        """
         below = min(self._slots.settled.slots, max(self._stay(), self._slots.top))
         while True:
             while self._left:
@@ -131,14 +135,23 @@ class Cellar:
                 except (ChunkNotFoundError, CorruptChunkError):
                     self._left.pop()  # let go meanwhile, or to be fetched again
                     continue
+                except QuotaError:
+                    raise  # for the next one there is no room either
+                except (StorageError, OSError):
+                    self._failed.append(self._left.pop())
+                    raise
                 if not is_put:  # no zeros are left; with the next audit it is looked at again
                     self._left.clear()
+                    self._failed.clear()
                     return 0
                 self._left.pop()
                 self._done += 1
                 if self._slots.waiting > before:
                     return 1
             root = self._duties.take_cold()
-            if root is None:
+            if root is not None:
+                self._left = self._contents.waiting(root)[::-1]
+            elif self._failed:
+                self._left, self._failed = self._failed[::-1], []
+            else:
                 return 0
-            self._left = self._contents.waiting(root)[::-1]

@@ -1,6 +1,6 @@
 """The one limiter of what goes to other machines and comes from them.
 
-Every socket of the network room is counted here, but for those to this machine. What can wait, content, snapshots and old
+Every socket of the network room is counted here, but for those to this machine. What can wait, content and its checks, snapshots and old
 blocks, waits for its turn; votes, transactions and audits go ahead of it and are counted.
 What comes is limited by not reading it: the peer's window is not given back, so it stops.
 The gateway, the page and the measures listen on the loopback only, and nothing else of a node opens a port.
@@ -22,10 +22,10 @@ from swarm.limits.rate import Bucket
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PATIENT: Final = ("/swarm/exchange/", "/swarm/snapshot/", "/swarm/sync/", "/ipfs/bitswap/")
-"""Protocols whose bytes can wait."""
-SERVED: Final = ("/swarm/exchange/", "/swarm/snapshot/", "/ipfs/bitswap/")
+SERVED: Final = ("/swarm/exchange/", "/swarm/retrieval/", "/swarm/snapshot/", "/ipfs/bitswap/")
 """Protocols that hand out content: not answered while serving is held back."""
+PATIENT: Final = (*SERVED, "/swarm/sync/")
+"""Protocols whose bytes can wait."""
 LOOK_SECONDS: Final = 1.0
 WINDOW_SECONDS: Final = 1.0
 """Of the rate, that a peer may be ahead of the reader of a stream."""

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from swarm.network.addresses import Address
-    from swarm.network.host import Host, Link
+    from swarm.network.host import Host
+    from swarm.network.link import Link
     from swarm.network.muxer import MuxedStream
 
 PROTOCOL = "/libp2p/autonat/1.0.0"
@@ -98,7 +99,7 @@ class DialBack:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._pace = Pace()
-        host.handle(PROTOCOL, self._serve, members_only=True, limit=1)
+        host.serving.handle(PROTOCOL, self._serve, members_only=True, limit=1)
 
     async def _serve(self, stream: MuxedStream) -> None:
         link = self._host.link_of(stream)
@@ -153,7 +154,7 @@ class DialBack:
         request.dial.peer.id = self._host.keys.id.to_bytes()
         request.dial.peer.addrs.extend(envelopes.packed(own))
         try:
-            stream = await self._host.open_on(link, [PROTOCOL])
+            stream = await link.open([PROTOCOL])
         except UnreachableError:
             return []
         try:

@@ -6,6 +6,7 @@ Both were written against libp2p's own host; they use the few methods that stand
 from __future__ import annotations
 
 import logging
+from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     from trio_typing import TaskStatus
 
     from swarm.network.addresses import Address
-    from swarm.network.host import Host, Link
+    from swarm.network.host import Host
+    from swarm.network.link import Link
     from swarm.network.muxer import MuxedStream
 
 MAX_STORED_PEERS = 2048
@@ -114,6 +116,12 @@ class BoundedPeerStore(PeerStore):
         return [] if data is None else list(data.get_addrs())
 
 
+@lru_cache(MAX_STORED_PEERS)
+def _id_of(peer: str) -> ID:
+    """A peer id as libp2p has it; Kademlia asks for all members once for each peer that it names."""
+    return ID.from_base58(peer)
+
+
 class Facade:
     """The host as gossipsub and Kademlia use it.
 
@@ -156,7 +164,7 @@ class Facade:
 
     def get_protocols(self) -> tuple[str, ...]:
         """What this node serves."""
-        return tuple(self._host.protocols)
+        return tuple(self._host.serving.served)
 
     def learn(self, peer: str, found: Sequence[Address]) -> None:
         """Addresses of a peer that its own connection has shown."""
@@ -183,7 +191,7 @@ class Facade:
     def get_connected_peers(self) -> list[ID]:
         """Members."""
         return [
-            ID.from_base58(peer)
+            _id_of(peer)
             for peer, links in self._host.links.items()
             if any(link.is_member for link in links)
         ]
@@ -208,7 +216,7 @@ class Facade:
         async def serve(stream: MuxedStream) -> None:
             await handler(ForeignStream(stream))
 
-        self._host.handle(str(protocol), serve, members_only=True, limit=FOREIGN_STREAMS)
+        self._host.serving.handle(str(protocol), serve, members_only=True, limit=FOREIGN_STREAMS)
 
     async def new_stream(self, peer_id: ID, protocols: Sequence[str]) -> ForeignStream:
         """Open a stream to a member, dialling it if need be."""
@@ -217,7 +225,7 @@ class Facade:
             link = self._host.link_to(peer) or await self._reach(peer)
             member = await link.settled()
             if member:
-                stream = await self._host.open_on(link, [str(each) for each in protocols])
+                stream = await link.open([str(each) for each in protocols])
         except UnreachableError as error:
             raise SwarmException(str(error)) from error
         if not member:

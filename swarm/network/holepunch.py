@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from swarm.network.addresses import Address
-    from swarm.network.host import Host, Link
+    from swarm.network.host import Host
+    from swarm.network.link import Link
     from swarm.network.muxer import MuxedStream
 
 PROTOCOL = "/libp2p/dcutr"
@@ -71,7 +72,7 @@ class HolePuncher:
         self._room = trio.CapacityLimiter(MAX_AT_ONCE)
         self.tried = 0
         self.worked = 0
-        host.handle(PROTOCOL, self._answer, members_only=True, limit=1)
+        host.serving.handle(PROTOCOL, self._answer, members_only=True, limit=1)
 
     def _may(self, peer: str) -> bool:
         now = trio.current_time()
@@ -106,7 +107,7 @@ class HolePuncher:
         return False
 
     async def _once(self, link: Link) -> bool:
-        stream = await self._host.open_on(link, [PROTOCOL])
+        stream = await link.open([PROTOCOL])
         try:
             with trio.fail_after(ANSWER_S):
                 mine = HolePunch(type=HolePunch.CONNECT, ObsAddrs=envelopes.packed(self._outside()))
@@ -155,7 +156,7 @@ class HolePuncher:
     async def _knock(self, peer: str, address: Address, is_client: bool) -> None:
         while self._host.direct_to(peer) is None:
             try:
-                stream = await self._host.connect_from_port(address)
+                stream = await self._host.dialling.connect_from_port(address)
             except OSError:
                 stream = None
             if stream is None:

@@ -1,4 +1,4 @@
-"""The live connections of a node: who is connected, under which bounds, and which streams are served to whom.
+"""The live connections of a node: who is connected, and under which bounds.
 
 Replaces libp2p's Swarm and BasicHost, whose faults cannot be reached from outside: inbound slots that are never given back,
 tasks of strangers whose exceptions end the process, system tasks, and sockets that stay open.
@@ -7,12 +7,9 @@ Every task that a peer's bytes can reach is fenced here: an exception resets one
 
 from __future__ import annotations
 
-import errno
 import socket
 from collections import Counter
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import structlog
 import trio
@@ -23,108 +20,36 @@ from protocols.handshake import service as handshake_service
 from protocols.handshake.core import Standing
 from protocols.transport import RemoteProtocolError, StreamError, UnreachableError
 from swarm.errors import NetworkError
-from swarm.network import addresses, identify, multistream
+from swarm.network import addresses, identify
+from swarm.network.dialling import Dialling
 from swarm.network.faults import Offenders
+from swarm.network.link import GREET_S, OPEN_S, Link
 from swarm.network.multistream import NotSpokenError
-from swarm.network.muxer import MuxedStream, Session
+from swarm.network.muxer import Session
 from swarm.network.outsiders import Outsiders
+from swarm.network.serving import Serving
 from swarm.network.wire import Wire, WireError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection
+    from collections.abc import Awaitable, Callable
 
     from trio_typing import TaskStatus
 
     from protocols.handshake.messages import Hello
     from swarm.network.addresses import Address
+    from swarm.network.muxer import MuxedStream
     from swarm.network.secure import Keys
     from swarm.network.settings import NetworkSettings
 
-    StreamHandler: TypeAlias = Callable[[MuxedStream], Awaitable[None]]
-
-DIAL_S = 5.0
-"""For one address: TCP, Noise and the choice of a muxer."""
 UPGRADE_S = 10.0
 """For an inbound connection to become one."""
-GREET_S = 10.0
-"""For a new connection's first Hello."""
-ASKING_S = 2.0
-"""For a peer that asks to become a member, when it opens a stream for members."""
-NEGOTIATE_S = 15.0
-"""For a stream to choose its protocol."""
-OPEN_S = 15.0
-"""For this node to open a stream on a live connection."""
-FLUSH_S = 120.0
-"""After a handler is done, for what it has written to reach the socket."""
-LINGER_S = 10.0
-"""After a handler is done, for the peer to finish its side."""
-LINGER_BYTES = 2**20
 MAX_UPGRADING = 64
 """Inbound connections that have not proven who they are."""
 MAX_LINKS_PER_PEER = 4
-MAX_STREAMS_PER_PROTOCOL = 64
-"""Inbound streams that one connection may have open on one protocol."""
-MAX_STRANGER_STREAMS = 16
-"""Inbound streams of a connection that has not shown our chain id."""
-MAX_OUTSIDER_STREAMS = 256
-"""The same of an outsider's: Kubo opens one for each block that it sends, and does not send again what was reset."""
-CIRCUIT_DIAL_S = 15.0
-"""For one address behind a relay: the relay, the circuit, Noise and the choice of a muxer."""
-OURS = "/swarm/"
-"""Protocols that only nodes of this kind speak start so."""
 ACCEPT_PAUSE_S = 0.2
 """When the machine is out of file descriptors."""
 
 log = structlog.get_logger("swarm.network")
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """A protocol that this node serves."""
-
-    handler: StreamHandler
-    members_only: bool
-    limit: int
-
-
-class Link:
-    """One live connection to one proven peer."""
-
-    def __init__(self, wire: Wire, peer: str, session: Session, now: float) -> None:
-        self.wire = wire
-        self.peer = peer
-        self.session = session
-        self.dialled = wire.is_initiator
-        self.since = now
-        self.hello: Hello | None = None
-        self.standing = Standing.ASKING
-        self.kept_port = False
-        self.is_outsider = False
-        self.may_be_outsider = False
-        self.agent = ""
-        self.greeted = trio.Event()
-        self.judged = trio.Event()
-        self.inbound: Counter[str] = Counter()
-
-    @property
-    def is_member(self) -> bool:
-        """The peer has shown our chain id on this connection."""
-        return self.standing is Standing.MEMBER
-
-    @property
-    def is_relayed(self) -> bool:
-        """It goes through a relay."""
-        return self.wire.remote.relay is not None
-
-    async def settled(self) -> bool:
-        """Wait for the first Hello, or for the connection's end; whether the peer is a member."""
-        with trio.move_on_after(GREET_S):
-            await self.greeted.wait()
-        with trio.move_on_after(ASKING_S):
-            # It may have learnt our genesis a moment ago, with its Hello still under way.
-            while self.standing is Standing.ASKING and not self.session.closed.is_set():
-                await self.judged.wait()
-        return self.is_member and not self.session.closed.is_set()
 
 
 class Host:
@@ -155,13 +80,14 @@ class Host:
         self.on_told: list[Callable[[Link], None]] = []
         self.on_lost: list[Callable[[str], None]] = []
         self.more_addresses: Callable[[], list[Address]] = list
-        self.keeps_port: Callable[[Address], bool] = lambda _: False
-        self.circuit: Callable[[Address], Awaitable[Wire]] | None = None
         self.listening: list[Address] = []
         self._settings = settings
         self._mine = mine
         self._interfaces = interfaces
-        self._served: dict[str, Served] = {}
+        self.dialling = Dialling(lambda: self.listening, self._upgrade, settings.traffic)
+        self.serving = Serving(
+            self.outsiders, settings.traffic, self.faults, self.note_misbehaviour
+        )
         self._nursery: trio.Nursery | None = None
         self._listeners: list[trio.SocketListener] = []
         self._per_ip: Counter[str] = Counter()
@@ -169,31 +95,13 @@ class Host:
         self._upgrading = 0
         self._changed = trio.Event()
         self._linked = trio.Event()
-        self.handle(handshake_messages.PROTOCOL, self._answer, members_only=False, limit=1)
-        self.handle(identify.PROTOCOL, self._identify_to, members_only=False, limit=2)
-        self.handle(identify.PING_PROTOCOL, identify.answer_pings, members_only=False, limit=2)
+        self.serving.handle(handshake_messages.PROTOCOL, self._answer, members_only=False, limit=1)
+        self.serving.handle(identify.PROTOCOL, self._identify_to, members_only=False, limit=2)
+        self.serving.handle(
+            identify.PING_PROTOCOL, identify.answer_pings, members_only=False, limit=2
+        )
 
-    # Serving and listening.
-
-    def handle(
-        self,
-        protocol: str,
-        handler: StreamHandler,
-        *,
-        members_only: bool,
-        limit: int | None = None,
-    ) -> None:
-        """Serve a protocol from now on; `limit` streams of one connection at a time."""
-        most = MAX_STREAMS_PER_PROTOCOL
-        if not members_only and not protocol.startswith(OURS):
-            self.outsiders.protocols.add(protocol)
-            most = MAX_OUTSIDER_STREAMS
-        self._served[protocol] = Served(handler, members_only, most if limit is None else limit)
-
-    @property
-    def protocols(self) -> Collection[str]:
-        """What is served."""
-        return self._served.keys()
+    # Listening.
 
     async def run(self, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Hold the links until cancelled; no socket is left open. `bind` comes before."""
@@ -332,7 +240,7 @@ class Host:
             secured.channel,
             secured.peer,
             opener=wire.is_initiator,
-            on_stream=lambda stream: self._start(self._serve, link, stream),
+            on_stream=lambda stream: self._start(self.serving.serve, link, stream),
             traffic=wire.traffic,
         )
         link = Link(wire, secured.peer, session, now)
@@ -382,7 +290,7 @@ class Host:
 
     async def _greet(self, link: Link) -> None:
         try:
-            stream = await self.open_on(link, [handshake_messages.PROTOCOL])
+            stream = await link.open([handshake_messages.PROTOCOL])
             await self._converse(link, stream, opener=True)
         except (UnreachableError, StreamError) as error:
             is_other_kind = isinstance(error.__cause__, NotSpokenError)
@@ -400,9 +308,7 @@ class Host:
     async def _identify_to(self, stream: MuxedStream) -> None:
         link = self.link_of(stream)
         if link is not None:
-            served = [
-                name for name, one in self._served.items() if link.is_member or not one.members_only
-            ]
+            served = self.serving.told_to(link)
             key = self.keys.pair.public_key.serialize()
             agent = self._mine().software
             await stream.send_all(
@@ -415,7 +321,7 @@ class Host:
         Raises:
             UnreachableError: It does not say.
         """
-        stream = await self.open_on(link, [identify.PROTOCOL])
+        stream = await link.open([identify.PROTOCOL])
         try:
             with trio.fail_after(OPEN_S):
                 found = await identify.ask(stream)
@@ -484,54 +390,6 @@ class Host:
             if first and strangers > self._settings.max_strangers:
                 link.session.close("too many peers of other networks")
 
-    # Inbound streams.
-
-    async def _serve(self, link: Link, stream: MuxedStream) -> None:
-        """One inbound stream, from its protocol's choice to its end."""
-        most = MAX_OUTSIDER_STREAMS if link.is_outsider else MAX_STRANGER_STREAMS
-        if not link.is_member and sum(other.inbound for other in link.session.streams) > most:
-            stream.break_off("too many streams of a stranger")
-            self.faults["too many streams"] += 1
-            return
-        protocol = ""
-
-        async def admit(wanted: str) -> bool:
-            if wanted in self.outsiders.protocols and link.hello is None and not link.dialled:
-                return self.outsiders.admit(link)
-            return not self._served[wanted].members_only or await link.settled()
-
-        try:
-            with trio.fail_after(NEGOTIATE_S):
-                protocol = await multistream.accept(stream, self._served, admit)
-            served = self._served[protocol]
-            if self._settings.traffic is not None and self._settings.traffic.refuses(protocol):
-                stream.break_off("this node does not serve now")
-                return
-            if link.inbound[protocol] >= served.limit:
-                stream.break_off(f"more than {served.limit} streams of {protocol}")
-                self.faults["too many streams"] += 1
-                return
-            link.inbound[protocol] += 1
-            try:
-                stream.protocol = protocol
-                await served.handler(stream)
-                await _linger(stream)
-            finally:
-                link.inbound[protocol] -= 1
-        except (StreamError, trio.TooSlowError, trio.ClosedResourceError) as error:
-            log.debug("network.stream_lost", peer=link.peer, protocol=protocol, error=str(error))
-        except RemoteProtocolError as error:
-            self.faults[protocol or "multistream"] += 1
-            self.note_misbehaviour(link.peer, f"{protocol or 'multistream'}: {error}")
-        except Exception as error:  # noqa: BLE001 - the transport's promise: it resets this stream and no more
-            self.faults[protocol or "multistream"] += 1
-            log.warning(
-                "network.handler_failed", peer=link.peer, protocol=protocol, error=repr(error)
-            )
-        finally:
-            if not stream.is_over:
-                stream.break_off("the handler is done")
-
     def note_misbehaviour(self, peer: str, reason: str) -> None:
         """Remember what a peer did; after several times it is disconnected and refused for a while."""
         log.info("network.misbehaviour", peer=peer, reason=reason)
@@ -568,6 +426,14 @@ class Host:
             ),
         )
 
+    def members(self) -> list[str]:
+        """Connected peers that have shown our chain id."""
+        return [
+            peer
+            for peer, links in self.links.items()
+            if any(link.is_member and not link.session.closed.is_set() for link in links)
+        ]
+
     def direct_to(self, peer: str) -> Link | None:
         """The newest live connection to a peer that goes through no relay."""
         live = [
@@ -595,7 +461,7 @@ class Host:
             outsider: Keep the connection too if the peer speaks no handshake of ours.
 
         Raises:
-            UnreachableError: Nobody answers there in `DIAL_S`, or another peer than expected.
+            UnreachableError: See `Dialling.dial`, or no connection more fits.
         """
         who = address.peer or str(address)
         nursery = self._nursery
@@ -604,78 +470,14 @@ class Host:
         if not self.has_room and not self.outsiders.make_room():
             raise UnreachableError(who, f"{self._live} connections are open")
         self._live += 1
-        limit = DIAL_S if address.relay is None else CIRCUIT_DIAL_S
-        wire: Wire | None = None
         try:
-            with trio.fail_after(limit):
-                wire, kept_port = await self._connect(address)
-                link = await self._upgrade(wire, address.peer)
-            link.kept_port = kept_port
-        except BaseException as error:
+            link = await self.dialling.dial(address)
+        except BaseException:
             self._live -= 1
-            if wire is not None:
-                wire.close_now()
-            if isinstance(error, trio.TooSlowError):
-                raise UnreachableError(who, f"no answer in {limit:g} s") from None
-            if isinstance(error, (OSError, ValueError)):
-                cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
-                raise UnreachableError(
-                    who, getattr(cause, "strerror", None) or str(cause)
-                ) from error
-            if isinstance(error, (RemoteProtocolError, WireError)):
-                raise UnreachableError(who, str(error)) from error
             raise
         link.may_be_outsider = outsider
         nursery.start_soon(self._hold_dialled, link)
         return link
-
-    async def _connect(self, address: Address) -> tuple[Wire, bool]:
-        """A wire to an address, and whether it leaves from the port that this node listens on."""
-        if address.relay is not None:
-            if self.circuit is None:
-                raise UnreachableError(str(address), "relays are not used here")
-            return await self.circuit(address), False
-        stream = await self.connect_from_port(address) if self.keeps_port(address) else None
-        kept_port = stream is not None
-        if stream is None:
-            stream = await trio.open_tcp_stream(address.host, address.port)
-        try:
-            wire = Wire(stream, is_initiator=True, traffic=self._settings.traffic)
-        except BaseException:
-            stream.socket.close()
-            raise
-        return wire, kept_port
-
-    async def connect_from_port(self, address: Address) -> trio.SocketStream | None:
-        """Connect from the port that this node listens on, so that a router gives both the same number.
-
-        Returns:
-            None where this machine cannot: it listens on no such port, or a connection of both ends was there a moment ago.
-
-        Raises:
-            OSError: Nobody answers there.
-        """
-        bound = next((one for one in self.listening if one.kind == address.kind), None)
-        if bound is None or addresses.is_loopback(bound.host):
-            return None
-        family = socket.AF_INET if address.kind == "ip4" else socket.AF_INET6
-        made = trio.socket.socket(family, socket.SOCK_STREAM)
-        try:
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            if family == socket.AF_INET6:
-                made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            await made.bind((bound.host, bound.port))
-            await made.connect((address.host, address.port))
-            return trio.SocketStream(made)
-        except OSError as error:
-            made.close()
-            if error.errno in {errno.EADDRINUSE, errno.EADDRNOTAVAIL}:
-                return None
-            raise
-        except BaseException:
-            made.close()
-            raise
 
     def punched(self, stream: trio.SocketStream, peer: str, *, is_client: bool) -> None:
         """Take a connection that both sides have opened at once; who is its client, was agreed on before."""
@@ -707,39 +509,3 @@ class Host:
         finally:
             link.wire.close_now()
             self._live -= 1
-
-    async def open_on(self, link: Link, protocols: Collection[str]) -> MuxedStream:
-        """Open a stream on a link for the first of `protocols` that the peer speaks.
-
-        Raises:
-            UnreachableError: The connection is gone, full or silent, or the peer speaks none of them.
-        """
-        stream: MuxedStream | None = None
-        opened = False
-        try:
-            with trio.fail_after(OPEN_S):
-                stream = link.session.open_stream()
-                stream.protocol = await multistream.propose(stream, protocols)
-            opened = True
-        except trio.TooSlowError:
-            raise UnreachableError(link.peer, f"no answer in {OPEN_S:g} s") from None
-        except (StreamError, RemoteProtocolError) as error:
-            raise UnreachableError(link.peer, str(error)) from error
-        finally:
-            if stream is not None and not opened:
-                stream.break_off("its protocol was not agreed on")
-        return stream
-
-
-async def _linger(stream: MuxedStream) -> None:
-    """Finish a stream whose handler is done, and give the peer a while to finish its side."""
-    stream.finish()
-    with trio.move_on_after(FLUSH_S):
-        await stream.flushed()
-    left = LINGER_BYTES
-    with trio.move_on_after(LINGER_S), suppress(StreamError):
-        while left > 0:
-            data = await stream.receive_some()
-            if not data:
-                return
-            left -= len(data)

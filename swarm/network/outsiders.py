@@ -15,7 +15,7 @@ from protocols.handshake.core import Standing
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from swarm.network.host import Link
+    from swarm.network.link import Link
 
 IDLE_S = 60.0
 """An outsider whose streams move no byte for this long is disconnected; at most a quarter later."""

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from swarm.network.addresses import Address
-    from swarm.network.host import Host, Link
+    from swarm.network.host import Host
+    from swarm.network.link import Link
     from swarm.network.muxer import MuxedStream
 
 HOP = "/libp2p/circuit/relay/0.2.0/hop"
@@ -185,9 +186,9 @@ class Relay:
         self.places = Places()
         self.reserved: dict[str, Address] = {}
         """Relay to the address under which this node is reached through it."""
-        host.handle(HOP, self._hop, members_only=True, limit=MAX_HOP_STREAMS)
-        host.handle(STOP, self._stop, members_only=True)
-        host.circuit = self.connect
+        host.serving.handle(HOP, self._hop, members_only=True, limit=MAX_HOP_STREAMS)
+        host.serving.handle(STOP, self._stop, members_only=True)
+        host.dialling.circuit = self.connect
 
     # Serving.
 
@@ -252,7 +253,7 @@ class Relay:
 
     async def _knock(self, onward: Link, source: str) -> MuxedStream:
         """Ask the target whether it takes the circuit; the stream to it."""
-        there = await self._host.open_on(onward, [STOP])
+        there = await onward.open([STOP])
         good = False
         try:
             with trio.fail_after(ANSWER_S):
@@ -282,7 +283,7 @@ class Relay:
         Raises:
             UnreachableError: It gives none.
         """
-        stream = await self._host.open_on(link, [HOP])
+        stream = await link.open([HOP])
         try:
             with trio.fail_after(ANSWER_S):
                 request = circuit_pb2.HopMessage(type=circuit_pb2.HopMessage.RESERVE)
@@ -319,7 +320,7 @@ class Relay:
             at = addresses.Address(address.kind, address.host, address.port, relay)
             link = await self._host.dial(at)
         await link.settled()
-        stream = await self._host.open_on(link, [HOP])
+        stream = await link.open([HOP])
         good = False
         try:
             question = circuit_pb2.HopMessage(

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from swarm.network.addresses import Address
-    from swarm.network.host import Host, Link
+    from swarm.network.host import Host
+    from swarm.network.link import Link
     from swarm.network.settings import NetworkSettings
 
 SETTLE_S = 0.3
@@ -89,7 +90,7 @@ class Routers:
         self._wake = trio.Event()
         self._nursery: trio.Nursery | None = None
         host.more_addresses = self.announced
-        host.keeps_port = self._keeps_port
+        host.dialling.keeps_port = self._keeps_port
 
     # What is known.
 

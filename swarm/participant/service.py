@@ -287,8 +287,10 @@ class Participant:
                 nursery.start_soon(self._cancel_when_paused, scope)
             try:
                 with self._shelf.lease() as lease:
-                    memory = await self._perform(step, drive.memory, state, round_, lease)
-                await trio.to_thread.run_sync(drive.file.save, memory)
+                    done = await self._perform(step, drive.memory, state, round_, lease)
+                with trio.CancelScope(shield=True):  # what is done counts once it is on the disk
+                    await trio.to_thread.run_sync(drive.file.save, done)
+                memory = done
             except _EXPECTED as error:
                 failure = error  # raised below: inside the nursery it would come out in a group
             scope.cancel()

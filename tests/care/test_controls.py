@@ -115,5 +115,7 @@ def test_no_pause_with_an_end_is_longer_than_a_year():
 def test_a_part_that_is_not_there_is_refused():
     assert parts_of("all") == PARTS
     assert parts_of("gpu") == ("gpu",)
-    with pytest.raises(UsageError, match="'votes' cannot be paused: train, seal, serve, gpu, cpu or all"):
+    with pytest.raises(
+        UsageError, match="'votes' cannot be paused: train, seal, serve, gpu, cpu or all"
+    ):
         parts_of("votes")

@@ -47,8 +47,9 @@ async def test_a_pause_gives_up_what_is_trained_and_begins_nothing_until_it_is_r
         mine = room._participant
         mine._controls.pause([TRAIN], None)
         await until(lambda: mine.activity[room.task] == "paused until `swarm resume`")
+        assert not hands.is_held
         room.alone.grow()
-        await until(lambda: mine._heights.height == room.alone.heights.height)
+        await wait_all_tasks_blocked(0.01)
         assert hands.begun == 1
         assert mine.owing == set()
         assert mine.problems == {}

@@ -14,6 +14,7 @@ import trio
 import cli
 from storage import car, unixfs
 from storage import cid as cids
+from storage.unixfs_nodes import Link, folder_node
 from swarm.control.service import serve
 from tests.gateway.reading import ContentNode, open_pair
 
@@ -65,16 +66,33 @@ def test_content_is_exported_and_imported_again(pair, root, swarm, tmp_path):
     assert swarm("car", "export", cids.text(root), "-o", "out.car")[0] == 4
 
 
-def test_a_root_that_is_not_whole_is_told_and_not_pinned(pair, root, swarm, tmp_path):
+def test_an_import_of_a_root_that_is_not_whole_is_refused_and_the_rest_may_come(
+    pair, root, swarm, tmp_path
+):
     block = pair[0].store.get(root)
     (tmp_path / "part.car").write_bytes(car.header([root]) + car.section(root, block))
     code, out, err = swarm("car", "import", "part.car")
-    assert code == 0
-    assert out.endswith(f"{cids.text(root)}\n")
-    assert "is not pinned: chunk baf" in err
-    told = json.loads(swarm("car", "import", "part.car", "--json")[1])
-    assert told["new_bytes"] == 0
-    assert told["roots"][0]["missing"] is not None
+    assert (code, out) == (4, "")
+    assert f"part.car: {cids.text(root)} is not whole: chunk baf" in err
+    assert pair[1].store.pins() == {}
+    rest = [(cid, block) for cid, block in car.walk([root], pair[0].store) if cid != root]
+    sections = b"".join(car.section(cid, block) for cid, block in rest)
+    (tmp_path / "rest.car").write_bytes(car.header([root]) + sections)
+    told = json.loads(swarm("car", "import", "rest.car", "--json")[1])
+    held = sum(map(len, pair[1].store.chunks.values()))
+    assert told["roots"] == [{"cid": cids.text(root), "size": held}]
+    assert pair[1].store.pins() == {root: "rest.car"}
+
+
+def test_an_import_of_a_root_that_claims_more_than_there_is_is_refused(pair, swarm, tmp_path):
+    leaf = cids.of_raw(b"0")
+    built, block = folder_node([Link(leaf, "file", 10**18)])
+    good = cids.of_raw(b"good")
+    sections = car.section(built.cid, block) + car.section(leaf, b"0") + car.section(good, b"good")
+    (tmp_path / "liar.car").write_bytes(car.header([good, built.cid]) + sections)
+    code, out, err = swarm("car", "import", "liar.car")
+    assert (code, out) == (4, "")
+    assert "1,000,000,000,000,000,000 bytes are below 'file', where 1 are" in err
     assert pair[1].store.pins() == {}
 
 

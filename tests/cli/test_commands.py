@@ -67,6 +67,17 @@ def test_get_writes_the_file_and_prints_where(node, swarm, tmp_path):
     assert (tmp_path / "there").read_text() == "hello"
 
 
+def test_get_takes_a_path_below_a_cid(node, swarm, tmp_path):
+    code, out, _ = swarm("get", f"ipfs://{CID}/plays/hamlet.txt")
+    assert (code, out) == (0, f"{tmp_path / 'hamlet.txt'}\n")
+    assert node.looked_at == [(CID, "plays/hamlet.txt")]
+    code, out, _ = swarm("get", f"{CID}/plays/", "-o", "there")
+    assert (code, out) == (0, f"{tmp_path / 'there'}\n")
+    code, _, err = swarm("get", f"{CID}/plays", "--from", "/ip4/127.0.0.1/tcp/4001")
+    assert code == 2
+    assert "--from fetches all of a CID" in err
+
+
 def test_fetch_takes_a_version_and_tells_the_proofs_height(node, swarm, tmp_path):
     code, out, err = swarm("fetch", "tiny-gpt@2")
     assert (code, out) == (0, f"{tmp_path / 'tiny-gpt'}\n")

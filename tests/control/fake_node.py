@@ -63,6 +63,7 @@ class FakeNode:
         self.began = trio.Event()
         self.cancelled = trio.Event()
         self.sent = []
+        self.looked_at = []
         self.checks = FakeChecks()
         self.receipts = FakeReceipts()
 
@@ -157,6 +158,10 @@ class FakeNode:
         progress("hash", 2, 2)
         done = {"cid": CID, "size": 5, "chunks": 1, "new_bytes": 5}
         return done if name is None else {**done, "name": name, "version": 1}
+
+    async def look(self, cid, path):
+        self.looked_at.append((cid, path))
+        return {"cid": CID, "kind": "file", "size": 5, "mode": None}
 
     async def get(self, cid, path, progress, source=None):
         if cid != CID:

@@ -6,9 +6,11 @@ from functools import partial
 import httpx
 import pytest
 import trio
+from starlette.middleware import Middleware
 
-from swarm import errors
+from swarm import errors, release
 from swarm.client import Client, socket_of
+from swarm.control import app
 from swarm.control.fields import MAX_BODY_BYTES
 from swarm.control.service import serve
 from tests.control.fake_node import CID, PEER, FakeNode
@@ -141,6 +143,26 @@ async def test_a_malformed_request_is_refused_with_the_field_at_fault(node, body
     answer = await trio.to_thread.run_sync(post)
     assert words in answer
     assert '"exit_code":2' in answer.replace(" ", "")
+
+
+@pytest.mark.parametrize("theirs", ["0.0.1", None])
+async def test_a_node_of_another_version_is_refused_and_can_be_stopped(
+    tmp_path, nursery, monkeypatch, theirs
+):
+    """None: it is of before nodes told their version in each answer."""
+    monkeypatch.setattr(app, "version", lambda: theirs)
+    if theirs is None:
+        monkeypatch.setattr(app, "Middleware", lambda *_: Middleware(lambda inner, **_: inner))
+    node = FakeNode(tmp_path)
+    await nursery.start(serve, node, tmp_path / "control.sock")
+    told = node.status()["version"] + " (an older build)" if theirs is None else theirs
+    for question in (Client.peers, Client.status, lambda client: client.send(PEER, 1)):
+        with pytest.raises(errors.RefusedError, match="the node runs version") as raised:
+            await asked(node.home, question)
+        assert f"version {told}, this command is {release.version()}" in raised.value.message
+        assert "restart the node" in raised.value.hint
+    await asked(node.home, Client.stop)
+    assert node.stopped.is_set()
 
 
 async def test_stop_stops_the_node_and_answers(node):

@@ -101,6 +101,7 @@ def test_near_the_months_cap_no_round_is_begun_and_at_it_nothing_is_served():
     assert machine.code(SERVE) == "cap"
     assert machine.controls.is_paused(TRAIN)
     assert machine.traffic.refuses("/swarm/exchange/1.0.0")
+    assert machine.traffic.refuses("/swarm/retrieval/1.0.0")
     assert not machine.traffic.refuses("/swarm/consensus/1.0.0")
     assert not machine.traffic.refuses("/swarm/audit/1")
 

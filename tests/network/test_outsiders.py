@@ -11,7 +11,16 @@ from protocols.handshake.messages import PROTOCOL as HANDSHAKE
 from protocols.memory import open_memory_network
 from protocols.signing import Signer
 from protocols.transport import RemoteProtocolError, StreamError, UnreachableError
-from swarm.network import addresses, host, identify, multistream, muxer, outsiders
+from swarm.network import (
+    addresses,
+    host,
+    identify,
+    link,
+    multistream,
+    muxer,
+    outsiders,
+    serving,
+)
 from swarm.network.muxer import Session
 from swarm.network.secure import Keys
 from swarm.network.wire import Wire
@@ -117,7 +126,7 @@ async def test_an_outsider_is_refused_what_is_for_members_at_once(start, come):
     network.handle(INSIDE, echo)
     session = await come(network)
     await ask(session, OUTSIDE)
-    with trio.fail_after(host.ASKING_S), pytest.raises(multistream.NotSpokenError):
+    with trio.fail_after(link.ASKING_S), pytest.raises(multistream.NotSpokenError):
         await ask(session, INSIDE)
     assert network.peers() == []
 
@@ -227,7 +236,7 @@ def test_an_identity_that_is_too_long_or_cut_short_is_refused():
                 await identify.ask(Said(*parts))
 
     trio.run(main)
-    assert muxer.MAX_INBOUND_STREAMS >= host.MAX_OUTSIDER_STREAMS
+    assert muxer.MAX_INBOUND_STREAMS >= serving.MAX_OUTSIDER_STREAMS
 
 
 async def test_pings_are_answered_no_faster_than_their_pace(autojump_clock):

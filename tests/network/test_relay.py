@@ -60,9 +60,22 @@ async def test_two_members_talk_through_a_relay_and_it_shows_in_their_address(th
     assert got == sent
     seen = {each.peer: each.address for each in two.peer_info()}
     assert seen[one.me].endswith("/p2p-circuit")
+    assert two.is_relayed(one.me)
+    assert not two.is_relayed(middle.me)
     assert len(middle._routers.relay.places) == 1
     two._host.disconnect(one.me, "done")
     await until(lambda: len(middle._routers.relay.places) == 0)
+    assert not two.is_relayed(one.me)  # its own address is known too
+
+
+def test_a_peer_of_whom_only_addresses_through_relays_are_known_is_relayed(make):
+    one, other, middle = make(1), make(2), make(3)
+    through = addresses.parse(f"/ip4/192.0.2.7/tcp/4001/p2p/{middle.me}/p2p-circuit/p2p/{other.me}")
+    assert not one.is_relayed(other.me)
+    one._book.learn(other.me, [through])
+    assert one.is_relayed(other.me)
+    one._book.learn(other.me, [addresses.parse("/ip4/192.0.2.8/tcp/4001")])
+    assert not one.is_relayed(other.me)
 
 
 async def test_nobody_is_reached_through_a_relay_without_a_place_there(three):
@@ -89,7 +102,7 @@ async def test_a_circuit_from_a_member_that_is_no_relay_of_ours_is_not_taken(thr
     from swarm.network import envelopes
 
     middle, one, _ = await three()
-    stream = await middle._host.open_on(middle._host.link_to(one.me), [relay.STOP])
+    stream = await middle._host.link_to(one.me).open([relay.STOP])
     question = circuit_pb2.StopMessage(type=circuit_pb2.StopMessage.CONNECT)
     await envelopes.send(stream, question)
     answer = await envelopes.receive(stream, circuit_pb2.StopMessage())

@@ -20,7 +20,7 @@ from protocols.handshake.messages import PROTOCOL as HANDSHAKE
 from protocols.handshake.messages import decode
 from protocols.signing import Signer
 from protocols.transport import RemoteProtocolError, StreamError
-from swarm.network import addresses, host, multistream, muxer
+from swarm.network import addresses, host, multistream, muxer, serving
 from swarm.network.muxer import HEADER, Session
 from swarm.network.secure import Keys
 from swarm.network.wire import Wire, WireError
@@ -328,7 +328,7 @@ async def test_a_stranger_that_opens_streams_without_end_holds_few(served, attac
     with suppress(StreamError), trio.fail_after(5):
         await multistream.propose(last, [ECHO])
     (link,) = one._host.links[Signer((66).to_bytes(32, "big")).peer_id]
-    assert len(link.session.streams) <= host.MAX_STRANGER_STREAMS
+    assert len(link.session.streams) <= serving.MAX_STRANGER_STREAMS
     await _still_serves(one, two)
 
 

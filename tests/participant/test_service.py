@@ -45,8 +45,10 @@ class Hands:
         if self.error is not None:
             raise self.error
         self.is_held = not self.may_end.is_set()
-        await self.may_end.wait()
-        self.is_held = False
+        try:
+            await self.may_end.wait()
+        finally:
+            self.is_held = False
         job.out.write_bytes(b"update %d" % self.begun)
         if job.record is not None:
             job.record.mkdir()

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -386,6 +387,50 @@ class TestStrangers:
         root = keep(store, *blocks)
         with pytest.raises(ManifestError, match="more than"):
             unixfs.write_path(root, store, tmp_path / "copy")
+
+    def test_a_folder_under_many_names_is_walked_once_a_level(self, tmp_path):
+        class Counting(MemoryBlockstore):
+            reads = 0
+
+            def get(self, cid):
+                self.reads += 1
+                return super().get(cid)
+
+        store = Counting()
+        for links, levels in ((200, 3), (2, 60)):
+            link = unixfs_nodes.symlink_node("x")
+            blocks = [link, folder_node([Link(link[0].cid, "x", 1)])]
+            for _ in range(levels):
+                below = Link(blocks[-1][0].cid, "", 1)
+                blocks.append(folder_node([replace(below, name=str(at)) for at in range(links)]))
+            store.reads = 0
+            with pytest.raises(ManifestError, match="more than"):
+                unixfs.write_path(keep(store, *blocks), store, tmp_path / "copy")
+            assert store.reads <= len(blocks)
+
+    def test_a_link_that_leads_out_only_where_its_folder_stands_higher_is_refused(self, tmp_path):
+        store = MemoryBlockstore()
+        link = unixfs_nodes.symlink_node("../../x")
+        low = folder_node([Link(link[0].cid, "link", 1)])
+        middle = folder_node([Link(low[0].cid, "low", 1)])
+        both = folder_node([Link(middle[0].cid, "a", 1), Link(low[0].cid, "b", 1)])
+        top = folder_node([Link(middle[0].cid, "top", 1)])
+        unixfs.write_path(keep(store, link, low, middle, top), store, tmp_path / "copy")
+        for _ in range(2):  # whichever of the two is walked first
+            with pytest.raises(ManifestError, match="b/link"):
+                unixfs.write_path(keep(store, both), store, tmp_path / "other")
+            both = folder_node([Link(low[0].cid, "b", 1), Link(middle[0].cid, "c", 1)])
+
+    def test_folders_nested_too_deep_by_one_of_their_names_are_refused(self, tmp_path):
+        store = MemoryBlockstore()
+        blocks = [folder_node([])]
+        for _ in range(importer.MAX_FOLDER_DEPTH - 1):
+            blocks.append(folder_node([Link(blocks[-1][0].cid, "d", 1)]))
+        deep = blocks[-1][0].cid
+        unixfs.write_path(keep(store, *blocks), store, tmp_path / "copy")
+        below = folder_node([Link(deep, "d", 1)])
+        with pytest.raises(ManifestError, match="deeper"):
+            unixfs.write_path(keep(store, below), store, tmp_path / "other")
 
     def test_folders_nested_too_deep_are_refused(self, tmp_path):
         store = MemoryBlockstore()

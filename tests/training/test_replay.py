@@ -112,7 +112,13 @@ def test_who_skips_a_step_or_takes_another_rate_or_other_data_is_told_apart(
     honest = local.steps
 
     def cheating(
-        spec: Any, round_: int, model: Any, optimizers: Any, samples: Any, *rest: Any
+        spec: Any,
+        round_: int,
+        model: Any,
+        optimizers: Any,
+        samples: Any,
+        *rest: Any,
+        **options: Any,
     ) -> Iterator[float]:
         if cheat == "another rate":
             optimizers._settings = replace(
@@ -122,7 +128,9 @@ def test_who_skips_a_step_or_takes_another_rate_or_other_data_is_told_apart(
             samples = samples.copy()
             samples[8:16] = samples[:8]
         weights = [item.detach().clone() for item in model.parameters()]
-        for at, loss in enumerate(honest(spec, round_, model, optimizers, samples, *rest)):
+        for at, loss in enumerate(
+            honest(spec, round_, model, optimizers, samples, *rest, **options)
+        ):
             if cheat == "skips a step" and at == 3:
                 for item, old in zip(model.parameters(), weights, strict=True):
                     item.data.copy_(old)

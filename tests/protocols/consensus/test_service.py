@@ -294,3 +294,20 @@ async def test_the_log_does_not_grow_for_ever(autojump_clock, world, monkeypatch
     await nodes[1].start(world.nursery)
     await reach(nodes, 35)
     agree(nodes)
+
+
+async def test_the_log_stays_bounded_while_view_after_view_comes_to_nothing(
+    autojump_clock, world, monkeypatch
+):
+    monkeypatch.setattr("protocols.consensus.service.ROTATE_BYTES", 20_000)
+    nodes = [ToyNode(world.network, SIGNERS[n], world.folder) for n in range(4)]
+    for node in nodes:
+        node.application.refuses, node.application.size = True, 20_000
+        await node.start(world.nursery)
+    await trio.sleep(120)
+    import sys
+
+    print(
+        [n.service.stats().view for n in nodes], [n.log.size_bytes for n in nodes], file=sys.stderr
+    )
+    assert 0

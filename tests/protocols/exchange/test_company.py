@@ -9,6 +9,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from protocols.exchange import service, serving
+from protocols.exchange.fetching import RELAYED_PATIENCE_SECONDS
 from protocols.exchange.messages import PROTOCOL, Want, encode
 from protocols.transport import StreamError
 from storage.memory import MemoryBlockstore
@@ -108,6 +109,56 @@ async def test_with_bad_providers_a_fetch_takes_about_as_long_as_from_the_good_o
     assert took < 1.1 * alone + 0.5
     liars = [peer for peer, make in zip(peers, bad, strict=True) if make is _lying]
     assert set(liars) <= set(complaints) <= set(peers)
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["known", "seen once connected"])
+async def test_a_provider_behind_a_relay_is_left_alone_while_a_direct_one_delivers(
+    published, threadless, autojump_clock, is_known
+):
+    store, root = published
+    async with open_neighbourhood(0.02) as near:
+        relayed = await _provider(near, copy_of(store), GOOD_RATE)
+        direct = await _provider(near, copy_of(store), GOOD_RATE / 8)
+        taker = await near.node()
+        connect = near.network.connect
+
+        def connect_through_a_relay(transport, peer, protocol):
+            if peer == relayed.peer:
+                near.network.relayed.add(peer)
+            return connect(transport, peer, protocol)
+
+        if is_known:
+            near.network.relayed.add(relayed.peer)
+        near.network.connect = connect_through_a_relay
+        fetched = await taker.exchange.fetch(root, [relayed.peer, direct.peer])
+        assert fetched.from_peers == {direct.peer: fetched.bytes}
+        assert fetched.seconds > RELAYED_PATIENCE_SECONDS
+
+
+@pytest.mark.parametrize("bad", [_silent, _lying])
+async def test_a_provider_behind_a_relay_is_asked_soon_when_direct_ones_do_not_deliver(
+    published, threadless, autojump_clock, bad
+):
+    store, root = published
+    async with open_neighbourhood(0.02) as near:
+        relayed = await _provider(near, copy_of(store), GOOD_RATE)
+        near.network.relayed.add(relayed.peer)
+        taker = await near.node()
+        with trio.fail_after(RELAYED_PATIENCE_SECONDS + 6):
+            fetched = await taker.exchange.fetch(root, [await bad(near, store), relayed.peer])
+        assert fetched.from_peers[relayed.peer] == fetched.bytes
+
+
+async def test_a_provider_behind_a_relay_is_asked_at_once_where_there_is_no_other(
+    published, threadless, autojump_clock
+):
+    store, root = published
+    async with open_neighbourhood(0.02) as near:
+        relayed = await _provider(near, copy_of(store), GOOD_RATE)
+        near.network.relayed.add(relayed.peer)
+        taker = await near.node()
+        with trio.fail_after(13 * 2**20 / GOOD_RATE + 1):
+            await taker.exchange.fetch(root, [relayed.peer])
 
 
 async def test_what_was_stolen_and_comes_twice_is_nobodys_misbehaviour(
