@@ -11,6 +11,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -76,62 +77,79 @@ class Model:
         self.base = merge.merge(self.base, read, self.layout, AMPLIFY_MILLI)
 
 
+class Peer:
+    """One node that trains, and answers what it is told to do."""
+
+    def __init__(self, folder: Path, values: int, seed: int) -> None:
+        self._folder = folder
+        self._signer = Signer(os.urandom(32))
+        settings = NetworkSettings(listen=("/ip4/127.0.0.1/tcp/0",))
+        self.network = Network(settings, self._signer, CHAIN_ID, lambda: Hello(b"", "bench", 0, 1))
+        self.store = SegmentBlockstore(folder, 2**40)
+        self.exchange = ExchangeService(self.network, self.store)
+        self._model = Model(values, seed)
+        self._held: dict[str, bytes] = {}
+
+    async def do(self, task: dict[str, Any]) -> Any:
+        """What `task` asks for; the answer is JSON."""
+        match task["do"]:
+            case "start":
+                return self.network.addresses()[0]
+            case "connect":
+                await self.network.connect(task["address"])
+                return "connected"
+            case "learn":
+                self._model.learn()
+                return "learnt"
+            case "offer":
+                return await self._offer()
+            case "merge":
+                return await self._merge(task["offers"])
+            case "sum":
+                weight = self._model.base["weight"]
+                return weight.tobytes().hex()[:64] + str(weight.sum())
+        raise KeyError(task["do"])
+
+    async def _offer(self) -> dict[str, Any]:
+        packed = await trio.to_thread.run_sync(self._model.update, self._signer.peer_id)
+        path = self._folder / f"update-{self._model.round}"
+        path.write_bytes(packed)
+        added = await trio.to_thread.run_sync(partial(unixfs.add_path, path, self.store))
+        self._held = {cids.text(added.root): packed}
+        return {"name": cids.text(added.root), "peer": self._signer.peer_id, "bytes": len(packed)}
+
+    async def _merge(self, offers: list[dict[str, str]]) -> dict[str, float]:
+        began = time.monotonic()
+        async with trio.open_nursery() as taking:
+            for offer in offers:
+                if offer["name"] not in self._held:
+                    taking.start_soon(self._take, offer["name"], offer["peer"])
+        exchanged = time.monotonic() - began
+        updates = [self._held[name] for name in sorted(self._held)]
+        await trio.to_thread.run_sync(self._model.merge, updates)
+        return {"fetching": exchanged}
+
+    async def _take(self, name: str, peer: str) -> None:
+        root = cids.parse(name)
+        await self.exchange.fetch(root, [peer])
+        self._held[name] = await trio.to_thread.run_sync(
+            lambda: b"".join(unixfs.read_file(root, self.store))
+        )
+
+
 async def main(folder: Path, values: int, seed: int) -> None:
     """Do what is told until the end of the lines."""
     to = tasks.answers()
-    signer = Signer(os.urandom(32))
-    settings = NetworkSettings(listen=("/ip4/127.0.0.1/tcp/0",))
-    network = Network(settings, signer, CHAIN_ID, lambda: Hello(b"", "bench", 0, 1))
-    store = SegmentBlockstore(folder, 2**40)
-    exchange = ExchangeService(network, store)
-    model = Model(values, seed)
-    fetched: dict[str, bytes] = {}
-    in_thread = trio.to_thread.run_sync
-
-    async def take(name: str, peer: str) -> None:
-        root = cids.parse(name)
-        await exchange.fetch(root, [peer])
-        fetched[name] = await in_thread(lambda: b"".join(unixfs.read_file(root, store)))
-
+    peer = Peer(folder, values, seed)
     async with trio.open_nursery() as nursery:
-        await nursery.start(network.run)
-        exchange.register()
-        await nursery.start(exchange.run)
+        await nursery.start(peer.network.run)
+        peer.exchange.register()
+        await nursery.start(peer.exchange.run)
         tasks.answer(to, "up")
-        while (task := await in_thread(tasks.next_task)) is not None:
-            if task["do"] == "start":
-                tasks.answer(to, network.addresses()[0])
-            elif task["do"] == "connect":
-                await network.connect(task["address"])
-                tasks.answer(to, "connected")
-            elif task["do"] == "learn":
-                model.learn()
-                tasks.answer(to, "learnt")
-            elif task["do"] == "offer":
-                packed = await in_thread(model.update, signer.peer_id)
-                path = folder / f"update-{model.round}"
-                path.write_bytes(packed)
-                added = await in_thread(partial(unixfs.add_path, path, store))
-                fetched = {cids.text(added.root): packed}
-                tasks.answer(
-                    to,
-                    {"name": cids.text(added.root), "peer": signer.peer_id, "bytes": len(packed)},
-                )
-            elif task["do"] == "merge":
-                began = time.monotonic()
-                async with trio.open_nursery() as taking:
-                    for offer in task["offers"]:
-                        if offer["name"] not in fetched:
-                            taking.start_soon(take, offer["name"], offer["peer"])
-                exchanged = time.monotonic() - began
-                await in_thread(model.merge, [fetched[name] for name in sorted(fetched)])
-                tasks.answer(to, {"fetching": exchanged})
-            elif task["do"] == "sum":
-                tasks.answer(
-                    to, model.base["weight"].tobytes().hex()[:64] + str(model.base["weight"].sum())
-                )
+        while (task := await trio.to_thread.run_sync(tasks.next_task)) is not None:
+            tasks.answer(to, await peer.do(task))
         nursery.cancel_scope.cancel()
-    store.close()
+    peer.store.close()
 
 
 if __name__ == "__main__":

@@ -63,10 +63,11 @@ def state(facts: Facts) -> Json:
         return _told("leaving", f"draining at {facts.leaving} %")
     if facts.trains and facts.held is not None:
         return _told(facts.held.code, facts.held.why, facts.held.until)
-    if not facts.trains and facts.votes is not None:
-        return _told("validator", f"{facts.votes['why']}; it was started without training")
     if not facts.trains:
-        return _told("reader", "it was started without training")
+        code, why = (
+            ("reader", "") if facts.votes is None else ("validator", f"{facts.votes['why']}; ")
+        )
+        return _told(code, f"{why}it was started without training")
     if not facts.has_task:
         return _told("no_task", "no training task is open")
     if not facts.is_worker:

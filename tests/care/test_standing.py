@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from cli.commands.status import standing as rows
+from cli.view import _votes
 from swarm.care.controls import Reason
-from swarm.care.standing import Facts, space, state, warnings
+from swarm.care.standing import Facts, space, state, votes, warnings
 from swarm.ledger.genesis import Params
 from swarm.ledger.keeping import Duty, Keeper
 
@@ -34,6 +35,31 @@ def test_every_state_that_is_not_work_has_its_reason(changed, code):
     told = state(replace(WORKING, **changed))
     assert told["code"] == code
     assert told["why"]
+
+
+def voting(**changed):
+    return votes(
+        **({"is_voting": True, "is_silent": False, "waits_for": None, "epoch_length": 60} | changed)
+    )
+
+
+def test_a_validator_that_does_not_train_is_no_reader():
+    told = state(replace(WORKING, trains=False, votes=voting()))
+    assert told["code"] == "validator"
+    assert told["why"] == "it votes; it was started without training"
+
+
+def test_a_validator_that_waits_says_why_and_from_when_it_votes():
+    lost = voting(is_voting=False, waits_for=3)
+    assert (lost["code"], lost["epoch"], lost["height"]) == ("log_lost", 3, 181)
+    assert "from epoch 3 (height 181) on" in lost["why"]
+    silent = voting(is_voting=False, is_silent=True, waits_for=3)
+    assert silent["code"] == "silent"
+    assert "sign elsewhere" in silent["why"]
+    assert "started again" in silent["why"]
+    assert voting(is_voting=False)["code"] == "not_yet"
+    assert _votes(lost) == lost["why"]
+    assert _votes(voting()) == _votes(None) == ""
 
 
 def test_draining_says_how_far_it_is():
