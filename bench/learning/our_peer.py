@@ -90,7 +90,7 @@ class Peer:
         self._model = Model(values, seed)
         self._held: dict[str, bytes] = {}
 
-    async def do(self, task: dict[str, Any]) -> Any:
+    async def do(self, task: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
         """What `task` asks for; the answer is JSON."""
         match task["do"]:
             case "start":
