@@ -135,10 +135,12 @@ class Schedule:
 
     Attributes:
         last_progress: When a chunk last came that was still needed.
+        fell_silent: Who was given up because nothing came; it may have what is missing.
     """
 
     def __init__(self, now: float) -> None:
         self.last_progress = now
+        self.fell_silent: set[PeerId] = set()
         self._wants: dict[Cid, _Want] = {}
         self._leaves: deque[_Want] = deque()
         self._manifests: deque[_Want] = deque()
@@ -290,6 +292,7 @@ class Schedule:
         for provider in list(self._providers.values()):
             if provider.in_flight and now - provider.last_heard > SILENCE_SECONDS:
                 self.leave(provider.peer)
+                self.fell_silent.add(provider.peer)
                 effects.append(Drop(provider.peer, f"no byte came for {SILENCE_SECONDS:.0f} s"))
         able = [p for p in self._providers.values() if not p.lags(now)]
         able.sort(key=lambda p: -p.rate_now(now))

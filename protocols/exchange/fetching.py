@@ -252,8 +252,9 @@ class Fetching:
 
     def _give_up(self, waited: float) -> Exception:
         asked = tuple(self._asked.values())
-        wanted = self._schedule.first_wanted()
-        if self._schedule.is_starving and wanted is not None:
+        schedule = self._schedule
+        wanted = schedule.first_wanted()
+        if schedule.is_starving and wanted is not None and not schedule.fell_silent:
             return ContentNotFoundError(wanted, asked, waited)
         return FetchStalledError(self.root, self.walk.done, self.walk.total, asked, waited)
 
