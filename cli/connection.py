@@ -26,6 +26,7 @@ START_SECONDS = 60
 STOP_SECONDS = 6
 POLL_SECONDS = 0.05
 GENESIS_FILE = "genesis.cbor"
+START_HINT = "`swarm join` starts one; `swarm join --bootstrap ADDRESS` joins a network of others"
 MAX_LOG_TAIL = 4096
 
 _ERRORS: dict[int, type[SwarmError]] = {2: UsageError, 4: RefusedError, 5: NetworkError}
@@ -98,14 +99,26 @@ def _bootstrap() -> tuple[str, ...]:
     return Settings.build({}, os.environ, default_settings_file()).bootstrap
 
 
+def _refuse_to_found(home: Path) -> None:
+    """A folder that knows no network is not given one by a command that only asks.
+
+    Raises:
+        UsageError: No node of this machine runs whose network it could be.
+    """
+    from swarm.machine import Machine, runtime_folder
+
+    if not Machine(runtime_folder()).running():
+        where = "knows no network yet" if home.exists() else "is not there yet"
+        message = f"no node runs on {home}, which {where}"
+        raise UsageError(message, START_HINT)
+    say("hint: that folder knows no network yet and becomes part of this machine's own")
+
+
 @contextlib.contextmanager
 def _temporary_node(home: Path) -> Iterator[None]:
-    say(f"no node runs on {home}: starting a temporary one")
     if not (home / GENESIS_FILE).exists() and not _bootstrap():
-        say(
-            "hint: that folder knows no network yet and becomes part of this machine's own;"
-            " for another network, `swarm join --bootstrap ADDRESS` comes first"
-        )
+        _refuse_to_found(home)
+    say(f"no node runs on {home}: starting a temporary one")
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     log = home / "temporary.log"
     child = start_node(home, ["--temporary", "--no-train"], log)

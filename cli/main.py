@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from swarm.errors import SwarmError
+from swarm.errors import SwarmError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +38,7 @@ COMMANDS: dict[str, str] = {
     "car": "Write content to a CAR file, or read one.",
     "model": "Versions of a model: its log, what changed, and the way back.",
     "sample": "Use a checkpoint: text of a language model, pictures of a GAN.",
+    "classify": "Ask a classifier about files: labels with their probabilities.",
     "serve": "Serve a language model to programs that speak OpenAI's API.",
     "task": "Post a training task.",
     "tasks": "List the training tasks.",
@@ -74,6 +75,36 @@ COMMANDS: dict[str, str] = {
 """Each command and its line of help; the module of the same name in `cli.commands` holds it."""
 
 
+MEANT: dict[str, str] = {
+    "init": "`swarm join` makes the data folder and starts the node",
+    "start": "`swarm join` starts the node; `swarm service install` lets systemd do it",
+    "stop": "Ctrl-C stops the node at once, `swarm finish` when its round is done",
+    "update": "install the new version and start the node again: docs/guide/operate.md, Upgrading",
+    "upgrade": "install the new version and start the node again: docs/guide/operate.md, Upgrading",
+    "version": "`swarm --version`",
+    "wallet": "`swarm balance`, `swarm key` and `swarm send`",
+}
+"""Words that people try, and what they look for."""
+
+PARTS: tuple[tuple[str, str], ...] = (
+    ("Begin", "demo join status page doctor bug-report"),
+    ("Content", "publish check get fetch dataset keep pin unpin ls gc verify car"),
+    (
+        "Models and training",
+        "task tasks train scoreboard model sample classify serve export replay",
+    ),
+    (
+        "Your node",
+        "storage limit pause resume finish leave receipts logs peers service key",
+    ),
+    (
+        "Tokens and the chain",
+        "balance send stake unstake withdraw unjail validators blocks tx verify-name new simulate",
+    ),
+)
+"""The commands as `swarm --help` shows them."""
+
+
 class LazyGroup(click.Group):
     """Commands that are imported when they are used; the table gives their help."""
 
@@ -91,11 +122,28 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)  # noqa: S101 - for the type
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command of a line; a word that is none is told what is near."""
+        word = args[0]
+        if word in MEANT:
+            message = f"No such command {word!r}"
+            raise UsageError(message, MEANT[word])
+        if word not in COMMANDS and not word.startswith("-"):
+            import difflib
+
+            near = difflib.get_close_matches(word, COMMANDS, n=1)
+            message = f"No such command {word!r}." + (f" Did you mean {near[0]!r}?" if near else "")
+            raise click.UsageError(message, ctx)
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the table; click's own would import every command."""
         del ctx
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+        for title, names in PARTS:
+            with formatter.section(title):
+                formatter.write_dl([(name, COMMANDS[name]) for name in names.split()])
 
 
 def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:

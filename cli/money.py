@@ -20,6 +20,14 @@ def format_tokens(units: int) -> str:
     return f"{sign}{whole:,}{'.' if digits else ''}{digits}"
 
 
+def short_tokens(units: int) -> str:
+    """`12.346` for 12,345,678,900 units: what a person reads at a glance; less than a thousandth has every digit."""
+    thousandth = UNIT // 1000
+    if abs(units) < thousandth:
+        return format_tokens(units)
+    return format_tokens(round(units / thousandth) * thousandth)
+
+
 def parse_tokens(text: str) -> int:
     """Read an amount in tokens, exactly: `12`, `0.5`.
 

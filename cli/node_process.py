@@ -12,13 +12,17 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from cli import output, view
+from cli import output, standing, view
 from swarm.care.notify import READY, STOPPING, notify
 from swarm.control.faults import translate
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import RenderableType
+
     from swarm.config import Settings
-    from swarm.control.api import NodeApi
+    from swarm.control.api import Json, NodeApi
 
 STOP_SECONDS = 4.5
 """A node that has not stopped this long after a signal is ended; its stores survive that."""
@@ -113,47 +117,86 @@ async def _stop_on_end_of_stdin(scope: trio.CancelScope) -> None:
 async def _tell(node: NodeApi, teller: Teller, settings: Settings, scope: trio.CancelScope) -> None:
     try:
         if teller is Teller.LIVE:
-            await _tell_live(node, gpu=settings.gpu)
+            await _tell_live(node, settings)
         elif teller is Teller.JSON:
             while True:
                 output.print_json(node.status())
                 await trio.sleep(JSON_SECONDS)
         else:
-            await _tell_lines(node, gpu=settings.gpu)
+            await _tell_lines(node, settings)
     except BrokenPipeError:  # nobody reads any more
         scope.cancel()
 
 
-async def _tell_live(node: NodeApi, *, gpu: bool) -> None:
+async def _tell_live(node: NodeApi, settings: Settings) -> None:
     from rich.live import Live
 
+    def panel() -> RenderableType:
+        return view.panel(node.status(), trains=settings.train, gpu=settings.gpu)
+
     console = output.console(stderr=True)
-    with Live(view.panel(node.status(), gpu=gpu), console=console, auto_refresh=False) as live:
+    with Live(panel(), console=console, auto_refresh=False) as live:
         while True:
             await trio.sleep(LIVE_SECONDS)
-            live.update(view.panel(node.status(), gpu=gpu), refresh=True)
+            live.update(panel(), refresh=True)
 
 
-async def _tell_lines(node: NodeApi, *, gpu: bool) -> None:
+async def _tell_lines(node: NodeApi, settings: Settings) -> None:
     status = node.status()
-    output.say(f"network {status['network']}, chain id {status['chain_id']}")
-    for address in status["addresses"]:
-        output.say(f"listening on {address}")
-    if status.get("backed_up") is False and not status["temporary"]:
-        output.say(f"key {view.NOT_BACKED_UP}")
-    device = before = None
-    problems: list[str] = []
-    while True:
-        status = node.status()
-        if gpu and status["device"] != device:
-            device = status["device"]
-            output.say(f"device: {view.device(status, gpu=gpu)}")
-        for problem in status["problems"]:
-            if problem not in problems:
-                output.say(f"problem: {problem}")
-        problems = status["problems"]
-        line = view.line(status)
-        if line != before:
+    if not status["temporary"]:
+        for line in _first_lines(status, settings):
             output.say(line)
-        before = line
+    news = _News(settings.gpu)
+    while True:
+        for line in news.of(node.status()):
+            output.say(line)
         await trio.sleep(LINES_SECONDS)
+
+
+def _first_lines(status: Json, settings: Settings) -> Iterator[str]:
+    """Where it is, what it gives, and what has to be done once."""
+    yield f"network {status['network']}, chain id {status['chain_id']}"
+    for address in status["addresses"]:
+        yield f"listening on {address}"
+    if status.get("page"):
+        yield f"page {status['page']}: `swarm page` opens it"
+    yield f"pledged {standing.pledge(status, trains=settings.train, gpu=settings.gpu)}"
+    if status.get("backed_up") is False:
+        yield f"key {view.NOT_BACKED_UP}"
+
+
+class _News:
+    """What was not told yet: each state, problem, warning and contribution once.
+
+    Args:
+        gpu: Whether an accelerator was asked for.
+    """
+
+    def __init__(self, gpu: bool) -> None:
+        self._gpu = gpu
+        self._told: dict[str, object] = {}
+        self._known: dict[str, set[str]] = {}
+
+    def of(self, status: Json) -> Iterator[str]:
+        """Lines for what has changed."""
+        if self._gpu and self._is_new("device", status["device"]):
+            yield f"device: {view.device(status, gpu=True)}"
+        state = status.get("state")
+        if state is not None and self._is_new("state", state["code"]):
+            yield f"now {standing.state(status)}"
+        codes = [one["code"] for one in status.get("warnings", ())]
+        warnings = dict(zip(codes, standing.warnings(status), strict=True))
+        problems = {one: one for one in status["problems"]}
+        for name, found in (("problem", problems), ("warning", warnings)):
+            known = self._known.get(name, set())
+            yield from (f"{name}: {text}" for key, text in found.items() if key not in known)
+            self._known[name] = set(found)
+        if self._is_new("last", standing.last(status)):
+            yield f"last work: {standing.last(status)}"
+        line = view.line(status)
+        if self._is_new("line", line):
+            yield line
+
+    def _is_new(self, name: str, value: object) -> bool:
+        before, self._told[name] = self._told.get(name), value
+        return bool(value) and value != before

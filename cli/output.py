@@ -21,11 +21,6 @@ if TYPE_CHECKING:
     Json = dict[str, Any]
     Progress = Callable[[str, int, int], None]
 
-BYTE_STAGES = frozenset(
-    {"hash", "publish", "fetch", "store", "dataset", "pool", "download", "import", "verify"}
-)
-"""Stages that count bytes; the others count steps."""
-
 
 def console(*, stderr: bool = False) -> Console:
     """A rich console without colour where NO_COLOR asks for it or there is no terminal."""
@@ -37,8 +32,9 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def say(line: str) -> None:
-    """Tell the person one line, on stderr."""
-    click.echo(line, err=True)
+    """Tell the person one line, on stderr; above a live view or a bar where one is shown."""
+    # Rich takes the place of sys.stderr while it draws, and click's echo would go round it.
+    print(line, file=sys.stderr, flush=True)
 
 
 def print_json(value: Json | Iterable[Json]) -> None:
@@ -71,40 +67,20 @@ def progress_bar() -> Iterator[Progress | None]:
     if not sys.stderr.isatty():
         yield None
         return
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from cli.bars import bars
 
-    from swarm.config import format_size
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[amount]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
-        tasks: dict[str, Any] = {}
-
-        def tell(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total or None, amount="")
-            show = format_size if stage in BYTE_STAGES else str
-            amount = f"{show(done)} of {show(total)}" if total else show(done)
-            bar.update(tasks[stage], completed=done, total=total or None, amount=amount)
-
+    with bars(console(stderr=True)) as tell:
         yield tell
 
 
 def loss(value: float | None) -> str:
     """A loss in nats, or a dash where none is known yet."""
     return "-" if value is None else f"{value:.4f}"
+
+
+def share(value: float | None) -> str:
+    """A share in percent; nothing where none is known."""
+    return "" if value is None else f"{value:.1%}"
 
 
 def one_line(text: str) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cli.money import format_tokens
-from cli.output import loss
+from cli import standing
+from cli.money import short_tokens
+from cli.output import loss, share
+from cli.standing import duration
 from swarm.config import format_size
 
 if TYPE_CHECKING:
@@ -13,7 +15,16 @@ if TYPE_CHECKING:
 
     Json = dict[str, Any]
 
+__all__ = ["duration", "fields", "line", "panel", "sealed", "task_line"]
+
 MAX_PROBLEMS = 5
+ALARMING = frozenset({"problem", "warning"})
+FIRST = frozenset({"state", "task", *ALARMING})
+"""Rows of the live view that a short terminal shows too."""
+SHOWN_LIVE = frozenset(
+    {"network", "peers", "height", "task", "sealed", "tokens", "votes", "device", "page"}
+    | {"address", "key", "problem", "disk", "data folder"}
+)
 NOT_BACKED_UP = "not backed up: `swarm key backup` shows its words"
 
 
@@ -28,17 +39,9 @@ def fields(status: Json) -> list[tuple[str, str]]:
         ("height", f"{status['height']:,} (epoch {status['epoch']:,}, view {status['view']:,})"),
         ("finality", _finality(finality)),
         ("task", task_line(status["task"])),
-        (
-            "disk",
-            f"{format_size(storage['lent'])} lent, {format_size(storage['used'])} used,"
-            f" {format_size(storage['free'])} free{_reclaimable(storage)}",
-        ),
+        ("disk", "" if status.get("space") else _disk(storage)),
         ("sealed", sealed(storage)),
-        (
-            "tokens",
-            f"{format_tokens(status['balance'])} owned, {format_tokens(status['earned'])} earned,"
-            f" {format_tokens(status['stake'])} staked",
-        ),
+        ("tokens", standing.money(status)),
         ("roles", ", ".join(status["roles"]) or "reader"),
         ("votes", _votes(status.get("votes"))),
         ("device", str(status["device"] or "")),
@@ -62,6 +65,8 @@ def sealed(storage: Json) -> str:
     if "sealed" not in storage:
         return ""
     done, goal = storage["sealed"], storage["goal"]
+    if not goal and not done:
+        return "nothing yet"
     if done > goal:
         return f"{format_size(done)}, and no more is sealed"
     text = f"{format_size(done)} of {format_size(goal)}"
@@ -79,7 +84,7 @@ def line(status: Json) -> str:
         f"{status['peers']:,} peers",
         f"{format_size(status['storage']['used'])} of {format_size(status['storage']['lent'])} used",
         *([f"sealed {text}"] if (text := sealed(status["storage"])) else []),
-        f"{format_tokens(status['earned'])} tokens earned",
+        f"{short_tokens(status['earned'])} tokens earned",
     ]
     if status["task"] is not None:
         parts.append(task_line(status["task"]))
@@ -96,17 +101,11 @@ def task_line(task: Json | None) -> str:
         phase += f", {task['blocks_left']:,} blocks left"
     parts.append(phase)
     parts.append(f"loss {loss(task['loss'])}")
+    if right := share(task.get("accuracy")):
+        parts.append(f"accuracy {right}")
     if task.get("activity"):
         parts.append(str(task["activity"]))
     return "; ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """`2 d 03:04:05`, without the days below one."""
-    minutes, second = divmod(int(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    days, hour = divmod(hours, 24)
-    return (f"{days:,} d " if days else "") + f"{hour:02}:{minute:02}:{second:02}"
 
 
 def device(status: Json, *, gpu: bool) -> str:
@@ -115,11 +114,12 @@ def device(status: Json, *, gpu: bool) -> str:
     return f"no accelerator found; {name}" if gpu and name.startswith("cpu") else name
 
 
-def panel(status: Json, *, gpu: bool = False) -> RenderableType:
-    """The live view of one node.
+def panel(status: Json, *, trains: bool = True, gpu: bool = False) -> RenderableType:
+    """The live view of one node, for a terminal of 24 lines: what does not fit `swarm status` tells.
 
     Args:
         status: As the node tells it.
+        trains: It was started to train.
         gpu: Whether an accelerator was asked for.
     """
     from rich.panel import Panel
@@ -129,16 +129,22 @@ def panel(status: Json, *, gpu: bool = False) -> RenderableType:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim")
     grid.add_column(overflow="fold")
-    for name, value in fields(status | {"device": device(status, gpu=gpu)}):
-        if not value:
-            continue
-        grid.add_row(name, Text(value, style="yellow" if name == "problem" else ""))
+    rows = [*standing.rows(status), ("pledged", standing.pledge(status, trains=trains, gpu=gpu))]
+    rows += [
+        one for one in fields(status | {"device": device(status, gpu=gpu)}) if one[0] in SHOWN_LIVE
+    ]
+    for name, value in sorted(rows, key=lambda one: one[0] not in FIRST):
+        if value:
+            grid.add_row(name, Text(value, style="yellow" if name in ALARMING else ""))
     return Panel(grid, title="swarm", subtitle="Ctrl-C stops the node", expand=False)
 
 
-def _reclaimable(storage: Json) -> str:
+def _disk(storage: Json) -> str:
+    """Of a node that does not tell where its disk goes."""
     size = storage.get("reclaimable", 0)
-    return f"; `swarm gc` gives up to {format_size(size)} back" if size else ""
+    text = f"{format_size(storage['lent'])} lent, {format_size(storage['used'])} used,"
+    text += f" {format_size(storage['free'])} free"
+    return text + (f"; `swarm gc` gives up to {format_size(size)} back" if size else "")
 
 
 def _votes(votes: Json | None) -> str:

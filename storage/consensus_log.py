@@ -15,7 +15,7 @@ import os
 from typing import TYPE_CHECKING, Final, Self
 
 from storage import records
-from storage.errors import LogError
+from storage.errors import FormatError, LogError
 from storage.files import DISK, Files
 
 if TYPE_CHECKING:
@@ -140,11 +140,8 @@ class ConsensusLog:
             message = f"{self._path} is not a consensus log; {REMEDY}"
             raise LogError(message)
         if data[len(_MAGIC)] != VERSION:
-            message = (
-                f"{self._path} is a consensus log of version {data[len(_MAGIC)]}, this program knows "
-                f"version {VERSION}; run the program that wrote it"
-            )
-            raise LogError(message)
+            what = f"the log of votes in {self._path}"
+            raise FormatError(what, data[len(_MAGIC)], VERSION)
         return data[HEADER_BYTES - _SALT_BYTES : HEADER_BYTES]
 
     def _recover(self, data: bytes) -> int:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+OTHER_PROGRAM: Final = "run the swarm that wrote it, or a later one"
+"""What to do about a file of a version that is not known; it is left as it is."""
+
 
 class StorageError(Exception):
     """The store could not do what was asked."""
@@ -46,6 +51,17 @@ class CanonicalError(StorageError, ValueError):
 
 class LogError(StorageError):
     """A log or store on disk is damaged beyond its torn tail, or of an unknown version."""
+
+
+class FormatError(LogError):
+    """Another version of the program wrote what lies on the disk, in a form that this one does not know."""
+
+    def __init__(self, what: str, found: object, known: object) -> None:
+        super().__init__(
+            f"{what} is of version {found}, and this program reads version {known}; {OTHER_PROGRAM}"
+        )
+        self.found = found
+        self.known = known
 
 
 class ChunkTooLargeError(StorageError):

@@ -6,7 +6,7 @@ import fcntl
 import os
 from typing import TYPE_CHECKING
 
-from storage.errors import LogError, StoreLockedError
+from storage.errors import FormatError, LogError, StoreLockedError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from storage.files import Files
 
 FORMAT = b"swarm blockstore 1\n"
+_NAME = b"swarm blockstore "
+MENDED = "where swarm of version 0.1 wrote this folder, write `swarm blockstore 1` into its file `format`"
+"""What to do about a version that is lost."""
 
 
 def lock(folder: Path) -> int:
@@ -38,16 +41,22 @@ def check_format(folder: Path, files: Files) -> None:
     """Refuse the layout of another version; write down the version in a new folder.
 
     Raises:
-        LogError: The folder is of another version, or has segments and no version.
+        FormatError: The folder is of another version.
+        LogError: It has segments and no version, or one that cannot be read.
     """
     path = folder / "format"
     if path.exists():
         found = path.read_bytes()[:64]
         if found != FORMAT:
-            message = f"{folder} has the format {found!r}, and this version knows {FORMAT!r}"
+            version = found.removeprefix(_NAME).strip()
+            if found.startswith(_NAME) and version.isdigit():
+                known = FORMAT.removeprefix(_NAME).strip()
+                what = f"the store of chunks in {folder}"
+                raise FormatError(what, int(version), int(known))
+            message = f"{path} holds {found!r}, where {FORMAT!r} belongs; {MENDED}"
             raise LogError(message)
         return
     if any(folder.glob("*.seg")):
-        message = f"{folder} has segments and no file `format`"
+        message = f"{folder} has segments and no file `format`; {MENDED}"
         raise LogError(message)
     files.replace(path, FORMAT)

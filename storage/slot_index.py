@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from storage import canonical
 from storage.cid import Cid
-from storage.errors import LogError, StorageError, StoreLockedError
+from storage.errors import CanonicalError, FormatError, LogError, StorageError, StoreLockedError
 from storage.slot_files import full_disk
 from storage.slot_tree import Label
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 ROW_BYTES: Final = 320
 """What a slot takes in the database at most; a test measures it."""
+MAX_OWNER_BYTES: Final = 1_024
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value BLOB NOT NULL);
@@ -66,10 +68,11 @@ class SlotIndex:
 
     Args:
         folder: Where `slots.db` lives; it is there.
-        owner: Whose slots they are, as bytes.
+        owner: Whose slots they are, as a canonical list that begins with the version of the layout.
 
     Raises:
         StoreLockedError: Another process has it open.
+        FormatError: It is of another version.
         LogError: It is damaged, or of another owner.
     """
 
@@ -81,6 +84,10 @@ class SlotIndex:
             self._database.execute("INSERT INTO about VALUES ('owner', ?)", (owner,))
         elif row[0] != owner:
             self._database.close()
+            found, known = _layout(row[0]), _layout(owner)
+            if found != known:
+                what = f"the store of sealed slots in {folder}"
+                raise FormatError(what, found, known)
             message = f"the slots in {folder} were sealed for another key, chain or cost"
             raise LogError(message)
 
@@ -257,6 +264,15 @@ class SlotIndex:
 def _pending(row: tuple[Any, ...]) -> Pending:
     number, root, cid, length, file, staged = row
     return Pending(number, Label(root, cid, length), file, bool(staged))
+
+
+def _layout(owner: bytes) -> object:
+    """The version of the layout that an owner's bytes begin with; None where they cannot be read."""
+    try:
+        fields = canonical.decode(owner, max_bytes=MAX_OWNER_BYTES)
+    except CanonicalError:
+        return None
+    return fields[0] if isinstance(fields, list) and fields else None
 
 
 def _open(folder: Path) -> sqlite3.Connection:

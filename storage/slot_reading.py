@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 SLOT_COST: Final = SLOT_BYTES + ROW_BYTES
 """Bytes that a slot takes on the disk."""
+LAYOUT: Final = 1
+"""Version of the database and of the files beside it."""
 
 
 class SlotReading:
@@ -63,7 +65,7 @@ class SlotReading:
         self._changes = Changes({})
         self._lost: set[Cid] = set()
         self._files = SlotFiles(folder, files)
-        owner = canonical.encode([1, public_key, chain_id, log_n, passes])
+        owner = canonical.encode([LAYOUT, public_key, chain_id, log_n, passes])
         self._index = SlotIndex(folder, owner)
 
     def __len__(self) -> int:

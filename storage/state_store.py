@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 import lmdb
 
 from storage import state_check, state_tree
-from storage.errors import DiskFullError, LogError, StorageError
+from storage.errors import DiskFullError, FormatError, LogError, StorageError
 from storage.state_view import Layer, Snapshot, StaleViewError, View
 from storage.state_witness import Commit, Witness
 
@@ -329,8 +329,8 @@ class StateStore:
             found = transaction.get(b"format", db=self._meta)
             version = FORMAT if found is None else int.from_bytes(found, "big")
             if version not in READ_FORMATS:
-                message = f"the ledger's state is of format {version}, this software reads {FORMAT}; run the program that wrote it"
-                raise LogError(message)
+                what = f"the ledger's state in {self._folder}"
+                raise FormatError(what, version, FORMAT)
             if found is None or version != FORMAT:
                 transaction.put(b"format", FORMAT.to_bytes(4, "big"), db=self._meta)
             in_use = transaction.get(b"in use", db=self._meta)

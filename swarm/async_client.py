@@ -174,6 +174,7 @@ class AsyncClient:
     post_task = _later(Client.post_task)
     replay = _later(Client.replay)
     sample = _later(Client.sample)
+    classify = _later(Client.classify)
     evaluate = _later(Client.evaluate)
     look = _later(Client.look)
     entries = _later(Client.entries)

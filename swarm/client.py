@@ -249,12 +249,16 @@ class Client:
         version: int | None = None,
         path: Path | None = None,
         progress: Progress | None = None,
+        *,
+        card: bool = True,
     ) -> Json:
-        """Fetch what a name points to; None is the latest version, and the node's own folder."""
-        return cast(
-            "Json",
-            self._run("fetch", progress, name=name, version=version, path=_absolute(path)),
-        )
+        """Fetch what a name points to; None is the latest version, and the node's own folder.
+
+        A folder without a README.md gets one, unless `card` is False.
+        """
+        fields = {"name": name, "version": version, "path": _absolute(path)}
+        no_card = {} if card else {"card": False}
+        return cast("Json", self._run("fetch", progress, **fields, **no_card))
 
     def link_to_hub(
         self,
@@ -374,8 +378,22 @@ class Client:
             ),
         )
 
+    def classify(
+        self,
+        name: str,
+        paths: Sequence[Path],
+        version: int | None = None,
+        *,
+        top: int = 1,
+        resize: str | None = None,
+    ) -> Json:
+        """Ask a classifier about files and folders: `samples` with `path`, `index` and `labels` each."""
+        files = [_absolute(one) for one in paths]
+        fields = {"name": name, "version": version, "paths": files, "top": top, "resize": resize}
+        return cast("Json", self._run("model/classify", None, **fields))
+
     def evaluate(self, name: str, version: int | None = None) -> Json:
-        """The validation loss of a version, in nats."""
+        """The validation loss of a version, in nats; of a classifier its `accuracy` too."""
         return cast("Json", self._run("evaluate", None, name=name, version=version))
 
     def look(self, cid: str, path: str = "") -> Json:

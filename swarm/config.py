@@ -205,7 +205,8 @@ class Settings:
         page: The port of 127.0.0.1 on which the page is; None: nowhere.
         upload: Bytes a second to other machines; 0: no limit; `AUTO`: four fifths of the line.
         download: Bytes a second from other machines; 0: no limit.
-        monthly_cap: Bytes to and from other machines in a calendar month; 0: none.
+        monthly_cap: Bytes to and from other machines in a calendar month; 0: none; `AUTO`: a quarter
+            of what the line can carry, and never less than 1 TB.
         schedule: Hours of the week in which it trains and seals; None: always.
         idle: Seconds without input before it trains on the processor or seals; 0: at once.
         idle_gpu: The same of training on an accelerator; None: as `idle`.
@@ -238,7 +239,7 @@ class Settings:
     page: int | None = PAGE_PORT
     upload: int = AUTO
     download: int = 0
-    monthly_cap: int = 0
+    monthly_cap: int = AUTO
     schedule: Schedule | None = None
     idle: int = 0
     idle_gpu: int | None = None
@@ -295,7 +296,8 @@ def _from_file(path: Path | None) -> Mapping[str, tuple[str, Any]]:
     for name in table:
         if name not in Settings.__dataclass_fields__ or name == "temporary":
             message = f"{path}: there is no setting {name!r}"
-            raise UsageError(message)
+            hint = "take the line out; where a later version of swarm wrote it, install that again"
+            raise UsageError(message, hint)
     return {name: (f"{name} in {path}", value) for name, value in table.items()}
 
 
@@ -322,7 +324,7 @@ def show_setting(name: str, value: object) -> str:
         return "off" if name != "idle_gpu" or value == 0 else "as idle"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if value == AUTO and name == "upload":
+    if value == AUTO and name in {"upload", "monthly_cap"}:
         return "auto"
     units = {"upload": "B/s", "download": "B/s", "monthly_cap": "B", "idle": "s", "idle_gpu": "s"}
     units |= {"gpu_power": "W", "gpu_heat": "C"}
@@ -338,8 +340,11 @@ def _download(value: object) -> int:
 
 
 def _cap(value: object) -> int:
-    if str(value).strip().lower() in NO_LIMIT:
+    word = str(value).strip().lower()
+    if word in NO_LIMIT:
         return 0
+    if word == "auto":
+        return AUTO
     size = parse_size(str(value))
     if size < MIN_CAP:
         message = f"{format_size(size)} a month is less than a node needs: {format_size(MIN_CAP)}"
@@ -414,6 +419,15 @@ def _addresses(value: object) -> tuple[str, ...]:
         message = f"{value!r} is not a list of addresses"
         raise UsageError(message)
     return tuple(parse_address(part) for part in parts)
+
+
+def _listen(value: object) -> tuple[str, ...]:
+    """Addresses of this machine: as those of peers, and told apart where they are none."""
+    try:
+        return _addresses(value)
+    except UsageError as error:
+        message = error.message.replace("the address of a peer", "an address to listen on")
+        raise UsageError(message, "write it like /ip4/0.0.0.0/tcp/4001 or 0.0.0.0:4001") from error
 
 
 def _port(value: object) -> int:
@@ -498,7 +512,7 @@ def _log_level(value: object) -> str:
 
 _READERS = {
     "home": _path,
-    "listen": _addresses,
+    "listen": _listen,
     "bootstrap": _addresses,
     "storage": parse_size,
     "gpu": _flag,

@@ -192,6 +192,7 @@ async def get(
     label: str = "",
     max_bytes: int | None = None,
     limiter: trio.CapacityLimiter | None = None,
+    writing: Callable[[int, int], None] | None = None,
 ) -> Got:
     """Fetch a root and write it to a path, which appears whole or not at all.
 
@@ -205,6 +206,7 @@ async def get(
         label: What it is, for the exchange's list.
         max_bytes: Refuse content that is larger.
         limiter: Threads; None takes Trio's.
+        writing: Told (bytes written, bytes in total) from this task.
 
     Returns:
         What came and what was written.
@@ -217,7 +219,9 @@ async def get(
     """
     with await trio.to_thread.run_sync(store.lease, "get", root, limiter=limiter):
         fetched = await exchange.fetch(root, providers, progress, label=label, max_bytes=max_bytes)
-        await trio.to_thread.run_sync(unixfs.write_path, root, store, target, limiter=limiter)
+        counter = Progress()
+        work = partial(unixfs.write_path, root, store, target, counter)
+        await told(counter, writing, work, limiter)
     size = await trio.to_thread.run_sync(unixfs.content_size, target, limiter=limiter)
     return Got(root, size, fetched.bytes, fetched.seconds, fetched.from_peers)
 

@@ -16,6 +16,7 @@ import trio
 
 from protocols.sync.errors import WrongGenesisError
 from protocols.sync.service import fetch_genesis
+from protocols.transport import UnreachableError
 from swarm.errors import UsageError
 from swarm.ledger.errors import GenesisError
 from swarm.ledger.genesis import UNIT, Genesis, GenesisValidator, Params
@@ -130,6 +131,11 @@ def _local(machine: Machine, chain_id: bytes | None = None) -> tuple[str, ...]:
 def _load(path: Path) -> Genesis:
     try:
         return Genesis.load(path)
+    except FileNotFoundError as error:
+        message = f"there is no file {path}, and {path.name[:80]!r} is no chain id"
+        raise UsageError(
+            message, "a chain id has 64 hex digits; `swarm status` shows it"
+        ) from error
     except (OSError, GenesisError) as error:
         message = f"{path} is not a genesis: {error}"
         raise UsageError(message) from error
@@ -168,7 +174,8 @@ async def _ask_until_told(
                 return genesis
             if address not in told:
                 told.add(address)
-                say(f"{genesis} from {address} yet; going on trying")
+                answer, _, why = genesis.partition(": ")
+                say(f"{answer} from {address} yet{f' ({why})' if why else ''}; going on trying")
         await trio.sleep(PAUSE_SECONDS)
     return None
 
@@ -176,7 +183,7 @@ async def _ask_until_told(
 async def _ask(
     address: str, signer: Signer, hello: Callable[[], Hello], wanted: bytes | None
 ) -> Genesis | str:
-    """The genesis, or what came in its place."""
+    """The genesis, or what came in its place, with the reason after a colon."""
     network = Network(NetworkSettings(listen=()), signer, b"", hello)
     answer: Genesis | str = "no answer"
     async with trio.open_nursery() as nursery:
@@ -189,6 +196,10 @@ async def _ask(
             except Exception as error:  # noqa: BLE001 - whatever a first address does, another is tried
                 if wanted is not None and isinstance(error, WrongGenesisError):
                     answer = f"only network {error.found.hex()}"
+                elif isinstance(error, UnreachableError):
+                    answer = f"no answer: {error.why}"
+                elif isinstance(error, GenesisError):
+                    answer = f"no network that can be joined: {error}"
                 _log.debug("entry.failed", address=address, error=str(error))
         nursery.cancel_scope.cancel()
     return answer

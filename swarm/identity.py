@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from protocols.signing import Signer
+from storage.errors import OTHER_PROGRAM
 from swarm.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -21,7 +22,9 @@ BACKUP_FILE = "identity.backup"
 """Holds the peer id of the key of which a person has shown to have the words."""
 
 SEED_BYTES = 32
-_HEADER = "swarm-identity 1"
+_NAME = "swarm-identity "
+_VERSION = "1"
+_HEADER = _NAME + _VERSION
 """First line of the key file: what it is and its version; the second is the seed in hex."""
 
 
@@ -133,12 +136,16 @@ def _read_seed(path: Path) -> bytes:
         message = f"the key file {path} is open to other users (mode {mode:04o})"
         raise RefusedError(message, f"chmod 600 {path}")
     lines = data.decode("ascii", "replace").split("\n")
+    version = lines[0].removeprefix(_NAME)
+    if lines[0].startswith(_NAME) and version.isdigit() and version != _VERSION:
+        message = f"the key file {path} is of version {version}, and this program reads {_VERSION}"
+        raise RefusedError(message, OTHER_PROGRAM)
     try:
         seed = bytes.fromhex(lines[1]) if len(lines) == 3 and lines[2] == "" else b""
     except ValueError:
         seed = b""
     if lines[0] != _HEADER or len(seed) != SEED_BYTES:
-        message = f"the key file {path} is damaged or of another version"
+        message = f"the key file {path} is damaged"
         raise RefusedError(message, "put your backup of it back; a new key is a new account")
     return seed
 
@@ -174,24 +181,30 @@ class NodeLock:
 
     Args:
         folder: The data folder; made where it is missing.
+        is_temporary: The node of one command, which ends with it.
 
     Raises:
         RefusedError: Another process holds it; the message names its id.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, is_temporary: bool = False) -> None:
         make_home(folder)
         self._file = (folder / LOCK_FILE).open("a+")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self._file.seek(0)
-            pid = self._file.read(32).strip() or "unknown"
+            pid, _, of_command = self._file.read(32).strip().partition(" ")
             self._file.close()
-            message = f"{folder} is in use by another node, process {pid}"
+            if of_command:
+                message = f"a command's own node works in {folder}, process {pid}"
+                raise RefusedError(
+                    message, "start this again when that command has ended"
+                ) from error
+            message = f"{folder} is in use by another node, process {pid or 'unknown'}"
             raise RefusedError(message, f"stop it with: kill {pid}") from error
         self._file.truncate(0)
-        self._file.write(f"{os.getpid()}\n")
+        self._file.write(f"{os.getpid()}{' temporary' * is_temporary}\n")
         self._file.flush()
 
     def close(self) -> None:

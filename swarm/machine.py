@@ -9,15 +9,25 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import warnings
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+import platformdirs
 import psutil
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_RECORD_BYTES = 64 * 2**10
+
+
+def runtime_folder() -> Path:
+    """Where this user's nodes find each other; a system without such a folder has one below /tmp."""
+    with warnings.catch_warnings():
+        # That XDG_RUNTIME_DIR is missing is nothing to warn of: `Machine` makes the folder for this user alone.
+        warnings.simplefilter("ignore")
+        return platformdirs.user_runtime_path("swarm")
 
 
 @dataclass(frozen=True, slots=True)

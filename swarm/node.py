@@ -10,10 +10,8 @@ import secrets
 import time
 from contextlib import ExitStack, suppress
 from functools import partial
-from importlib import metadata
 from typing import TYPE_CHECKING, TypeVar
 
-import platformdirs
 import structlog
 import trio
 
@@ -53,6 +51,7 @@ from swarm.hub.revisions import Revisions
 from swarm.identity import Identity, NodeLock
 from swarm.keeper.auditing import Auditing
 from swarm.keeper.duties import Duties
+from swarm.keeper.encodings import EncodingSpace
 from swarm.keeper.making_room import PatientBitswap, PatientExchange
 from swarm.keeper.memory import Lent
 from swarm.keeper.offers import Offers
@@ -75,7 +74,7 @@ from swarm.limits.service import Limits
 from swarm.limits.traffic import Traffic
 from swarm.limits.wishes import FILE as LIMITS_FILE
 from swarm.limits.wishes import Wishes
-from swarm.machine import Machine
+from swarm.machine import Machine, runtime_folder
 from swarm.network import Network, NetworkSettings
 from swarm.operations import Operations
 from swarm.page.service import Page
@@ -91,6 +90,7 @@ from swarm.ranges import Ranges
 from swarm.receipts.book import FILE as RECEIPTS_FILE
 from swarm.receipts.book import Book
 from swarm.receipts.service import Receipts
+from swarm.release import version
 from swarm.shelf import Shelf
 from swarm.store import retention
 from swarm.store.collector import StoreCollector
@@ -142,9 +142,9 @@ async def run_node(
     Raises:
         SwarmError: It cannot start: the folder is in use, or the genesis is not one.
     """
-    with NodeLock(settings.home):
+    with NodeLock(settings.home, is_temporary=settings.temporary):
         signer = Identity.load_or_create(settings.home).signer
-        machine = Machine(platformdirs.user_runtime_path("swarm"))
+        machine = Machine(runtime_folder())
         deciding = await _decide(settings, machine, say)
         try:
             found = await entry.find(
@@ -186,11 +186,6 @@ async def _decide(
 def software() -> str:
     """Name and version, as peers see them."""
     return f"swarm/{version()}"
-
-
-def version() -> str:
-    """Of the installed distribution."""
-    return metadata.version("swarm-node")
 
 
 class Node:
@@ -309,7 +304,16 @@ class Node:
         # Whatever is on the shelf lies in the store as well: more than half could not be kept.
         self.shelf = Shelf(home / "shelf", self.store, self.exchange, self.lent.now // 2)
         self.shelf.claim = self._claim_shelf
-        self.space = LentSpace(self.store, self.lent.now, lambda: self.shelf.used)
+        self.encodings = EncodingSpace(
+            home / "encodings",
+            lambda: self.lent.now,
+            self._claim_shelf,
+            lambda: self.space.look(),
+        )
+        self.worker.encodings = self.encodings.grant
+        self.space = LentSpace(
+            self.store, self.lent.now, lambda: self.shelf.used + self.encodings.taken()
+        )
         self._announcements = Announcements(
             self.network, f"{topic}/updates", signer.public_key, self.ledger.view, self.shelf
         )
@@ -407,7 +411,7 @@ class Node:
         return await self.keeping.making_room.patiently(work, say)
 
     async def _claim_shelf(self) -> None:
-        """Before files are unpacked: wait until they fit into what is lent."""
+        """Before files are unpacked, or encodings kept: wait until they fit into what is lent."""
         try:
             self.space.look()
         except QuotaError:

@@ -155,6 +155,8 @@ class Operations:
                 now = reports.task_summary(view, task)
                 now["activity"] = participant.activity.get(identifier, "")
                 now["training_loss"] = participant.losses.get(identifier)
+                entry = view.name(task.name)
+                now["accuracy"] = None if entry is None else participant.accuracies.of(entry.root)
                 return now
         return None
 
@@ -331,7 +333,13 @@ class Operations:
         return {"cid": cids.text(root), "path": str(path), "bytes": got.size}
 
     async def fetch(
-        self, name: str, version: int | None, path: Path | None, progress: Progress
+        self,
+        name: str,
+        version: int | None,
+        path: Path | None,
+        progress: Progress,
+        *,
+        card: bool = True,
     ) -> Json:
         await self._caught_up(progress)
         proven = await self._prove(name, version)
@@ -346,7 +354,11 @@ class Operations:
                 proven.entry.root, progress=_stage(progress, "fetch")
             )
             return report | {"cid": cids.text(proven.entry.root), "path": str(taken)}
-        return report | await self._write(proven.entry.root, path, progress)
+        root, number = proven.entry.root, proven.entry.version
+        written = await self._write(root, path, progress)
+        view = self._node.ledger.view()
+        made = card and await self.hub.add_card(view, name, number, root, path)
+        return report | written | {"card": made}
 
     async def _look_up(self, name: str, version: int | None, progress: Progress) -> cids.Cid:
         """What a name points to, with the ledger's proof."""
@@ -385,7 +397,12 @@ class Operations:
         node = self._node
         tree = await self.versions.tree_of(root, progress)
         got = await datasets.get(
-            tree, node.exchange, node.store, path, progress=_stage(progress, "fetch")
+            tree,
+            node.exchange,
+            node.store,
+            path,
+            progress=_stage(progress, "fetch"),
+            writing=_stage(progress, "write"),
         )
         return {"cid": cids.text(root), "path": str(path), "bytes": got.size}
 
@@ -437,7 +454,7 @@ class Operations:
                     encoded = write_spec(spec)
                     checked = await node.worker.check(encoded, data, held_out, tokenizer, start)
                     await node.worker.initial(encoded, data, out, tokenizer, start)
-                    await node.worker.evaluate(encoded, out, held_out, POOL_CHECK)
+                    first = await node.worker.evaluate(encoded, out, held_out, POOL_CHECK)
                 except (SpecError, WorkerError) as error:
                     raise _refusal(error) from error
             label = f"{spec.name}@0"
@@ -465,6 +482,7 @@ class Operations:
         )
         identifier = await node.wallet.submit(payload)
         await node.wallet.confirm(identifier, SECONDS_PER_TRANSACTION)
+        await trio.to_thread.run_sync(node.participant.accuracies.note, base.root, first.accuracy)
         posted = {"task": identifier.hex(), "name": spec.name, "base": cids.text(base.root)}
         doubts = list(checked.doubts)
         if dataset == pool:
@@ -546,6 +564,8 @@ class Operations:
             checkpoint = await lease.take(cids.parse(fetched["cid"]))
             pool = await lease.take(task.pool)
             found = await self._node.worker.evaluate(task.spec, checkpoint, pool, None)
+        root = cids.parse(fetched["cid"])
+        await trio.to_thread.run_sync(self._node.participant.accuracies.note, root, found.accuracy)
         share = {} if found.accuracy is None else {"accuracy": found.accuracy}
         return {
             "name": name,

@@ -74,14 +74,17 @@ def read(folder: Path) -> Payout | None:
             told = json.loads(file.read(MAX_FILE_BYTES))
         signing.public_key(told["account"])
         found = Payout(told["account"], int(told["keep"]))
-        is_known = told["version"] == VERSION and 0 <= found.keep <= MAX_KEEP
+        version, is_known = told["version"], 0 <= found.keep <= MAX_KEEP
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         message = f"{path} cannot be read, so nothing is sent on"
         raise UsageError(message, ANEW) from error
+    if version != VERSION:
+        message = f"{path} is of version {version!r}, and this program reads {VERSION}: nothing is sent on"
+        raise UsageError(message, ANEW)
     if not is_known:
-        message = f"{path} is of another version, so nothing is sent on"
+        message = f"{path} names an amount that is none, so nothing is sent on"
         raise UsageError(message, ANEW)
     return found
 

@@ -1,4 +1,4 @@
-"""What a task of kind finetune needs before it is posted: its base, and its encodings where they are published."""
+"""What a task with a base needs before it is posted: that base, and its encodings where they are published."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def take_base(
 
     Args:
         node: This one.
-        spec: The task; of another kind it stays as it is.
+        spec: The task; one without a base stays as it is.
         folder: Below which a path in it lies.
         lease: Keeps the base on the shelf.
         look_up: Gives the root of a name's version.
@@ -52,9 +52,9 @@ async def take_base(
         UsageError: There is no such base.
         WorkerError: The base cannot be trained so.
     """
-    if spec.kind != "finetune":
+    if not spec.base:
         return spec, None
-    named = spec.finetune.base
+    named = spec.base
     try:
         root = await _root(node, named, folder, look_up)
         path = await lease.take(root)

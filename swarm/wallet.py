@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger("swarm.wallet")
 
+FUNDS_HINT = "`swarm balance` says what the account owns; `swarm status` what is staked of it"
 VALID_BLOCKS = 200
 """A transaction that is in no block after so many has expired."""
 FIRST_BLOCKS = 2
@@ -138,7 +139,8 @@ class Wallet:
                 if included is not None:
                     if included.error:
                         message = f"the transaction failed: {included.error}"
-                        raise RefusedError(message)
+                        hint = FUNDS_HINT if "balance" in included.error else None
+                        raise RefusedError(message, hint)
                     return Included(included.height, included.error)
                 self._check_possible(identifier, next_nonce)
                 height = await self._heights.above(height)

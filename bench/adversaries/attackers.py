@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from bench.adversaries.arena import CPU
-from swarm.training import assignment, data, local, merge, score, tensors
+from swarm.training import assignment, data, local, score, tensors
 from swarm.training.codec import Sparse
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 SKIPPED_TO: Final = 5
 """Steps of fifteen that a skipper takes."""
+LOUDER: Final = 2.0
+"""By what a loud worker multiplies what it says."""
 FLIPPED_OF_COPY: Final = 0.02
 """The share of signs that a copier changes."""
 HIDDEN: Final = (0.45, 0.4, 0.35, 0.3, 0.25, 0.2, 0.15, 0.1, 0.05)
@@ -84,6 +86,13 @@ def skipped_steps(arena: Arena, scene: Scene, peer: str, _files: Sequence[Path])
     return arena.trained(scene, peer, habit="steps", steps=SKIPPED_TO)
 
 
+def loud(arena: Arena, scene: Scene, peer: str, _files: Sequence[Path]) -> Path:
+    """Honest work, said louder than it is."""
+    honest = arena.read(scene, arena.trained(scene, peer))
+    raised = [dataclasses.replace(item, level=item.level * LOUDER) for item in honest]
+    return arena.submit(scene, peer, raised, _out(arena, scene, "loud", peer))
+
+
 def copies(arena: Arena, scene: Scene, peer: str, files: Sequence[Path]) -> Path:
     """The first honest update in one's own name."""
     copied = arena.read(scene, files[0])
@@ -143,7 +152,7 @@ def _poisoned(arena: Arena, scene: Scene, peer: str, kind: str, kept: float) -> 
     before = score.model_losses(scene.base, scene.base.tensors, judged, CPU).mean()
 
     def gain(update: list[Sparse]) -> float:
-        moved = merge.merge(scene.base.tensors, [update], arena.layout, arena.spec.amplify_milli)
+        moved = score.alone(scene.base, update, arena.layout, arena.spec.amplify_milli)
         return float(before - score.model_losses(scene.base, moved, judged, CPU).mean())
 
     masks = [
@@ -194,6 +203,7 @@ ATTACKS: dict[str, Attack] = {
     "noise": noise,
     "other data": other_data,
     "skipped steps": skipped_steps,
+    "loud": loud,
     "copies": copies,
     "noisy copies": noisy_copies,
     "spliced copies": spliced_copies,

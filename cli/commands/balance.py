@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@click.command("balance")
+@click.command("balance", epilog="Example: swarm balance 12D3KooW…")
 @click.argument("account", required=False)
 @connection.options
 def command(*, account: str | None, home: Path, as_json: bool) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@click.command("blocks")
+@click.command("blocks", epilog="Example: swarm blocks 1200")
 @click.argument("height", type=click.IntRange(min=0), required=False)
 @click.option(
     "-n", "--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many."

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-@click.group("car")
+@click.group("car", epilog="Example: swarm car export bafybei… -o plays.car")
 def command() -> None:
     """Content as CAR files, which IPFS's tools read and write."""
 
 
-@command.command("export")
+@command.command("export", epilog="Example: swarm car export bafybei… -o plays.car")
 @click.argument("cid")
 @click.option(
     "-o",
@@ -54,7 +54,7 @@ def export(*, cid: str, path: Path | None, home: Path) -> None:
     click.echo(target)
 
 
-@command.command("import")
+@command.command("import", epilog="Example: swarm car import plays.car")
 @click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @connection.options
 def import_(*, path: Path, home: Path, as_json: bool) -> None:

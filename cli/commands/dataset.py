@@ -55,7 +55,9 @@ def init(*, name: str, folder: Path, home: Path, as_json: bool) -> None:
     output.say(f"{made['dataset']} is empty: swarm dataset commit -m MESSAGE {folder}")
 
 
-@command.command("list", short_help="List the datasets of this node.")
+@command.command(
+    "list", epilog="Example: swarm dataset list", short_help="List the datasets of this node."
+)
 @connection.options
 def list_(*, home: Path, as_json: bool) -> None:
     """List the datasets of this node with their branches."""

@@ -9,7 +9,7 @@ import click
 from cli import connection, output
 
 
-@click.command("demo")
+@click.command("demo", epilog="Example: swarm demo --task gan")
 @click.option(
     "--task",
     "kind",

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from swarm.care.check import Check
 
+OF_NODE = frozenset({"node", "port"})
+"""Checks that take it that no node runs where none has answered."""
 MARKS = {"good": "ok", "warn": "warn", "bad": "BAD", "unknown": "?"}
 
 
@@ -44,14 +46,20 @@ def command(*, home: Path, as_json: bool) -> int:
 def examine(home: Path) -> list[Check]:
     """Ask the node that runs on a data folder, if one does, and look at this machine."""
     from swarm.care import doctor
+    from swarm.care.check import bad
     from swarm.client import Client
     from swarm.config import Settings, default_settings_file
+    from swarm.errors import RefusedError
 
     settings = Settings.build({"home": home}, os.environ, default_settings_file())
     report = None
     if connection.answers(home):
         with Client.of_home(home) as client:
-            report = client.care()
+            try:
+                report = client.care()
+            except RefusedError as error:  # a node of another version, whose report may be another
+                rest = [one for one in doctor.examine(settings, None) if one.name not in OF_NODE]
+                return [bad("node", error.message, error.hint or ""), *rest]
     return doctor.examine(settings, report)
 
 

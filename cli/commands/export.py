@@ -19,7 +19,7 @@ MAX_TIMES = 2_000
 """Blocks that are asked for their time; earlier rounds take that of the first of these."""
 
 
-@click.group("export")
+@click.group("export", epilog="Example: swarm export tensorboard tiny-gpt runs")
 def command() -> None:
     """Write what a task came to for other programs."""
 

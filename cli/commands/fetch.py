@@ -12,7 +12,7 @@ from cli.names import parse_reference
 from swarm.errors import UsageError
 
 
-@click.command("fetch")
+@click.command("fetch", epilog="Example: swarm fetch tiny-gpt@3 -o model")
 @click.argument("name", metavar="NAME[@VERSION]")
 @click.option(
     "-o",
@@ -30,6 +30,9 @@ from swarm.errors import UsageError
 @click.option(
     "--dataset", "is_dataset", is_flag=True, help="With --hf: it is a dataset and no model."
 )
+@click.option(
+    "--no-card", is_flag=True, help="Write no README.md where the content itself has none."
+)
 @connection.options
 def command(
     *,
@@ -37,6 +40,7 @@ def command(
     path: Path | None,
     to_hub: bool,
     is_dataset: bool,
+    no_card: bool,
     home: Path,
     as_json: bool,
 ) -> None:
@@ -55,7 +59,7 @@ def command(
         message = "--dataset is of use with --hf alone"
         raise UsageError(message)
     with connection.connect(home) as client, output.progress_bar() as progress:
-        fetched = client.fetch(bare, version, path or Path(bare), progress)
+        fetched = client.fetch(bare, version, path or Path(bare), progress, card=not no_card)
     if as_json:
         output.print_json(fetched)
         return
@@ -63,6 +67,8 @@ def command(
     output.say(
         f"{fetched['name']}@{fetched['version']} is {fetched['cid']}, proven at height {fetched['height']:,}"
     )
+    if fetched.get("card"):
+        output.say("its README.md was made here: the content itself has none")
 
 
 def _link(name: str, version: int | None, kind: str, home: Path, *, as_json: bool) -> None:

@@ -11,7 +11,7 @@ from cli.roots import parse_place
 from swarm.errors import UsageError
 
 
-@click.command("get")
+@click.command("get", epilog="Example: swarm get bafybei…/train/0001.parquet -o first.parquet")
 @click.argument("cid", metavar="CID[/PATH]")
 @click.option(
     "-o",

@@ -9,7 +9,10 @@ from pathlib import Path
 import click
 
 
-@click.command("join")
+@click.command(
+    "join",
+    epilog="Example: swarm join --storage 500GB --bootstrap /ip4/203.0.113.7/tcp/4001/p2p/12D3KooW…",
+)
 @click.option(
     "--storage",
     metavar="SIZE",
@@ -62,7 +65,9 @@ import click
 )
 @click.option("--download", metavar="RATE", help="From other machines.  [default: off]")
 @click.option(
-    "--monthly-cap", metavar="SIZE", help="Both ways in a calendar month: 500GB.  [default: off]"
+    "--monthly-cap",
+    metavar="SIZE",
+    help="Both ways in a calendar month: 500GB, off; auto is a quarter of what the line can carry, at least 1 TB.  [default: auto]",
 )
 @click.option(
     "--schedule",

@@ -83,7 +83,11 @@ def terms(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-@command.command("post", short_help="Post a deal: `post` may be left out.")
+@command.command(
+    "post",
+    epilog="Example: swarm keep post bafybei… --replicas 3 --audits 720",
+    short_help="Post a deal: `post` may be left out.",
+)
 @click.argument("content", metavar="CID|NAME")
 @click.option(
     "--replicas",
@@ -126,7 +130,11 @@ def post(
         click.echo(posted["deal"])
 
 
-@command.command("list", short_help="List the open deals of this account.")
+@command.command(
+    "list",
+    epilog="Example: swarm keep list --all",
+    short_help="List the open deals of this account.",
+)
 @click.option("--all", "is_all", is_flag=True, help="Of everybody.")
 @connection.options
 def list_(*, is_all: bool, home: Path, as_json: bool) -> None:
@@ -157,7 +165,11 @@ def list_(*, is_all: bool, home: Path, as_json: bool) -> None:
     )
 
 
-@command.command("end", short_help="Stop a deal; the rest of its escrow returns.")
+@command.command(
+    "end",
+    epilog="Example: swarm keep end 5be1",
+    short_help="Stop a deal; the rest of its escrow returns.",
+)
 @click.argument("deal")
 @connection.options
 def end(*, deal: str, home: Path, as_json: bool) -> None:
@@ -171,7 +183,11 @@ def end(*, deal: str, home: Path, as_json: bool) -> None:
         output.say("it ends with the next audit, and what is left of its escrow returns then")
 
 
-@command.command("restore", short_help="Fetch what a deal keeps, from its pieces.")
+@command.command(
+    "restore",
+    epilog="Example: swarm keep restore 5be1",
+    short_help="Fetch what a deal keeps, from its pieces.",
+)
 @click.argument("deal")
 @connection.options
 def restore(*, deal: str, home: Path, as_json: bool) -> None:

@@ -69,7 +69,11 @@ def command(context: click.Context, *, toml: bool, home: Path, as_json: bool) ->
         )
 
 
-@command.command("backup", short_help="Show the key as 24 words to write down.")
+@command.command(
+    "backup",
+    epilog="Example: swarm key backup",
+    short_help="Show the key as 24 words to write down.",
+)
 @connection.home_option
 def backup(*, home: Path) -> None:
     """Show the key as 24 words, ask for three of them, and note that you have them.
@@ -153,7 +157,11 @@ def payout(*, account: str | None, keep: str | None, home: Path, as_json: bool) 
         output.say(f"{format_tokens(chosen.keep)} tokens stay on the node's account")
 
 
-@command.command("restore", short_help="Bring a key back from its 24 words.")
+@command.command(
+    "restore",
+    epilog="Example: swarm key restore --home /new/folder",
+    short_help="Bring a key back from its 24 words.",
+)
 @click.option("--force", is_flag=True, help="Take the place of another key, which is kept beside.")
 @connection.options
 def restore(*, force: bool, home: Path, as_json: bool) -> None:

@@ -58,6 +58,8 @@ def fields(limits: dict[str, Any]) -> list[tuple[str, str]]:
     asked, month = limits["asked"], limits["month"]
     used = f"{format_size(month['sent'])} sent, {format_size(month['received'])} received"
     cap = f" of {format_size(month['cap'])}" if month["cap"] else "; no cap"
+    if asked["monthly_cap"] == "auto":
+        cap += " (a quarter of what the line can carry, and at least 1 TB)"
     schedule = asked["schedule"]
     if limits["schedule"] is not None:
         schedule += f" ({'open' if limits['schedule']['open'] else 'closed'}"

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from swarm.client import Client
 
+CLAIMED = " ?"
+
 
 @click.command("ls")
 @click.argument("cid", metavar="[CID[/PATH]]", required=False)
@@ -41,10 +43,19 @@ def _kept(found: dict[str, Any], *, as_json: bool) -> None:
         output.print_json(found["kept"])
         return
     rows = [
-        (one["cid"], _size(one["size"]), one["kind"], output.one_line(one["label"]))
+        (
+            one["cid"],
+            _size(one["size"]) + ("" if one["counted"] or one["size"] is None else CLAIMED),
+            one["kind"],
+            output.one_line(one["label"]),
+        )
         for one in found["kept"]
     ]
     output.print_table(("cid", "size", "kept as", "label"), rows)
+    if any(size.endswith(CLAIMED) for _, size, *_ in rows):
+        output.say(
+            f"{CLAIMED.strip()}: as its author says; it is not all here, or too large to count"
+        )
     usage = found["usage"]
     told = f"{format_size(usage['used'])} of {format_size(usage['lent'])} used"
     if usage["in_place"]:

@@ -23,6 +23,7 @@ def command() -> None:
     \b
     swarm model log tiny-gpt
     swarm model diff tiny-gpt@3 tiny-gpt@7
+    swarm model evaluate tiny-gpt@7
     swarm model rollback tiny-gpt 3
     """  # noqa: D301 - \b is click's
 
@@ -40,14 +41,16 @@ def log(*, name: str, limit: int, home: Path, as_json: bool) -> None:
     if as_json:
         output.print_json({"name": name, **one} for one in found["versions"])
         return
+    measured = any(one["accuracy"] is not None for one in found["versions"])
     output.print_table(
-        ("VERSION", "HEIGHT", "ROUND", "LOSS", "CID", "ACCEPTED"),
+        ("VERSION", "HEIGHT", "ROUND", "LOSS", *(("ACCURACY",) * measured), "CID", "ACCEPTED"),
         (
             (
                 str(one["version"]),
                 str(one["height"]),
                 "-" if one["round"] is None else str(one["round"]),
                 output.loss(one["loss"]),
+                *((output.share(one["accuracy"]) or "-",) * measured),
                 one["cid"],
                 " ".join(one["accepted"]),
             )
@@ -95,6 +98,26 @@ def diff(*, old: str, new: str, home: Path, as_json: bool) -> None:
     output.say(
         f"{found['same']:,} tensors are the same; all moved by {_number(found['norm'])} ({share})"
     )
+
+
+@command.command("evaluate", short_help="Measure a version on its task's whole pool.")
+@click.argument("name", metavar="NAME[@VERSION]")
+@connection.options
+def evaluate(*, name: str, home: Path, as_json: bool) -> None:
+    """Measure a version on the whole held-out pool of its task: the loss, and of a classifier how often it is right.
+
+    Example: swarm model evaluate digits@3
+    """
+    bare, version = parse_reference(name)
+    with connection.connect(home) as client:
+        found = client.evaluate(bare, version)
+    if as_json:
+        output.print_json(found)
+        return
+    click.echo(output.loss(found["loss"]))
+    right = output.share(found.get("accuracy"))
+    told = f"{found['name']}@{found['version']} is {found['cid']}"
+    output.say(f"{told}, right about {right} of the samples" if right else told)
 
 
 @command.command("rollback", short_help="Let a name point to an earlier version again.")

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PARTS = ["train", "seal", "serve", "gpu", "cpu", "all"]
+DEVICES = ("gpu", "cpu")
 
 
 @click.command("pause")
@@ -35,10 +36,13 @@ def command(*, part: str, duration: str | None, home: Path, as_json: bool) -> No
     seconds = None if duration is None else parse_duration(duration)
     with Client.of_home(home) as client:
         told = client.pause(part, seconds)
+        held = {one["part"] for one in client.status()["held"]} if part in DEVICES else {"train"}
     if as_json:
         output.print_json(told)
     else:
         click.echo(paused(told))
+    if "train" not in held:
+        output.say(f"hint: this node does not train on the {part} now: `swarm status` says on what")
 
 
 def paused(told: dict[str, Any]) -> str:

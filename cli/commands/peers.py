@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@click.command("peers")
+@click.command("peers", epilog="Example: swarm peers")
 @connection.options
 def command(*, home: Path, as_json: bool) -> None:
     """List the connected peers."""
@@ -30,10 +30,15 @@ def command(*, home: Path, as_json: bool) -> None:
             (
                 one["peer"],
                 one["address"],
-                f"{one['head']:,}" if one["member"] else "another network",
+                f"{one['head']:,}" if one["member"] else _stranger(one),
                 view.duration(one["seconds"]),
                 one["version"] or "",
             )
             for one in peers
         ),
     )
+
+
+def _stranger(peer: dict[str, Any]) -> str:
+    """Why a peer's head is not known: it has not said yet who it is, or is of another network."""
+    return "another network" if peer["version"] else "not greeted yet"

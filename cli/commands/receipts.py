@@ -62,7 +62,11 @@ def _row(one: Json) -> tuple[str, ...]:
     )
 
 
-@command.command("verify", short_help="Check receipts in a file.")
+@command.command(
+    "verify",
+    epilog="Example: swarm receipts verify mine.jsonl",
+    short_help="Check receipts in a file.",
+)
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @connection.options
 def verify(*, file: Path, home: Path, as_json: bool) -> None:

@@ -35,6 +35,8 @@ def command(
 ) -> int:
     """Fetch what a peer recorded of a round (TASK by name or id), and run one part of it again.
 
+    It says how far the end is from the one that the peer has, and by bisection which step was the first that went another way.
+
     A peer keeps its states until the round is settled, and longer only if the ledger drew it to be checked.
     The exit code is 0 for a match and 1 if it is not the work that was due.
 
@@ -50,6 +52,12 @@ def command(
     return 0 if found["outcome"] in ("match", "within") else NOT_THE_WORK
 
 
+def _first(found: dict[str, Any]) -> str:
+    if found["step"] is None:
+        return "none"
+    return f"step {found['step']}; after it {found['step_distance']:.2g} of the way apart"
+
+
 def _tell(found: dict[str, Any]) -> None:
     same = "equal" if found["same_machine"] else "different"
     fields = [
@@ -59,6 +67,7 @@ def _tell(found: dict[str, Any]) -> None:
             f"{found['distance']:.2g} of the way; up to {found['tolerance']:.2g} is a match",
         ),
         ("steps", f"{found['first_step']} to {found['last_step']}"),
+        ("first that differs", _first(found)),
         ("segment", f"{found['segment']} of {found['segments']}"),
         ("machines", f"{same}: torch, instruction set, threads, code"),
         ("time", f"{found['seconds']:.2f} s"),

@@ -10,7 +10,7 @@ from cli import connection, output
 from cli.names import parse_reference
 
 
-@click.command("sample")
+@click.command("sample", epilog='Example: swarm sample tiny-gpt "To be" --length 200')
 @click.argument("name", metavar="NAME[@VERSION]")
 @click.argument("prompt", required=False)
 @click.option(

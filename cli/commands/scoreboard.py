@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@click.command("scoreboard")
+@click.command("scoreboard", epilog="Example: swarm scoreboard tiny-gpt")
 @click.argument("task")
 @connection.options
 def command(*, task: str, home: Path, as_json: bool) -> None:

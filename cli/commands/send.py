@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@click.command("send")
+@click.command("send", epilog="Example: swarm send 12D3KooW… 12.5")
 @click.argument("to")
 @click.argument("amount")
 @click.option("--no-wait", is_flag=True, help="Do not wait until the payment is final.")

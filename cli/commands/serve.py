@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from cli import connection, output
 from cli.names import parse_reference
@@ -16,7 +17,7 @@ LOOPBACK = ("127.0.0.1", "::1")
 TOKEN_BYTES = 24
 
 
-@click.command("serve")
+@click.command("serve", epilog="Example: swarm serve tiny-gpt --port 8000")
 @click.argument("name", metavar="NAME[@VERSION]")
 @click.option(
     "--port",
@@ -36,7 +37,7 @@ TOKEN_BYTES = 24
     "--token",
     metavar="TEXT",
     envvar="SWARM_SERVE_TOKEN",
-    help="What clients have to show as their API key (SWARM_SERVE_TOKEN).",
+    help="What clients have to show as their API key; SWARM_SERVE_TOKEN keeps it out of what ps shows.",
 )
 @connection.options
 def command(
@@ -47,6 +48,11 @@ def command(
     Prints the base URL. Newer checkpoints are taken up as they come, unless a version is given. Ctrl-C ends it.
     """
     bare, version = parse_reference(name)
+    source = click.get_current_context().get_parameter_source("token")
+    if source is ParameterSource.COMMANDLINE:
+        output.say(
+            "hint: other users of this machine see --token in `ps`; set SWARM_SERVE_TOKEN instead"
+        )
     if token is None and host not in LOOPBACK:
         import secrets
 

@@ -17,7 +17,7 @@ SYSTEM_HOME = Path("/var/lib/swarm")
 MAX_UNIT_BYTES = 2**20
 
 
-@click.group("service")
+@click.group("service", epilog="Example: swarm service install --user -- --storage 500GB")
 def command() -> None:
     """Run the node as a service of systemd."""
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     Json = dict[str, Any]
 
 
-@click.command("storage")
+@click.command("storage", epilog="Example: swarm storage --lend 200GB")
 @click.option("--lend", metavar="SIZE", help="Lend this much from now on: 500GB, 2TiB, 0.")
 @connection.options
 def command(*, lend: str | None, home: Path, as_json: bool) -> None:

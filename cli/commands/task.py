@@ -13,12 +13,12 @@ from swarm.errors import UsageError
 MAX_TASK_BYTES = 2**19
 
 
-@click.group("task")
+@click.group("task", epilog="Example: swarm task post task.toml")
 def command() -> None:
     """Post a training task."""
 
 
-@command.command("post")
+@command.command("post", epilog="Example: swarm task post task.toml")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @connection.options
 def post(*, file: Path, home: Path, as_json: bool) -> None:
@@ -42,5 +42,5 @@ def post(*, file: Path, home: Path, as_json: bool) -> None:
     for doubt in posted.get("doubts", ()):
         output.say(f"warning: {doubt}")
     output.say(
-        f"{posted['name']} starts from {posted['base']}; watch it: swarm scoreboard {posted['name']}"
+        f"{posted['name']} starts from {posted['base']}; watch it: swarm train {posted['name']}"
     )

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@click.command("tasks")
+@click.command("tasks", epilog="Example: swarm tasks --json | jq .name")
 @connection.options
 def command(*, home: Path, as_json: bool) -> None:
     """List the training tasks."""

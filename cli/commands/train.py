@@ -23,7 +23,7 @@ SHOWN_ROUNDS = 3
 NAME_CHARACTERS = 14
 
 
-@click.group("train")
+@click.group("train", epilog="Example: swarm train watch tiny-gpt")
 def command() -> None:
     """Watch a task while it is trained."""
 
@@ -64,7 +64,7 @@ def watch(*, task: str, once: bool, drawing: Path | None, home: Path, as_json: b
             time.sleep(ASK_SECONDS)  # noqa: TID251 - a command of its own, where nothing else waits
 
 
-_RESTLESS = frozenset({"height", "blocks_left", "activity", "training_loss", "speed"})
+_RESTLESS = frozenset({"height", "blocks_left", "activity", "training_loss", "speed", "gpus"})
 """What changes without anything having been agreed on."""
 
 
@@ -105,6 +105,7 @@ def lines(found: Json) -> list[str]:
         speed = found["speed"]
         rate = "" if speed is None else f", {speed:,.0f} {_unit(found)}/s"
         told.append(f"this node: {found['activity']}{rate}")
+    told += [f"  {_gpu(one)}" for one in found.get("gpus", ())]
     if found["problem"]:
         told.append(f"problem: {found['problem']}")
     return told
@@ -112,7 +113,22 @@ def lines(found: Json) -> list[str]:
 
 def _round(one: Json) -> str:
     change = f"{loss_text(one['base_loss'])} -> {loss_text(one['loss'])}"
-    return f"round {one['round']}: {one['outcome'].replace('_', ' ')}, version {one['version']}, {change}"
+    told = f"round {one['round']}: {one['outcome'].replace('_', ' ')}, version {one['version']}, {change}"
+    share = output.share(one.get("accuracy"))
+    return f"{told}, accuracy {share}" if share else told
+
+
+def _gpu(one: Json) -> str:
+    from swarm.config import format_size
+
+    parts = [one["name"] or "GPU"]
+    if one["busy"] is not None:
+        parts.append(f"{one['busy']:.0%} busy")
+    if one["total"]:
+        parts.append(f"{format_size(one['used'])} of {format_size(one['total'])}")
+    if one["watts"] is not None:
+        parts.append(f"{one['watts']:.0f} W")
+    return ", ".join(parts)
 
 
 def _submissions(one: Json) -> list[str]:
@@ -144,7 +160,7 @@ def _ends(found: Json) -> tuple[str, str]:
 
 
 def _unit(found: Json) -> str:
-    return "tokens" if found["kind"] == "lm" else "images"
+    return {"lm": "tokens", "finetune": "tokens", "gan": "images"}.get(found["kind"], "samples")
 
 
 def _short(peer: str) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from storage.files import DISK
 from storage.quota import default_keep_free
-from swarm.care import metrics, standing
+from swarm.care import metrics, purse, standing
 from swarm.care.controls import ALL, NAMED, TRAIN, parts_of
 from swarm.care.report import report
 from swarm.errors import UsageError
@@ -16,8 +16,12 @@ from swarm.ledger.state import MISSED_KEY, load
 if TYPE_CHECKING:
     from swarm.care.metrics import Numbers
     from swarm.control.api import Json, Progress
-    from swarm.ledger.state import LedgerView
+    from swarm.ledger.state import LedgerView, RoundState
     from swarm.node import Node
+
+
+MAX_TASKS = 8
+"""Open tasks in which this node's pending contributions are looked for."""
 
 
 class Care:
@@ -43,13 +47,16 @@ class Care:
 
         Returns:
             What `Controls.told` tells; `state` (`standing.state`), `votes` (`standing.votes`; None where the epoch does not name it), `limits` (`Limits.told`), `leaving` (`Leaving.told`; None while it
-            stays), `warnings` (`standing.warnings`) and `space` (`standing.space`).
+            stays), `warnings` (`standing.warnings`), `space` (`standing.space`), `purse` (`purse.purse`), and `last` (the
+            receipt of its newest contribution, as `Receipt` has it; None where there is none).
         """
         node = self._node
         view, key = node.ledger.view(), node.signer.public_key
         keeping, height = node.keeping, view.height
         leaving = None if node.leaving.is_staying else node.leaving.told()
-        task = next(iter(view.open_tasks()), None)
+        rounds = _rounds(view)
+        task, round_ = rounds[0] if rounds else (None, None)
+        registered = view.workers().get(key)
         is_level = node.sync.caught_up.is_set()
         votes = self._votes(view)
         state = standing.state(
@@ -57,20 +64,25 @@ class Care:
                 behind=None if is_level else max(0, node.best_head() - height),
                 leaving=None if leaving is None else leaving["percent"],
                 trains=node.settings.train,
-                is_worker=key in view.workers(),
+                is_worker=registered is not None,
                 held=node.controls.reason(TRAIN),
                 has_task=task is not None,
                 activity="" if task is None else node.participant.activity.get(task, ""),
                 votes=votes,
+                others="" if round_ is None else standing.others(round_, height),
+                is_early=registered is not None
+                and round_ is not None
+                and registered > round_.started,
             )
         )
         until = view.jailed_until(key)
+        keeper = view.keeper(key)
         here = keeping.duties.here if keeping is not None else set()
         missing = [one for one in view.duties_of(key) if core.label(one) not in here]
         warnings = standing.warnings(
             view.params,
             height,
-            view.keeper(key),
+            keeper,
             missing if is_level else [],
             None if until is None else until - height,
             _missed_views(view, key),
@@ -82,6 +94,14 @@ class Care:
             "leaving": leaving,
             "warnings": warnings,
             "space": self._space(),
+            "purse": purse.purse(
+                view.account(key),
+                0 if keeper is None else keeper.collateral,
+                [(_name(view, one), running) for one, running in rounds],
+                height,
+                view.params.block_interval_ms / 1000,
+            ),
+            "last": node.receipts.last,
         }
 
     def _votes(self, view: LedgerView) -> Json | None:
@@ -183,6 +203,17 @@ class Care:
     def numbers(self) -> Numbers:
         """The measures now, by name; see `swarm.care.metrics`."""
         return metrics.measure(self._node, is_ready=not self.why_not_ready())
+
+
+def _rounds(view: LedgerView) -> list[tuple[bytes, RoundState]]:
+    """The running rounds of the open tasks, the oldest task first."""
+    found = ((one, view.round(one)) for one in view.open_tasks()[:MAX_TASKS])
+    return [(task, running) for task, running in found if running is not None]
+
+
+def _name(view: LedgerView, task: bytes) -> str:
+    state = view.task(task)
+    return task.hex() if state is None else state.name
 
 
 def _missed_views(view: LedgerView, key: bytes) -> int:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from swarm.care.controls import Reason
     from swarm.ledger.genesis import Params
     from swarm.ledger.keeping import Duty, Keeper
+    from swarm.ledger.state import RoundState
 
     Json = dict[str, Any]
 
@@ -35,6 +36,8 @@ class Facts:
         held: Why training is held back; None where it is not.
         has_task: A training task is open.
         activity: What is done for it, in words; empty where nothing is.
+        others: What the others do for it, in words; empty where nothing is known.
+        is_early: It became a worker after the running round began, and works from the next one on.
         votes: As `votes` tells; None for one that the epoch does not name as a validator.
     """
 
@@ -46,6 +49,8 @@ class Facts:
     has_task: bool
     activity: str
     votes: Json | None = None
+    others: str = ""
+    is_early: bool = False
 
 
 def state(facts: Facts) -> Json:
@@ -56,7 +61,8 @@ def state(facts: Facts) -> Json:
         `reader`, `not_registered`, `waiting`), `why` (words) and `until` (seconds since 1970; None: not known).
     """
     if facts.behind is not None:
-        return _told("catching_up", f"{facts.behind:,} blocks behind its peers")
+        far = f"{facts.behind:,} blocks behind its peers"
+        return _told("catching_up", far if facts.behind else "it looks for its peers' newest block")
     if facts.leaving is not None:
         if facts.leaving >= 100:
             return _told("left", "everything is handed over and taken back")
@@ -73,10 +79,26 @@ def state(facts: Facts) -> Json:
     if not facts.is_worker:
         return _told("not_registered", "the ledger does not know it as a worker yet")
     if facts.activity.startswith(AT_REST) or not facts.activity:
-        return _told("waiting", facts.activity or "it takes no part in the open task")
+        return _told("waiting", _waits(facts))
     if facts.activity.startswith("no time"):
         return _told("schedule", facts.activity)
     return _told("working", facts.activity)
+
+
+def _waits(facts: Facts) -> str:
+    if facts.is_early:
+        why = "it became a worker after this round began, and trains from the next one on"
+        return f"{why}; {facts.others}" if facts.others else why
+    if not facts.activity:
+        return "it takes no part in the open task"
+    return facts.others or facts.activity
+
+
+def others(round_: RoundState, height: int) -> str:
+    """What the others do in a round, and for how long at most."""
+    left = max(0, round_.phase_deadline - height)
+    phase = round_.phase.name.lower().replace("_", " ")
+    return f"round {round_.number:,} is with the others: {phase}, at most {left:,} blocks more"
 
 
 def votes(*, is_voting: bool, is_silent: bool, waits_for: int | None, epoch_length: int) -> Json:

@@ -166,12 +166,20 @@ class NodeApi(Protocol):
         """
 
     async def fetch(
-        self, name: str, version: int | None, path: Path | None, progress: Progress
+        self,
+        name: str,
+        version: int | None,
+        path: Path | None,
+        progress: Progress,
+        *,
+        card: bool = True,
     ) -> Json:
         """Fetch what a name points to, with the ledger's proof.
 
+        A folder that is written and has no README.md gets one with the Hub's front matter, if `card` says so.
+
         Returns:
-            `name`, `version`, `cid`, `path`, `height`, `proof`.
+            `name`, `version`, `cid`, `path`, `height`, `proof`, and with a path `card`: whether one was made.
         """
 
     async def post_task(self, spec_text: str, folder: Path, progress: Progress) -> Json:
@@ -218,8 +226,9 @@ class NodeApi(Protocol):
 
         Returns:
             `task`, `name`, `round`, `peer`, `segment`, `segments`, `first_step`, `last_step`, `outcome` ("match", "within",
-            "mismatch", or "unfit" with `why`), `distance`, `tolerance`, `same_machine`, `seconds`, and `stage`: how the
-            ledger's own check stands, None where it drew none.
+            "mismatch", or "unfit" with `why`), `distance`, `tolerance`, `same_machine`, `step` and `step_distance`: the first
+            step that went another way and how far apart the two are after it, None where there is none; `seconds`, and
+            `stage`: how the ledger's own check stands, None where it drew none.
         """
 
     async def sample(

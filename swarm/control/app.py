@@ -20,7 +20,8 @@ from swarm.care.routes import OPERATIONS as CARE_OPERATIONS
 from swarm.care.routes import QUESTIONS as CARE_QUESTIONS
 from swarm.chain.routes import OPERATIONS as CHAIN_OPERATIONS
 from swarm.chain.routes import QUESTIONS as CHAIN_QUESTIONS
-from swarm.control.faults import STATUS
+from swarm.control import openapi
+from swarm.control.faults import status_of
 from swarm.control.fields import MAX_BODY_BYTES, MAX_INT, Fields
 from swarm.control.operation import Operation, told
 from swarm.errors import NotFoundError
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from swarm.control.api import NodeApi, Progress
 
 VERSION = "v1"
+DESCRIPTION = f"/{VERSION}/openapi.json"
 MAX_BLOCKS = 1000
 MAX_SAMPLE_LENGTH = 100_000
 MAX_SEED = 2**32 - 1
@@ -65,6 +67,7 @@ def make_app(node: NodeApi) -> Starlette:
         Route(f"/{VERSION}/{path}", _operation(node, with_advice(work)), methods=["POST"])
         for path, work in _OPERATIONS.items()
     ]
+    routes.append(Route(DESCRIPTION, _description, methods=["GET"]))
     routes += gateway.routes(lambda: node.ranges, check_host=False)
     routes += probes.routes(lambda: node.care, check_host=False)
     handlers: Mapping[Any, Any] = {404: _no_route, 405: _no_route, Exception: _failed}
@@ -112,7 +115,7 @@ def _operation(node: NodeApi, work: Work) -> Callable[[Request], Awaitable[ASGIA
 
 def _failure(error: BaseException) -> Response:
     fault = told(error)
-    return JSONResponse({"error": fault.to_json()}, status_code=STATUS[fault.code])
+    return JSONResponse({"error": fault.to_json()}, status_code=status_of(fault))
 
 
 async def _no_route(request: Request, error: Exception) -> Response:
@@ -124,6 +127,10 @@ async def _no_route(request: Request, error: Exception) -> Response:
 async def _failed(request: Request, error: Exception) -> Response:
     del request
     return _failure(error)
+
+
+async def _description(_: Request) -> Response:
+    return JSONResponse(openapi.describe(_QUESTIONS, _OPERATIONS, VERSION))
 
 
 async def _status(node: NodeApi, _: Fields) -> Any:  # noqa: ANN401 - JSON
@@ -185,7 +192,8 @@ async def _get(node: NodeApi, fields: Fields, progress: Progress) -> Any:  # noq
 
 async def _fetch(node: NodeApi, fields: Fields, progress: Progress) -> Any:  # noqa: ANN401
     version = fields.optional_integer("version", 0, MAX_INT)
-    return await node.fetch(fields.text("name"), version, fields.optional_path("path"), progress)
+    path, card = fields.optional_path("path"), fields.flag("card", default=True)
+    return await node.fetch(fields.text("name"), version, path, progress, card=card)
 
 
 async def _post_task(node: NodeApi, fields: Fields, progress: Progress) -> Any:  # noqa: ANN401

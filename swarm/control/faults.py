@@ -25,6 +25,7 @@ from storage.errors import (
     StoreLockedError,
     TargetExistsError,
 )
+from swarm.control import body as bodies
 from swarm.errors import NetworkError, NotFoundError, RefusedError, SwarmError, UsageError
 from swarm.ledger.errors import GenesisError, LedgerError
 from swarm.training.errors import SpecError, WorkerError
@@ -70,6 +71,11 @@ _KINDS: tuple[tuple[tuple[type[Exception], ...], type[SwarmError], str | None], 
 """What each room raises, and as what a person is told it; the first that fits."""
 
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+def status_of(fault: SwarmError) -> int:
+    """The HTTP status of an error as a person is told it."""
+    return bodies.TOO_LARGE if isinstance(fault, bodies.TooLargeError) else STATUS[fault.code]
 
 
 def translate(error: BaseException) -> SwarmError:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from swarm.control import body as bodies
 from swarm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,17 +36,12 @@ class Fields:
         """Read a JSON object of at most `MAX_BODY_BYTES`.
 
         Raises:
-            UsageError: Larger, not JSON, or not an object.
+            TooLargeError: Larger.
+            UsageError: Not JSON, or not an object.
         """
-        body = bytearray()
-        async with aclosing(request.stream()) as parts:
-            async for part in parts:
-                body += part
-                if len(body) > MAX_BODY_BYTES:
-                    message = f"the request has more than {MAX_BODY_BYTES:,} bytes"
-                    raise UsageError(message)
+        body = await bodies.read(request, MAX_BODY_BYTES)
         try:
-            values = json.loads(bytes(body) or b"{}")
+            values = json.loads(body or b"{}")
         except (ValueError, RecursionError) as error:
             message = f"the request is not JSON: {error}"
             raise UsageError(message) from error
@@ -110,6 +105,14 @@ class Fields:
             message = f"{name}: missing"
             raise UsageError(message)
         return value
+
+    def paths(self, name: str, most: int) -> list[Path]:
+        """One to so many absolute paths."""
+        value = self._values.get(name)
+        if not isinstance(value, list) or not 0 < len(value) <= most:
+            message = f"{name}: not a list of 1 to {most:,} paths"
+            raise UsageError(message)
+        return [Fields({name: one}).path(name) for one in value]
 
     def optional_path(self, name: str) -> Path | None:
         """An absolute path, or None."""

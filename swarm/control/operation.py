@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from swarm.control.api import Progress
 
 PROGRESS_SECONDS = 0.1
-"""No more often than this is progress told; what lies between is left out."""
+"""No more often than this is progress told; of each stage what lies between is left out, and its end never."""
 
 ALIVE_SECONDS = 5
 """With nothing to tell, an `alive` event this often says that the node still works on it."""
@@ -36,7 +36,7 @@ class Operation:
 
     def __init__(self, work: Callable[[Progress], Awaitable[Any]]) -> None:
         self._work = work
-        self._progress: tuple[str, int, int] | None = None
+        self._progress: dict[str, tuple[int, int]] = {}
         self._changed = trio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -63,7 +63,7 @@ class Operation:
         return event
 
     def _note(self, stage: str, done: int, total: int) -> None:
-        self._progress = (stage, done, total)
+        self._progress[stage] = (done, total)
         self._changed.set()
 
     async def _tell(self, send: Send) -> None:
@@ -77,13 +77,11 @@ class Operation:
             await trio.sleep(PROGRESS_SECONDS)
 
     async def _flush(self, send: Send) -> bool:
-        if self._progress is None:
-            return False
-        stage, done, total = self._progress
-        self._progress = None
-        event = {"event": "progress", "stage": stage, "done": done, "total": total}
-        await send(_message(event))
-        return True
+        told, self._progress = self._progress, {}
+        for stage, (done, total) in told.items():
+            event = {"event": "progress", "stage": stage, "done": done, "total": total}
+            await send(_message(event))
+        return bool(told)
 
 
 def told(error: BaseException) -> SwarmError:

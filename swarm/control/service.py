@@ -11,8 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import structlog
 import trio
 from hypercorn.config import Config
+from hypercorn.events import Closed
+from hypercorn.protocol.h11 import H2CProtocolRequiredError, H2ProtocolAssumedError
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
@@ -20,10 +23,12 @@ from hypercorn.utils import wrap_app
 
 from swarm.client import MAX_SOCKET_PATH, pointer_of
 from swarm.control.app import make_app
+from swarm.control.body import InTime
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
+    from hypercorn.events import Event
     from trio_typing import TaskStatus
 
     from swarm.control.api import NodeApi
@@ -34,6 +39,8 @@ MAX_CONNECTIONS = 256
 
 KEEP_ALIVE_SECONDS = 60
 """A connection on which nothing is asked for this long is closed."""
+
+_log = structlog.get_logger("swarm.control")
 
 
 async def serve(
@@ -76,8 +83,29 @@ class _Connection(TCPServer):
     """Hypercorn's, which waits for its idle timer after the client has gone: that holds a place for a minute."""
 
     async def _read_data(self) -> None:
+        plain = self.protocol.protocol
+        self.protocol = _OnlyHttp1(plain, self.protocol_send)  # type: ignore[assignment]  # has its `handle`
         await super()._read_data()
         await self.idle_task.stop()
+
+
+class _OnlyHttp1:
+    """Closes a connection that asks for HTTP/2: a hundred requests at once on each are more than is bounded here.
+
+    Args:
+        protocol: Reads HTTP/1.1.
+        send: Closes.
+    """
+
+    def __init__(self, protocol: Any, send: Callable[[Event], Awaitable[None]]) -> None:  # noqa: ANN401 - Hypercorn's, either kind
+        self._protocol = protocol
+        self._send = send
+
+    async def handle(self, event: Event) -> None:
+        try:
+            await self._protocol.handle(event)
+        except (H2CProtocolRequiredError, H2ProtocolAssumedError):
+            await self._send(Closed())
 
 
 class _Connections:
@@ -88,9 +116,11 @@ class _Connections:
     """
 
     def __init__(self, app: Any, most: int) -> None:  # noqa: ANN401
-        self._app = wrap_app(app, 0, "asgi")
+        in_time: Any = InTime(app)  # typed more loosely by Starlette
+        self._app = wrap_app(in_time, 0, "asgi")
         self._config = Config()
         self._config.errorlog = None
+        self._config.include_server_header = False
         self._config.keep_alive_timeout = KEEP_ALIVE_SECONDS
         self._context = WorkerContext(None)
         self._open: set[trio.SocketStream] = set()
@@ -105,6 +135,8 @@ class _Connections:
                 await _Connection(
                     self._app, self._config, self._context, ConnectionState({}), plain
                 )
+        except Exception:  # noqa: BLE001 - whatever one client does, the others are served
+            _log.exception("control.connection_failed")
         finally:
             self._open.discard(stream)
 

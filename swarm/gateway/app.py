@@ -49,7 +49,11 @@ _log = structlog.get_logger("swarm.gateway")
 
 def make_app(ranges: Ranges, more: Sequence[Route] = ()) -> Starlette:
     """The gateway, with more routes beside its own; it answers only who asks a loopback name."""
-    return Starlette(routes=[*routes(lambda: ranges, check_host=True), *more])
+    app = Starlette(routes=[*routes(lambda: ranges, check_host=True), *more])
+    app.router.redirect_slashes = (
+        False  # that would answer before the Host is looked at, and repeat it
+    )
+    return app
 
 
 def routes(ranges: Callable[[], Ranges], *, check_host: bool) -> list[Route]:

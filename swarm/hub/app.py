@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs
 
@@ -13,7 +12,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from storage import cid as cids
-from swarm.control.faults import STATUS, translate
+from swarm.control import body as bodies
+from swarm.control.faults import STATUS, status_of, translate
 from swarm.errors import NotFoundError, UsageError
 from swarm.gateway import requests
 from swarm.gateway.app import SANDBOX, type_of
@@ -73,7 +73,7 @@ def _answer(hub: Hub, kind: str, work: Work) -> Callable[[Request], Awaitable[AS
             return _failure(error.status, error.code, str(error), question.revision)
         except Exception as error:  # noqa: BLE001 - the boundary: each becomes an answer
             fault = translate(error)
-            status = UNREACHABLE if isinstance(fault, NotFoundError) else STATUS[fault.code]
+            status = UNREACHABLE if isinstance(fault, NotFoundError) else status_of(fault)
             if status == STATUS["internal"]:
                 _log.error("hub.bug", exc_info=error)
             return _failure(status, None, fault.message, question.revision)
@@ -82,7 +82,8 @@ def _answer(hub: Hub, kind: str, work: Work) -> Callable[[Request], Awaitable[AS
 
 
 def _failure(status: int, code: str | None, message: str, revision: Revision | None) -> Response:
-    headers = {"x-error-message": message.encode("ascii", "replace").decode().replace("\n", " ")}
+    printable = "".join(one if " " <= one <= "~" else "?" for one in message)
+    headers = {"x-error-message": printable}
     if code is not None:
         headers["x-error-code"] = code
     if revision is not None:
@@ -211,13 +212,7 @@ async def _paths_info(asked: _Question) -> ASGIApp:
 
 async def _paths(request: Request) -> list[str]:
     """The paths of a question's body, which is a form or JSON."""
-    body = bytearray()
-    async with aclosing(request.stream()) as parts:
-        async for part in parts:
-            body += part
-            if len(body) > MAX_BODY_BYTES:
-                message = f"the request has more than {MAX_BODY_BYTES:,} bytes"
-                raise UsageError(message)
+    body = await bodies.read(request, MAX_BODY_BYTES)
     text = body.decode(errors="replace")
     try:
         if request.headers.get("content-type", "").startswith("application/json"):

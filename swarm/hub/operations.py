@@ -9,17 +9,23 @@ import trio
 
 from storage import cid as cids
 from swarm.errors import NotFoundError, UsageError
-from swarm.hub import cache
+from swarm.hub import cache, cards
 from swarm.hub.errors import HubError
 from swarm.hub.repository import MAIN
+from swarm.hub.revisions import Revision
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
+    from storage.cid import Cid
     from swarm.control.api import Json, Progress
     from swarm.hub.repository import Hub
+    from swarm.ledger.state import LedgerView
     from swarm.shelf import Shelf
+
+CONFIG = "config.json"
+"""What a model's folder holds and a dataset's does not."""
 
 
 class HubOperations:
@@ -37,6 +43,23 @@ class HubOperations:
         self._hub = hub
         self._shelf = shelf
         self._caught_up = caught_up
+
+    async def add_card(
+        self, view: LedgerView, name: str, version: int, root: Cid, folder: Path
+    ) -> bool:
+        """Write the card of a version that has none into the folder that it was fetched to; whether it did."""
+
+        def write() -> bool:
+            if not folder.is_dir() or (folder / cards.CARD).exists():
+                return False
+            files = {path.name for path in folder.iterdir()}
+            kind = "models" if CONFIG in files else "datasets"
+            revision = Revision(kind, name, version, root)
+            made = cards.make(revision, cards.record(view, revision), files)
+            (folder / cards.CARD).write_bytes(made)
+            return True
+
+        return await trio.to_thread.run_sync(write)
 
     async def link(
         self, kind: str, name: str, version: int | None, folder: Path, progress: Progress

@@ -223,7 +223,7 @@ def check_supply(view: Reader) -> None:
     money = ledger.money()
     held = money.treasury + sum(task.escrow for task in ledger.tasks())
     locked = [one.collateral for one in ledger.keepers()] + [one.escrow for one in ledger.deals()]
-    locked += [one.held for one in ledger.replays()]
+    locked += [one.held + one.put_aside for one in ledger.replays()]
     if min(locked, default=0) < 0:
         message = "a collateral, an escrow or a held reward is less than nothing"
         raise LedgerError(message)

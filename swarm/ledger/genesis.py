@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 VERSION = 2
+FIRST_PARAMS = 44
+"""So many parameters stand in every genesis of this version; each one that comes later stands behind them, and its
+default is the rule that held before it, so that older networks go on under their chain id."""
 UNIT = 10**9
 """Units in a token."""
 CAP = 10**9 * UNIT
@@ -227,7 +230,7 @@ class Genesis:
             VERSION,
             self.network,
             self.timestamp_ms,
-            list(astuple(self.params)),
+            _written(self.params),
             [list(pair) for pair in self.allocations],
             [[one.public_key, one.vrf_key, one.stake] for one in self.validators],
             self.emission_pool,
@@ -280,10 +283,15 @@ class Genesis:
                 data, max_bytes=MAX_GENESIS_BYTES
             )
             if version != VERSION:
-                message = f"genesis of version {version}, this software reads {VERSION}"
+                message = (
+                    f"a genesis of version {version!r}, and this program reads version {VERSION}"
+                )
                 raise GenesisError(message)
-            if len(params) != len(fields(Params)):
-                message = "another number of parameters"
+            if not FIRST_PARAMS <= len(params) <= len(fields(Params)):
+                message = (
+                    f"a genesis of {len(params)} parameters, and this program knows "
+                    f"{FIRST_PARAMS} to {len(fields(Params))}: swarm of another version wrote it"
+                )
                 raise GenesisError(message)
             genesis = cls(
                 network,
@@ -322,6 +330,15 @@ class Genesis:
     def with_params(self, **changes: int) -> Genesis:
         """The same network with other parameters (and so another chain id)."""
         return replace(self, params=replace(self.params, **changes))
+
+
+def _written(params: Params) -> list[int]:
+    """The parameters as they are hashed: the first ones, and of those that came later what is not the rule of before."""
+    values = list(astuple(params))
+    before = list(astuple(Params()))
+    while len(values) > FIRST_PARAMS and values[-1] == before[len(values) - 1]:
+        values.pop()
+    return values
 
 
 def _check(genesis: Genesis) -> None:

@@ -22,7 +22,7 @@ from swarm.ledger.fields import (
 )
 from swarm.ledger.genesis import CAP
 from swarm.ledger.keeping import MAX_PIECES, MAX_REPLICAS, MAX_SEATS, Failure
-from swarm.ledger.replaying import MAX_DISTANCE, Finding
+from swarm.ledger.replaying import MAX_DISTANCE, MAX_PROOF, PROOF_SIZE, Finding
 from swarm.ledger.tasks import MAX_SCORE, SCORE_REFUSED, Phases, Refusal
 
 if TYPE_CHECKING:
@@ -429,14 +429,34 @@ class Unjail:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplaySeal:
+    """That a segment of a submission was run again, by one that was drawn to do it: a seal on what came of it."""
+
+    task: bytes
+    round: int
+    worker: bytes
+    seal: bytes  # `replaying.seal_of`
+
+    TYPE: ClassVar[int] = 23
+    GAS: ClassVar[int] = 30_000
+
+    def check(self) -> None:
+        _round(self.task, self.round)
+        check_key(self.worker)
+        check_key(self.seal)
+
+
+@dataclass(frozen=True, slots=True)
 class ReplayFinding:
-    """What came of running a segment of a submission again; of one that was drawn to do it."""
+    """What came of running a segment of a submission again, as it was sealed."""
 
     task: bytes
     round: int
     worker: bytes
     finding: int  # `Finding`
     distance: int  # parts of a million; 0 where there is none
+    proof: tuple[int, ...]  # of having run it: `PROOF_SIZE` numbers; none where it was withheld
+    salt: bytes
 
     TYPE: ClassVar[int] = 22
     GAS: ClassVar[int] = 30_000
@@ -446,6 +466,13 @@ class ReplayFinding:
         check_key(self.worker)
         check_int(self.finding, min(Finding), max(Finding))
         check_int(self.distance, 0, MAX_DISTANCE)
+        size = 0 if self.finding == Finding.WITHHELD else PROOF_SIZE
+        if type(self.proof) is not tuple or len(self.proof) != size:
+            message = f"a proof of having run a segment has {size} numbers here"
+            raise TransactionError(message)
+        for one in self.proof:
+            check_int(one, -MAX_PROOF, MAX_PROOF)
+        check_key(self.salt)
 
 
 Payload: TypeAlias = (
@@ -471,6 +498,7 @@ Payload: TypeAlias = (
     | KeepEnd
     | Unjail
     | ReplayFinding
+    | ReplaySeal
 )
 
 TYPES: dict[int, Any] = {kind.TYPE: kind for kind in get_args(Payload)}
@@ -486,6 +514,7 @@ PROTOCOL_TYPES = frozenset(
         CapacityAnswer,
         AuditReport,
         ReplayFinding,
+        ReplaySeal,
     )
 )
 """What a share of each block is kept for: without it, rounds, audits and slashing stop."""

@@ -3,8 +3,10 @@
 A phase takes transactions up to and with its deadline height, and ends with the block in which everyone who is
 waited for has acted, if that is earlier. All transitions happen at the end of a block, at most one a round.
 
-- TRAIN waits for the workers in `eligible`: registered, and new or committed in the round before. Without a single
-  commit at its deadline the round starts again with a fresh beacon.
+- TRAIN waits for the workers in `eligible`: registered before it began, and new or committed in the round before. Who
+  joins meanwhile works from the next round on: its peer id was chosen when the beacon that draws samples was known.
+  Without a single commit at its deadline the round starts again with a fresh beacon; one that nobody works in starts
+  again as soon as somebody joins.
 - REVEAL waits for all who committed; who does not open is refused with a reason that the scoreboard keeps.
 - SCORE_COMMIT waits for all validators of the epoch, SCORE_REVEAL for all of them that committed. Under a quorum of
   weight the batches are drawn again, for the validators of that height; after `score_redraws` such draws the round
@@ -100,13 +102,6 @@ def post(
     _start(draft, task, 1, version, asked.base, tuple(draft.workers), height, beacon)
 
 
-def joined(draft: Draft, worker: bytes) -> None:
-    """A worker registered: rounds in TRAIN wait for it too."""
-    for current in _training(draft):
-        eligible = tuple(sorted({*current.eligible, worker}))
-        draft.put_round(replace(current, eligible=eligible))
-
-
 def left(draft: Draft, worker: bytes) -> None:
     """A worker is none any more: nobody waits for it."""
     for current in _training(draft):
@@ -123,6 +118,8 @@ def commit(draft: Draft, worker: bytes, asked: CheckpointCommit) -> str:
     current = _current(draft, asked.task, asked.round)
     if worker not in draft.workers:
         raise Refused("not a registered worker")
+    if draft.workers[worker] > current.started:
+        raise Refused("it registered after the round began, and works from the next on")
     if worker in current.commits:
         raise Refused("already committed in this round")
     if len(current.commits) + len(current.refused) >= MAX_SUBMISSIONS:
@@ -280,19 +277,21 @@ def _enter(draft: Draft, task: TaskState, current: RoundState, phase: Phase, hei
 def _after_train(
     draft: Draft, task: TaskState, current: RoundState, height: int, beacon: bytes
 ) -> None:
+    new = {one for one, registered in draft.workers.items() if registered > current.started}
     over = height >= current.phase_deadline
     if current.commits:
         if over or all(worker in current.commits for worker in current.eligible):
             _enter(draft, task, current, Phase.REVEAL, height)
     elif over and current.attempt >= MAX_ATTEMPTS:
         _close(draft, task)
-    elif over:
+    elif over or (new and not current.eligible and current.attempt < MAX_ATTEMPTS):
         again = replace(
             current,
             attempt=current.attempt + 1,
             phase_deadline=height + task.phases.train,
             started=height,
             start_beacon=beacon,
+            eligible=tuple(sorted({*current.eligible, *new})),
         )
         draft.put_round(again)
 
@@ -406,7 +405,7 @@ def _finish(
     """Settle, and start the next round or close the task."""
     task, version, root = settlement.settle(draft, task, current, outcome, merged, height)
     if outcome is Outcome.MERGED:
-        replays.begin(draft, task, current, height, beacon)
+        task = replays.begin(draft, task, current, height, beacon)
     if task.done == task.rounds:
         _close(draft, task)
         return

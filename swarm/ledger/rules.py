@@ -26,6 +26,7 @@ from swarm.ledger.transactions import (
     NameUpdate,
     Register,
     ReplayFinding,
+    ReplaySeal,
     ScoreCommit,
     ScoreReveal,
     Stake,
@@ -134,7 +135,6 @@ def _register(draft: Draft, by: Transaction, asked: Register, context: Context) 
             account, balance=account.balance - bond, bond=bond, registered=context.height
         )
         draft.put_workers({**draft.workers, by.sender: context.height})
-        rounds.joined(draft, by.sender)
     elif was and not is_:
         if account.bond:
             account = _unbonding(draft, account, account.bond, context.height)
@@ -267,6 +267,10 @@ def _replay_finding(draft: Draft, by: Transaction, asked: ReplayFinding, context
     replays.find(draft, by.sender, asked, context.height)
 
 
+def _replay_seal(draft: Draft, by: Transaction, asked: ReplaySeal, context: Context) -> None:
+    replays.seal(draft, by.sender, asked, context.height)
+
+
 _RULES: dict[type, Callable[..., str | None]] = {
     Transfer: _transfer,
     Stake: _stake,
@@ -290,4 +294,5 @@ _RULES: dict[type, Callable[..., str | None]] = {
     KeepEnd: _keep_end,
     Unjail: _unjail,
     ReplayFinding: _replay_finding,
+    ReplaySeal: _replay_seal,
 }

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from swarm.ledger import rewards, scoring, validators
+from swarm.ledger import rewards, scoring, validators, wages
 from swarm.ledger.state import (
     NO_CID,
     Outcome,
@@ -118,7 +118,7 @@ def _pay_workers(
 ) -> tuple[TaskState, dict[bytes, int]]:
     """Budget and emission to the accepted, by improvement above the tolerance."""
     money, params = draft.money, draft.params
-    share = task.budget // task.rounds
+    share = wages.share(task, params)
     small = money.small if share <= params.small_budget else 0
     emission = small + money.training
     if params.emission_match_percent:

@@ -1,4 +1,4 @@
-"""Power and temperature of an accelerator: the rule, and what NVML tells where nvidia-ml-py is installed."""
+"""Power, temperature and use of an accelerator: the rule, and what NVML tells where nvidia-ml-py is installed."""
 
 from __future__ import annotations
 
@@ -24,10 +24,18 @@ class Reading:
     Attributes:
         celsius: Its temperature.
         watts: What it takes.
+        name: The maker's.
+        busy: The share of the last moment in which it computed, 0 to 1.
+        used: Bytes of its memory that are taken, by whomever.
+        total: Bytes that it has.
     """
 
     celsius: float | None
     watts: float | None
+    name: str = ""
+    busy: float | None = None
+    used: int | None = None
+    total: int | None = None
 
 
 class Probe(Protocol):
@@ -83,5 +91,17 @@ class Nvml:
                     celsius = float(nvml.nvmlDeviceGetTemperature(device, sensor))
                 with suppress(nvml.NVMLError):
                     watts = nvml.nvmlDeviceGetPowerUsage(device) / 1000
-                found.append(Reading(celsius, watts))
+                found.append(Reading(celsius, watts, *self._use(device)))
         return found
+
+    def _use(self, device: object) -> tuple[str, float | None, int | None, int | None]:
+        nvml, name, busy, used, total = self._nvml, "", None, None, None
+        with suppress(nvml.NVMLError):
+            told = nvml.nvmlDeviceGetName(device)
+            name = told.decode() if isinstance(told, bytes) else str(told)
+        with suppress(nvml.NVMLError):
+            busy = nvml.nvmlDeviceGetUtilizationRates(device).gpu / 100
+        with suppress(nvml.NVMLError):
+            memory = nvml.nvmlDeviceGetMemoryInfo(device)
+            used, total = int(memory.used), int(memory.total)
+        return name, busy, used, total

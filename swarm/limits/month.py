@@ -24,6 +24,12 @@ LEASE_BYTES: Final = 32 * 10**6
 LEASE_SECONDS: Final = 20
 RESERVE_PARTS: Final = 50
 MAX_FILE_BYTES: Final = 4096
+AUTO_PART: Final = 4
+"""One part in so many of what the line can carry in a month is the cap where nobody names one."""
+AUTO_LEAST: Final = 10**12
+"""Bytes: no line is capped at less unasked, and what is known of a line may be too little."""
+COUNTED: Final = ("sent", "received", "line")
+SECONDS: Final = 30 * 86_400
 
 _log = structlog.get_logger("swarm.limits")
 
@@ -42,8 +48,10 @@ class Month:
         self.cap = 0
         """Bytes, sent and received together; 0: none."""
         self.sent = self.received = 0
+        self.line = 0
+        """The best rate of the way out that is known, in bytes a second: a cap that follows it outlives a restart."""
         if path is not None:
-            name, sent, received = _read(path)
+            name, sent, received, self.line = _read(path)
             if name == self.name:
                 self.sent, self.received = sent, received
         self._promised = (self.sent, self.received)
@@ -105,8 +113,17 @@ class Month:
 
     def _write(self, sent: int, received: int) -> None:
         if self._path is not None:
-            told = {"month": self.name, "sent": sent, "received": received}
+            told = {"month": self.name, "sent": sent, "received": received, "line": self.line}
             DISK.replace(self._path, json.dumps(told).encode())
+
+
+def auto_cap(line: float) -> int:
+    """The cap where nobody names one, in bytes of both directions.
+
+    Args:
+        line: What is known of the way out, in bytes a second; 0: it was never full.
+    """
+    return max(AUTO_LEAST, int(line * SECONDS) // AUTO_PART)
 
 
 def ends_at(now: float) -> float:
@@ -120,14 +137,15 @@ def _name(now: float) -> str:
     return datetime.fromtimestamp(now).astimezone().strftime("%Y-%m")
 
 
-def _read(path: Path) -> tuple[str, int, int]:
+def _read(path: Path) -> tuple[str, int, int, int]:
     """What is remembered; a file that cannot be read counts nothing and is said in the log."""
     try:
         with path.open("rb") as file:
             found = json.loads(file.read(MAX_FILE_BYTES))
-        return str(found["month"]), max(0, int(found["sent"])), max(0, int(found["received"]))
+        sent, received, line = (max(0, int(found.get(one, 0))) for one in COUNTED)
+        return str(found["month"]), sent, received, line
     except FileNotFoundError:
-        return "", 0, 0
+        return "", 0, 0, 0
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         _log.warning("traffic.unreadable", path=str(path), error=str(error))
-        return "", 0, 0
+        return "", 0, 0, 0

@@ -16,7 +16,7 @@ import structlog
 import trio
 
 from swarm.limits.line import AUTO, Line
-from swarm.limits.month import Month
+from swarm.limits.month import Month, auto_cap
 from swarm.limits.rate import Bucket
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ class Traffic:
         self._up = Bucket()
         self._down = Bucket()
         self._asked = AUTO
+        self._asked_cap = AUTO
         self.sent_rate = self.received_rate = 0.0
         """Bytes a second, lately."""
 
@@ -72,10 +73,9 @@ class Traffic:
         Args:
             upload: Bytes a second; 0: no limit; `AUTO`: a share of the line.
             download: Bytes a second; 0: no limit.
-            monthly_cap: Bytes of both directions; 0: none.
+            monthly_cap: Bytes of both directions; 0: none; `AUTO`: a share of the line.
         """
-        self._asked = upload
-        self.month.cap = monthly_cap
+        self._asked, self._asked_cap = upload, monthly_cap
         self._down.limit(self._clock(), max(0, download))
         self._aim()
 
@@ -175,3 +175,6 @@ class Traffic:
     def _aim(self) -> None:
         now = self._clock()
         self._up.limit(now, self.line.limit(now) if self._asked == AUTO else max(0, self._asked))
+        self.month.line = round(self.line.best) or self.month.line
+        cap = self._asked_cap
+        self.month.cap = auto_cap(self.month.line) if cap == AUTO else cap

@@ -38,7 +38,9 @@ class Wishes:
         self._given = {name: getattr(settings, name) for name in LIMITS}
         self._changed: dict[str, str] = {}
         for name, (given, changed) in _read(path).items():
-            if given == show_setting(name, self._given[name]):
+            shown = show_setting(name, self._given[name])
+            # Once no cap was the default; who changed it then meant the change.
+            if given == shown or (name, given, shown) == ("monthly_cap", "off", "auto"):
                 self._changed[name] = changed
         self._now = {name: self._value(name) for name in LIMITS}
 

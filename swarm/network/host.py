@@ -7,6 +7,7 @@ Every task that a peer's bytes can reach is fenced here: an exception resets one
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -50,6 +51,15 @@ ACCEPT_PAUSE_S = 0.2
 """When the machine is out of file descriptors."""
 
 log = structlog.get_logger("swarm.network")
+
+
+def _listen_hint(error: OSError) -> str:
+    """What to do where an address cannot be listened on."""
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "this machine has no such address; /ip4/0.0.0.0/tcp/PORT stands for all that it has"
+    if error.errno == errno.EACCES:
+        return "ports below 1,024 are the system's: give a higher one"
+    return "another node may be running there; give another port"
 
 
 class Host:
@@ -138,8 +148,7 @@ class Host:
                 listener.socket.close()
             self._listeners = []
             message = f"cannot listen on {text}: {error.strerror or error}"
-            hint = "another node may be running there; give another port"
-            raise NetworkError(message, hint) from error
+            raise NetworkError(message, _listen_hint(error)) from error
         for listener in self._listeners:
             # Set after the bind, which has failed if another node listens here; lets connections leave from this port.
             listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

@@ -21,6 +21,8 @@ MAX_SAVED = 256
 MAX_ADDRESSES = 8
 """Of one peer; the newest are kept."""
 MAX_FILE_BYTES = 2**20
+VERSION = 1
+"""Of the file."""
 FIRST_RETRY_S = 0.25
 FAITHFUL_RETRY_S = 10.0
 """The longest wait before a given address or a lost member is tried again."""
@@ -214,7 +216,7 @@ class PeerBook:
             {"peer": entry.peer, "addresses": [str(each) for each in entry.addresses]}
             for entry in saved[:MAX_SAVED]
         ]
-        return json.dumps({"version": 1, "peers": peers}, indent=1).encode() + b"\n"
+        return json.dumps({"version": VERSION, "peers": peers}, indent=1).encode() + b"\n"
 
     def load(self, data: bytes) -> None:
         """Take back what `dump` wrote.
@@ -226,8 +228,15 @@ class PeerBook:
             message = f"more than {MAX_FILE_BYTES:,} bytes"
             raise ValueError(message)
         value = json.loads(data)
-        if not isinstance(value, dict) or value.get("version") != 1:
-            message = "not a list of known peers of version 1"
+        version = value.get("version") if isinstance(value, dict) else None
+        if type(version) is int and version != VERSION:
+            message = (
+                f"it is of version {version}, and this program reads version {VERSION}; "
+                "peers are remembered anew"
+            )
+            raise ValueError(message)
+        if version != VERSION:
+            message = f"not a list of known peers of version {VERSION}"
             raise ValueError(message)
         peers = value.get("peers")
         if not isinstance(peers, list):

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from swarm.control.faults import STATUS, translate
+from swarm.control.faults import STATUS, status_of, translate
 from swarm.errors import NotFoundError, SwarmError
 from swarm.gateway.requests import is_known
 from swarm.page import files, openapi
@@ -20,7 +20,6 @@ from swarm.page.routes import (
     ENDPOINTS,
     Door,
     Endpoint,
-    TooLargeError,
     WrongTypeError,
     fields_of,
     session_of,
@@ -103,8 +102,6 @@ def _answer(door: Door, endpoint: Endpoint) -> Callable[[Request], Awaitable[ASG
                 fault = SwarmError("this browser is not let in yet", "run `swarm page`")
                 return _told(fault, 401, {"www-authenticate": "Bearer"})
             return await endpoint.answer(door, request, await fields_of(endpoint, request))
-        except TooLargeError as error:
-            return _told(error, 413)
         except WrongTypeError as error:
             return _told(error, 415)
         except Exception as error:  # noqa: BLE001 - the boundary: each becomes an answer
@@ -132,7 +129,7 @@ def _description(told: dict[str, Any]) -> Callable[[Request], Awaitable[Response
 
 def _failure(error: Exception) -> Response:
     fault = translate(error)
-    status = STATUS[fault.code]
+    status = status_of(fault)
     if status == STATUS["internal"]:
         _log.error("page.bug", exc_info=error)
     return _told(fault, status)

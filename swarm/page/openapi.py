@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from swarm.control.openapi import ERROR, VALUE
 from swarm.page.routes import ENDPOINTS, JSON_TYPE, KEY_HEADER, Endpoint
 
 if TYPE_CHECKING:
@@ -17,32 +18,12 @@ _WORDS: Final = {
     401: "No session, and no token.",
     403: "Asked by another site, under another name, or with a link that is not good any more.",
     404: "There is none.",
+    408: "The body did not come in time.",
     409: "Not now.",
     413: "The body is too large.",
     415: "The body is not JSON.",
     500: "A fault of the node's own; its log has it.",
     503: "The peers that are needed cannot be reached.",
-}
-_ERROR: Final[Json] = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {
-        "error": {
-            "type": "object",
-            "required": ["code", "message", "hint", "exit_code"],
-            "properties": {
-                "code": {"type": "string"},
-                "message": {"type": "string"},
-                "hint": {"type": ["string", "null"]},
-                "exit_code": {"type": "integer"},
-            },
-        }
-    },
-}
-_VALUE: Final[Json] = {
-    "type": "object",
-    "required": ["value"],
-    "properties": {"value": {}},
 }
 
 
@@ -75,7 +56,7 @@ def describe(cookie: str) -> Json:
         "security": [{"session": [], "key": []}, {"token": []}],
         "paths": paths,
         "components": {
-            "schemas": {"Error": _ERROR},
+            "schemas": {"Error": ERROR},
             "securitySchemes": {
                 "session": {"type": "apiKey", "in": "cookie", "name": cookie},
                 "key": {"type": "apiKey", "in": "header", "name": KEY_HEADER},
@@ -89,7 +70,7 @@ def _operation(one: Endpoint) -> Json:
     statuses = {200, 400, 403, 500, *one.statuses}
     if not one.is_open:
         statuses.add(401)
-    statuses |= {413} if one.method != "GET" else set()
+    statuses |= {408, 413} if one.method != "GET" else set()
     statuses |= {415} if one.body is not None else set()
     told: Json = {
         "summary": one.summary,
@@ -115,7 +96,7 @@ def _parameter(name: str, schema: Json, where: str) -> Json:
     return {"name": name, "in": where, "required": where == "path", "schema": schema}
 
 
-def _answers(statuses: Any, kind: str, schema: Json = _VALUE) -> Json:  # noqa: ANN401 - ints in order
+def _answers(statuses: Any, kind: str, schema: Json = VALUE) -> Json:  # noqa: ANN401 - ints in order
     told: Json = {}
     for status in statuses:
         content: Json = {JSON_TYPE: {"schema": {"$ref": "#/components/schemas/Error"}}}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.responses import JSONResponse, Response
 
 from swarm.care.controls import ALL, MAX_PAUSE_SECONDS, PARTS, parts_of
+from swarm.control import body as bodies
 from swarm.control.fields import MAX_INT, Fields
 from swarm.errors import SwarmError, UsageError
 from swarm.page import logs
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     Answer = Callable[["Door", Request, Fields], Awaitable[ASGIApp]]
 
 MAX_BODY_BYTES: Final = 4_096
-_TOO_LARGE: Final = f"the request has more than {MAX_BODY_BYTES:,} bytes"
 MAX_NAME: Final = 128
 KEY_HEADER: Final = "x-swarm-key"
 IMAGE_TYPE: Final = "image/png"
@@ -87,12 +86,6 @@ class Endpoint:
     is_open: bool = False
 
 
-class TooLargeError(SwarmError):
-    """The request has a larger body than any route takes."""
-
-    code = "usage"
-
-
 class WrongTypeError(SwarmError):
     """The request's body is not said to be JSON."""
 
@@ -117,23 +110,10 @@ async def fields_of(endpoint: Endpoint, request: Request) -> Fields:
         message = "a name stands twice in the query"
         raise UsageError(message)
     values: Json = dict(asked) | dict(request.path_params)
-    body = await _body(request)
+    body = await bodies.read(request, MAX_BODY_BYTES)
     if endpoint.body is not None:
         values |= _object(endpoint, request, body)
     return Fields(values)
-
-
-async def _body(request: Request) -> bytes:
-    length = request.headers.get("content-length", "0")
-    if not length.isdigit() or len(length) > 9 or int(length) > MAX_BODY_BYTES:
-        raise TooLargeError(_TOO_LARGE)
-    body = bytearray()
-    async with aclosing(request.stream()) as parts:
-        async for part in parts:
-            body += part
-            if len(body) > MAX_BODY_BYTES:
-                raise TooLargeError(_TOO_LARGE)
-    return bytes(body)
 
 
 def _object(endpoint: Endpoint, request: Request, body: bytes) -> Json:

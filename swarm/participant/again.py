@@ -32,7 +32,12 @@ if TYPE_CHECKING:
     from swarm.ledger.state import LedgerView, TaskState
     from swarm.ranges import Ranges
     from swarm.shelf import Lease, Shelf
+    from swarm.training.spec import TaskSpec
     from swarm.training.supervisor import ReplayResult, Worker
+
+
+MAX_DIGITS = 18
+"""Of a number of samples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +113,9 @@ class Again:
         asked: Asked,
         seconds: float,
         progress: Callable[[str, int, int], None] = lambda *_: None,
+        *,
+        proof_key: bytes = b"",
+        is_bisected: bool = False,
     ) -> Outcome:
         """Fetch what it takes and run a segment again.
 
@@ -115,6 +123,8 @@ class Again:
             asked: Which.
             seconds: For the peer to give its record and states.
             progress: Told (stage, done, total).
+            proof_key: Of the proof of having run it; empty: none is made.
+            is_bisected: Whether to say which step is the first that went another way.
 
         Raises:
             WithheldError: The peer does not give what it recorded, or that cannot be run.
@@ -126,7 +136,7 @@ class Again:
         steps = segment * every, min(spec.train.steps, (segment + 1) * every)
         with self._shelf.lease() as lease:
             progress("fetching the peer's record", 0, 0)
-            update, path, record = await self._record(asked, lease, seconds)
+            update, path, record, made_of = await self._record(asked, lease, seconds)
             if len(record.segments) != segments:
                 message = "its record is cut into other segments than the network asks for"
                 raise WithheldError(message)
@@ -134,24 +144,28 @@ class Again:
             most = transcript.max_state_bytes(parameters(spec))
             progress("fetching the peer's states", 0, 0)
             with _withheld(seconds):
+                units = _units(made_of, spec)
                 start, end = [await self._take(one, asked, lease, most) for one in roots]
+                longest = transcript.max_trace_bytes(record.steps)
+                trace = (
+                    await self._take(record.trace, asked, lease, longest) if is_bisected else None
+                )
             progress("fetching the checkpoint and the data", 0, 0)
             base = await lease.take(asked.base)
             beacon = record.beacon if asked.beacon is None else asked.beacon
             data = cids.text(asked.task.dataset)
 
             def draw(total: int) -> list[int]:
-                batch = spec.train.batch
                 ids = assignment.sample_ids(
                     asked.task.id,
                     data,
                     asked.round,
                     asked.peer,
                     beacon,
-                    count=spec.train.steps * batch,
+                    count=assignment.samples_of(spec.train.steps, spec.train.batch, units),
                     total=total,
                 )
-                return ids[steps[0] * batch : steps[1] * batch]
+                return assignment.of_steps(ids, spec.train.steps, spec.train.batch, units, *steps)
 
             async with self._lock:  # the parts of a dataset lie in one folder
                 dataset = await self._samples.take(
@@ -175,6 +189,8 @@ class Again:
                         end=end,
                         every=self._view().params.replay_steps,
                         tolerance=self._view().params.replay_tolerance,
+                        proof_key=proof_key,
+                        trace=trace,
                     ),
                     lambda done, total, _: progress("running the steps again", done, total),
                 )
@@ -182,15 +198,15 @@ class Again:
 
     async def _record(
         self, asked: Asked, lease: Lease, seconds: float
-    ) -> tuple[Path, Path, Transcript]:
-        """The update, and the file of the transcript that it names."""
+    ) -> tuple[Path, Path, Transcript, int]:
+        """The update, the file of the transcript that it names, and of how many samples it says that it was made."""
         most = max_update_bytes(parse_spec(asked.task.spec))
         with _withheld(seconds):
             update = await self._take(asked.root, asked, lease, most)
-            named = await trio.to_thread.run_sync(_record_of, update, most)
+            named, samples = await trio.to_thread.run_sync(_record_of, update, most)
             path = await self._take(named, asked, lease, transcript.MAX_BYTES)
             data = await trio.to_thread.run_sync(path.read_bytes)
-            return update, path, Transcript.decode(data)
+            return update, path, Transcript.decode(data), samples
 
     async def _take(self, root: Cid, asked: Asked, lease: Lease, most: int) -> Path:
         """A file of the peer's, from it or from the validators, which fetch updates and states too."""
@@ -220,10 +236,20 @@ def _withheld(seconds: float) -> Iterator[None]:
         raise WithheldError(str(error) or "it was not given in time") from error
 
 
-def _record_of(update: Path, most: int) -> Cid:
-    """The transcript that an update names."""
-    named = tensors.read(update, max_bytes=most).metadata.get("record")
-    if named is None:
+def _units(samples: int, spec: TaskSpec) -> int:
+    train = spec.train
+    units = assignment.units_of(samples, train.steps, train.batch, train.units)
+    if units is None:
+        message = f"its update was made of {samples:,} samples, which is no work of this task"
+        raise TranscriptError(message)
+    return units
+
+
+def _record_of(update: Path, most: int) -> tuple[Cid, int]:
+    """The transcript that an update names, and how many samples it was made of."""
+    metadata = tensors.read(update, max_bytes=most).metadata
+    named, samples = metadata.get("record"), metadata.get("samples", "")
+    if named is None or not samples.isdecimal() or len(samples) > MAX_DIGITS:
         message = "its update names no record"
         raise TranscriptError(message)
-    return cids.parse(named)
+    return cids.parse(named), int(samples)

@@ -120,6 +120,16 @@ def payload(step: Send, round_: RoundState, account: bytes) -> Payload:
             return MergeAttest(task, number, root, loss)
 
 
+def may_train(round_: RoundState, registered: int | None) -> bool:
+    """Whether a worker works in a round; who registered after it began starts with the next.
+
+    Args:
+        round_: The round as the newest finalized block leaves it.
+        registered: The height at which the worker registered; None: it is no worker.
+    """
+    return registered is not None and registered <= round_.started
+
+
 def decide(round_: RoundState, me: Me, memory: RoundMemory) -> Send | Work | None:
     """The next step, or None when the others are to move.
 

@@ -3,10 +3,12 @@
 A worker's states lie in the store from the end of its training until the round is settled and nothing of it is to be run
 again. What a peer would not or could not give is a finding; what went wrong on this node (its disk, its dataset, its worker
 process) is none: it is tried again, and then this node is silent.
+A finding is kept on disk, sealed on the ledger, and opened when its time has come.
 """
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -19,10 +21,13 @@ from storage.errors import StorageError
 from swarm.errors import NetworkError, NotFoundError, RefusedError, SwarmError, UsageError
 from swarm.ledger import replays as rules
 from swarm.ledger.errors import LedgerError
-from swarm.ledger.replaying import MAX_DISTANCE, OPEN
+from swarm.ledger.replaying import MAX_DISTANCE, OPEN, OPENING, Found, proof_key, seal_of
+from swarm.ledger.replays import is_recorded as is_recorded  # a door: who records asks here
 from swarm.ledger.state import Finding, Replay
-from swarm.ledger.transactions import ReplayFinding
+from swarm.ledger.transactions import ReplayFinding, ReplaySeal
 from swarm.participant.again import Again, Asked, WithheldError
+from swarm.participant.findings import Findings, Said
+from swarm.participant.memory import SALT_BYTES
 from swarm.training.errors import WorkerError
 
 if TYPE_CHECKING:
@@ -31,9 +36,10 @@ if TYPE_CHECKING:
 
     from storage.blockstore import Blockstore
     from swarm.heights import Heights
-    from swarm.ledger.genesis import Params
+    from swarm.ledger.replaying import Stage
     from swarm.ledger.state import LedgerView, TaskState
     from swarm.participant.core import Me
+    from swarm.participant.findings import Key
     from swarm.ranges import Ranges
     from swarm.shelf import Shelf
     from swarm.training.supervisor import Worker
@@ -70,11 +76,6 @@ class States:
             return cls(bytes.fromhex(task), int(round_)) if kind == _STATES else None
         except ValueError:
             return None
-
-
-def is_recorded(params: Params, kind: str) -> bool:
-    """Whether workers of a network record rounds of a kind of task."""
-    return params.replay_one_in > 0 and kind in rules.KINDS
 
 
 class Replays:
@@ -117,13 +118,14 @@ class Replays:
         self._store = store
         self._block_seconds = block_seconds
         self._again = Again(me.account, view, shelf, worker, folder / "replay.samples", ranges)
+        self._findings = Findings(folder / "replay.found")
         self._failures: dict[tuple[bytes, int, bytes], int] = {}
         self.problems: dict[str, str] = {}
         """Why this node is silent about a submission, in words, by peer; the last one of each."""
 
     async def run(self) -> None:
         """Let go of states that nobody can ask for, and run again what this node was drawn for; until cancelled."""
-        said: set[tuple[bytes, int, bytes]] = set()
+        said: set[tuple[Key, Stage]] = set()
         height = -1
         while True:
             height = await self._heights.above(height)
@@ -132,19 +134,20 @@ class Replays:
                 await trio.to_thread.run_sync(self._let_go, view)
             except (StorageError, OSError) as error:
                 _log.warning("states.not_released", error=str(error))
-            owed = {
+            open_ = {
                 (one.task, one.round, one.worker): one
                 for one in (view.replays() if self._me.validates else ())
-                if self._me.account in one.asked
             }
-            said &= owed.keys()
+            await trio.to_thread.run_sync(self._findings.keep, open_.keys())
+            owed = {key: one for key, one in open_.items() if self._me.account in one.asked}
+            said &= {(key, one.stage) for key, one in owed.items()}
+            self._failures = {key: at for key, at in self._failures.items() if key in owed}
             for key, one in owed.items():
-                if key not in said and self._failures.get(key, 0) < MAX_FAILURES:
+                if (key, one.stage) not in said and self._failures.get(key, 0) < MAX_FAILURES:
                     if await self._answer(one):
-                        said.add(key)
+                        said.add((key, one.stage))
                     else:
                         self._failures[key] = self._failures.get(key, 0) + 1
-            self._failures = {key: at for key, at in self._failures.items() if key in owed}
 
     def _let_go(self, view: LedgerView) -> None:
         for root, label in self._store.holds():
@@ -153,11 +156,46 @@ class Replays:
                 self._store.release(root, label)
 
     async def _answer(self, one: Replay) -> bool:
-        """Run it again and say what came of it; False where this node could not."""
+        """Run it again and seal what came of it, or open that; False where this node could not."""
+        peer, key = signing.peer_id(one.worker), (one.task, one.round, one.worker)
+        said = self._findings.get(key)
+        if said is None and one.stage in OPENING:
+            self.problems[peer] = "what was found is not on this node's disk any more"
+            return False
+        try:
+            if said is None:
+                said = Said(await self._find(one), secrets.token_bytes(SALT_BYTES))
+                await trio.to_thread.run_sync(self._findings.put, key, said)
+        except (*_OURS, trio.TooSlowError) as error:
+            self.problems[peer] = str(error) or "no time was left"
+            _log.warning("replay.failed", peer=peer, error=self.problems[peer])
+            return False
+        found, by = said.found, self._me.account
+        payload: ReplayFinding | ReplaySeal
+        if one.stage in OPENING:
+            finding = int(found.finding)
+            payload = ReplayFinding(*key, finding, found.distance, found.proof, said.salt)
+        else:
+            payload = ReplaySeal(*key, seal_of(*key, by, found, said.salt))
+        try:
+            await self._wallet.submit(payload)
+        except _OURS as error:
+            _log.warning("replay.not_said", peer=peer, error=str(error))
+            return False
+        return True
+
+    async def _find(self, one: Replay) -> Found:
+        """Run a drawn segment again.
+
+        Raises:
+            SwarmError: This node could not; or another of `_OURS`.
+            TooSlowError: No time was left.
+        """
         peer = signing.peer_id(one.worker)
         task = self._view().task(one.task)
         if task is None:
-            return False
+            message = "the ledger has no such task"
+            raise NotFoundError(message, "is this node at the newest block?")
         asked = Asked(
             task,
             one.round,
@@ -168,28 +206,19 @@ class Replays:
             lambda segments: rules.segment_of(one.seed, segments),
         )
         left = max(1, one.until - self._heights.height) * self._block_seconds
-        finding, distance = Finding.WITHHELD, 0
         try:
             with trio.fail_after(left):
-                result = (await self._again.run(asked, left / 3)).result
-            if result.outcome in ("match", "within"):
-                finding = Finding.MATCH
-            elif result.outcome == "mismatch":
-                finding, distance = Finding.MISMATCH, _parts(result.distance)
-            _log.info("replayed", peer=peer, outcome=result.outcome, why=result.why)
+                key = proof_key(one.seed)
+                result = (await self._again.run(asked, left / 3, proof_key=key)).result
         except WithheldError as error:
             _log.info("replay.withheld", peer=peer, why=str(error))
-        except (*_OURS, trio.TooSlowError) as error:
-            self.problems[peer] = str(error) or "no time was left"
-            _log.warning("replay.failed", peer=peer, error=self.problems[peer])
-            return False
-        try:
-            payload = ReplayFinding(one.task, one.round, one.worker, int(finding), distance)
-            await self._wallet.submit(payload)
-        except _OURS as error:
-            _log.warning("replay.not_said", peer=peer, error=str(error))
-            return False
-        return True
+            return Found(Finding.WITHHELD, 0, ())
+        _log.info("replayed", peer=peer, outcome=result.outcome, why=result.why)
+        if result.outcome in ("match", "within"):
+            return Found(Finding.MATCH, 0, tuple(result.proof))
+        if result.outcome == "mismatch":
+            return Found(Finding.MISMATCH, _parts(result.distance), tuple(result.proof))
+        return Found(Finding.WITHHELD, 0, ())
 
     # What a person asks
 
@@ -218,7 +247,7 @@ class Replays:
         """
         asked, drawn = self._of_person(task, number, peer, segment)
         try:
-            outcome = await self._again.run(asked, self._fetch_seconds, progress)
+            outcome = await self._again.run(asked, self._fetch_seconds, progress, is_bisected=True)
         except WithheldError as error:
             raise self._explained(error, asked, drawn) from error
         result = outcome.result
@@ -235,6 +264,8 @@ class Replays:
             "distance": result.distance,
             "tolerance": self._view().params.replay_tolerance / PARTS,
             "same_machine": result.same_machine,
+            "step": result.step,
+            "step_distance": result.step_distance,
             "seconds": round(result.seconds, 3),
             "why": result.why,
             "stage": None if drawn is None else drawn.stage.name.lower(),
@@ -282,7 +313,9 @@ class Replays:
         over = _is_over(self._view(), States(asked.task.id, asked.round), asked.worker)
         if over:
             message = f"the states of round {asked.round} need not be kept any more: {error}"
-            why = "its check is over" if drawn is not None else "it was not drawn to be run again"
+            why = "it was not drawn to be run again"
+            if drawn is not None:
+                why = f"its check ended: {drawn.stage.name.lower()}"
             return RefusedError(message, f"{why}; run a round again before it is settled")
         message = f"{asked.peer} withholds what it recorded: {error}"
         return NetworkError(message, "is the peer connected? `swarm peers` says so")

@@ -5,6 +5,10 @@ Over bytes, sample `i` is the bytes from `i * context` on of all files joined in
 around these are fetched. They are written to files of full length with holes in between, one for each file of the
 dataset and in the same order: what reads samples from them does not know the difference.
 
+A classifier's arrays have items of one length, and its pictures a file each (`training.layout`): the same is done for
+them, with the files' own names, since labels stand in these; a picture of no drawn sample is an empty file.
+Tables, archives, tokenized text and the images of a gan, which looks at all of them, are taken whole.
+
 Sizes of files of one chunk that is not here are as the dataset's author claims; a claim that a fetched chunk gives the
 lie ends the work with an error, and one about a chunk that nobody reads moves no byte but this author's own.
 """
@@ -16,12 +20,16 @@ import shutil
 from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import accumulate
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import trio
 
 from storage.unixfs_nodes import LEAF_BYTES
 from swarm.errors import SwarmError
+from swarm.training import layout
+from swarm.training.images import PICTURES
+from swarm.training.labelled import PARTIAL
 from swarm.training.spec import BYTES, parse_spec
 from swarm.training.text import CARD, EXTRACTORS
 
@@ -32,6 +40,7 @@ if TYPE_CHECKING:
     from storage.cid import Cid
     from swarm.ranges import Ranges, Reading
     from swarm.shelf import Lease
+    from swarm.training.sizes import ClassifierModel
 
 MIN_BYTES = 64 * 2**20
 """A smaller dataset is fetched whole: more nodes that have it serve it."""
@@ -51,6 +60,7 @@ class Source:
 
     cid: Cid
     size: int
+    path: str = ""  # below the dataset's folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +150,10 @@ class Samples:
         if part is None:
             return await lease.take(root)
         reading, sources, wanted = part
-        await trio.to_thread.run_sync(_make, folder, [one.size for one in sources])
-        await _fill_all(reading, sources, wanted, folder)
+        task = parse_spec(spec)
+        places = _places(folder, sources, named=task.kind == "classifier")
+        await trio.to_thread.run_sync(_make, folder, sources, wanted, places)
+        await _fill_all(reading, sources, wanted, places)
         return folder
 
     async def _part(
@@ -149,7 +161,8 @@ class Samples:
     ) -> tuple[Reading, list[Source], list[Range]] | None:
         """What to fetch; None where the whole is better."""
         task = parse_spec(spec)
-        if task.kind != "lm" or task.data.tokenizer != BYTES:
+        is_bytes = task.kind == "lm" and task.data.tokenizer == BYTES
+        if not is_bytes and task.kind != "classifier":
             return None
         if task.train.steps * task.train.batch > MAX_SAMPLES:
             return None
@@ -157,10 +170,15 @@ class Samples:
         total = 0 if sources is None else sum(one.size for one in sources)
         if sources is None or total < MIN_BYTES:
             return None
-        context = task.lm.context
-        ids = await trio.to_thread.run_sync(draw, (total - 1) // context)
         sizes = [one.size for one in sources]
-        wanted = needed(sizes, ids, context)
+        if is_bytes:
+            context = task.lm.context
+            ids = await trio.to_thread.run_sync(draw, (total - 1) // context)
+            wanted: list[Range] | None = needed(sizes, ids, context)
+        else:
+            wanted = await _labelled(reading, sources, task.classifier, draw)
+        if wanted is None:
+            return None
         is_worth_it = chunk_bytes(sizes, wanted) * WORTH <= total
         return (reading, sources, wanted) if is_worth_it else None
 
@@ -169,7 +187,7 @@ async def _sources(reading: Reading, root: Cid) -> list[Source] | None:
     """The files of a dataset in order of their paths, as `training.data` takes them; None where parts are no use."""
     top = await reading.look(root)
     if top.kind != "folder":
-        return [Source(root, top.size)] if top.kind == "file" else None
+        return [Source(root, top.size, "0")] if top.kind == "file" else None
     found: dict[bytes, Source] = {}
     folders = [("", root)]
     while folders:
@@ -183,27 +201,63 @@ async def _sources(reading: Reading, root: Cid) -> list[Source] | None:
             elif entry.kind == "file" and entry.name != CARD:
                 if entry.name.lower().endswith(tuple(EXTRACTORS)):
                     return None
-                found[path.encode(errors="surrogateescape")] = Source(entry.cid, entry.size)
+                key = path.encode(errors="surrogateescape")
+                found[key] = Source(entry.cid, entry.size, path)
             if len(found) + len(folders) > MAX_FILES:
                 return None
     return [found[path] for path in sorted(found)]
 
 
-def _make(folder: Path, sizes: Sequence[int]) -> None:
-    """Files of those sizes, all holes; their names are in their order."""
+async def _labelled(
+    reading: Reading,
+    sources: Sequence[Source],
+    model: ClassifierModel,
+    draw: Callable[[int], list[int]],
+) -> list[Range] | None:
+    """The bytes of a labelled dataset that hold drawn samples, and its labels; None where it has no layout."""
+    paths = [PurePosixPath(one.path) for one in sources]
+    places = layout.arrays(paths, rows=bool(model.features))
+    if places is None:
+        return None
+    heads: dict[int, bytes] = {}
+    for at in places:
+        parts = [part async for part in reading.read(sources[at].cid, 0, layout.HEAD_BYTES)]
+        heads[at] = b"".join(parts)
+    sizes = [one.size for one in sources]
+    found = layout.stretches(paths, sizes, heads)
+    if not found:
+        return None
+    total = sum(one.count for one in found)
+    ids = await trio.to_thread.run_sync(draw, total)
+    wanted = [Range(at, 0, sizes[at]) for at in layout.whole(paths) if sizes[at]]
+    wanted += [Range(at, 0, min(layout.HEAD_BYTES, sizes[at])) for at in places]
+    return wanted + [Range(*one) for one in layout.needed(found, ids)]
+
+
+def _places(folder: Path, sources: Sequence[Source], *, named: bool) -> list[Path]:
+    """Where each file is written; by number where names say nothing, so that a million fit into one folder."""
+    if named:
+        return [folder / one.path for one in sources]
+    return [folder / f"{at:08d}" for at in range(len(sources))]
+
+
+def _make(
+    folder: Path, sources: Sequence[Source], wanted: Sequence[Range], places: Sequence[Path]
+) -> None:
+    """Files of full length, all holes; a picture of which nothing is wanted is empty."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for at, size in enumerate(sizes):
-        with _place(folder, at).open("wb") as file:
-            file.truncate(size)
-
-
-def _place(folder: Path, at: int) -> Path:
-    return folder / f"{at:08d}"
+    (folder / PARTIAL).touch()
+    some = {one.file for one in wanted}
+    for at, (source, place) in enumerate(zip(sources, places, strict=True)):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        is_empty = at not in some and place.name.lower().endswith(PICTURES)
+        with place.open("wb") as file:
+            file.truncate(0 if is_empty else source.size)
 
 
 async def _fill_all(
-    reading: Reading, sources: Sequence[Source], wanted: Sequence[Range], folder: Path
+    reading: Reading, sources: Sequence[Source], wanted: Sequence[Range], places: Sequence[Path]
 ) -> None:
     """Fetch ranges, some at once; the first fault ends it, and comes out as it is and not in a group."""
     left = iter(wanted)
@@ -213,7 +267,7 @@ async def _fill_all(
         async def fill() -> None:
             try:
                 for one in left:
-                    await _fill(reading, sources[one.file], one, _place(folder, one.file))
+                    await _fill(reading, sources[one.file], one, places[one.file])
             except Exception as fault:  # noqa: BLE001 - raised below
                 faults.append(fault)
                 nursery.cancel_scope.cancel()

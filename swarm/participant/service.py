@@ -26,6 +26,7 @@ from swarm.errors import SwarmError
 from swarm.ledger.errors import LedgerError
 from swarm.limits.pace import RoundTimes
 from swarm.participant import core, replays
+from swarm.participant.accuracies import Accuracies
 from swarm.participant.memory import SALT_BYTES, MemoryFile, Merged, RoundMemory, Scores
 from swarm.participant.samples import Samples
 from swarm.reports import loss_of
@@ -156,6 +157,8 @@ class Participant:
         self.owing: set[bytes] = set()
         """Tasks for which something was begun that the others wait for, or that is lost where it is not handed in."""
         self._unit_seconds: dict[bytes, float] = {}  # that a unit of each task's work last took
+        self.accuracies = Accuracies(folder / "accuracies")
+        """Of classifiers, as this node measured them."""
         self.rounds_trained = 0
         """Rounds in which this node made an update, since it started."""
         self.training_seconds: float | None = None
@@ -254,7 +257,7 @@ class Participant:
         epoch = round_.score_epoch if round_.score_epoch >= 0 else view.epoch
         return core.Me(
             account,
-            self._me.trains and account in view.workers(),
+            self._me.trains and core.may_train(round_, view.workers().get(account)),
             self._me.validates and view.validators(epoch).weight_of(account) > 0,
         )
 
@@ -354,11 +357,11 @@ class Participant:
 
         params = self._view().params
         record = self._path(task, "record") if replays.is_recorded(params, state.kind) else None
-        units = 1  # what is replayed has one batch a step, and so has a first round
-        if record is None and (measured := self._unit_seconds.get(task)):
+        units = 1  # of a first round
+        if measured := self._unit_seconds.get(task):
             spec = parse_spec(state.spec)
-            seconds = spec.phases.train * self._block_seconds
-            units = assignment.units(measured, seconds, spec.train.units)
+            blocks = max(0, round_.phase_deadline - self._heights.height)
+            units = assignment.units(measured, blocks * self._block_seconds, spec.train.units)
 
         def draw(total: int) -> list[int]:
             train = parse_spec(state.spec).train
@@ -522,6 +525,7 @@ class Participant:
         )
         root = await self._keep(out, Checkpoint(state.name, round_.version + 1))
         self._provide(root)
+        await trio.to_thread.run_sync(self.accuracies.note, root, result.accuracy)
         share = {} if result.accuracy is None else {"accuracy": round(result.accuracy, 4)}
         _log.info("round.merged", round=round_.number, loss=loss_of(result.loss), **share)
         return replace(memory, merged=Merged(root, result.loss))

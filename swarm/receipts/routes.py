@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 
 async def _receipts(node: NodeApi, fields: Fields) -> Any:  # noqa: ANN401 - JSON
-    found = await node.receipts.read()
     task = fields.optional_text("task")
+    limit = fields.integer("limit", MAX_KEPT, 1, MAX_KEPT)
+    found = await node.receipts.read()
     if task is not None:
         found = [one for one in found if task in (one.get("task"), one.get("name"))]
-    return found[-fields.integer("limit", MAX_KEPT, 1, MAX_KEPT) :]
+    return found[-limit:]
 
 
 QUESTIONS: dict[str, Question] = {"receipts": _receipts}

@@ -8,9 +8,11 @@ import structlog
 import trio
 
 from swarm.ledger.keys import history_key
-from swarm.receipts.receipt import receipts_of
+from swarm.receipts.receipt import UPDATE, receipts_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from protocols.signing import Signer
     from swarm.heights import Heights
     from swarm.ledger.application import LedgerApplication
@@ -45,6 +47,8 @@ class Receipts:
         self._disk = trio.CapacityLimiter(1)
         self._seen: dict[bytes, int] = {}
         self._noted: set[tuple[str, int, str]] = set()
+        self.last: Json | None = None
+        """The newest one; of a round's two the update's."""
 
     async def read(self) -> list[Json]:
         """What is kept, the oldest first."""
@@ -53,6 +57,7 @@ class Receipts:
     async def run(self) -> None:
         """Note rounds as they end; runs until cancelled."""
         kept = await self.read()
+        self.last = newest(kept)
         self._noted = {(one["task"], one["round"], one["kind"]) for one in kept if "kind" in one}
         tasks = await trio.to_thread.run_sync(self._ledger.view().tasks)
         self._seen = {one.id: max(0, one.done - LOOK_BACK) for one in tasks}
@@ -64,6 +69,7 @@ class Receipts:
                 signed = [one.sign(self._signer) for one in found]
                 await trio.to_thread.run_sync(self._book.add, signed, limiter=self._disk)
                 self._noted |= {one.subject for one in found}
+                self.last = newest([*([self.last] if self.last else []), *signed])
                 _log.info("receipts.noted", count=len(found))
 
     def _ended(self) -> list[Receipt]:
@@ -91,3 +97,9 @@ class Receipts:
             else:
                 self._seen.pop(identifier, None)
         return [one for one in found if one.subject not in self._noted]
+
+
+def newest(told: Sequence[Json]) -> Json | None:
+    """The receipt of the round that ended last, of its update where there are two; None of none."""
+    whole = [one for one in told if isinstance(one.get("height"), int)]
+    return max(whole, key=lambda one: (one["height"], one.get("kind") == UPDATE), default=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -12,12 +13,14 @@ from swarm import reports
 from swarm.errors import NotFoundError, RefusedError, UsageError
 from swarm.ledger.state import SettledRound, history_key, load
 from swarm.ledger.transactions import NameUpdate
-from swarm.training.errors import SpecError
-from swarm.training.sizes import LmModel
-from swarm.training.spec import parse_spec
+from swarm.limits.gpu import Nvml
+from swarm.training.errors import SpecError, WorkerError
+from swarm.training.sizes import FinetuneModel, LmModel
+from swarm.training.spec import RESIZES, parse_spec
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from pathlib import Path
 
     from swarm.control.api import Json, Progress
     from swarm.ledger.names import NameEntry, NameVersion
@@ -39,6 +42,7 @@ class Registry:
     def __init__(self, node: Node, caught_up: Callable[[Progress], Awaitable[None]]) -> None:
         self._node = node
         self._caught_up = caught_up
+        self._accelerators: Nvml | None = None
 
     async def log(self, name: str, limit: int, progress: Progress) -> Json:
         """The newest versions of a name, the newest first.
@@ -46,7 +50,8 @@ class Registry:
         Returns:
             `name`, `owner`, `task` (None, or the id of the task that alone may write it), `more` (there are older
             ones), and `versions`: `version`, `cid`, `height`, `round` (None where a person made it), `task`, `loss`
-            and `base_loss` in nats (None where nobody measured), `accepted` (the workers whose updates it holds).
+            and `base_loss` in nats (None where nobody measured), `accuracy` (of a classifier, where this node
+            measured it, else None), `accepted` (the workers whose updates it holds).
         """
         await self._caught_up(progress)
         view = self._node.ledger.view()
@@ -55,7 +60,9 @@ class Registry:
 
         def read() -> list[Json]:
             numbers = range(entry.version, oldest - 1, -1)
-            return [_version_report(view, _version(view, entry, number)) for number in numbers]
+            found = [_version(view, entry, number) for number in numbers]
+            known = self._node.participant.accuracies
+            return [_version_report(view, one) | {"accuracy": known.of(one.root)} for one in found]
 
         return {
             "name": name,
@@ -124,14 +131,68 @@ class Registry:
             "height": included.height,
         }
 
+    async def classify(
+        self,
+        name: str,
+        version: int | None,
+        paths: list[Path],
+        top: int,
+        resize: str | None,
+        progress: Progress,
+    ) -> Json:
+        """Ask a classifier about files of this machine.
+
+        Args:
+            name: The model's.
+            version: Which; None: the newest.
+            paths: Files, or folders of them.
+            top: Labels told of each sample.
+            resize: How pictures of another size are made to fit; None: as the task that made the model has it.
+            progress: Told while the model comes.
+
+        Returns:
+            `name`, `version`, `cid`, and `samples`: `path`, `index` (in that file, from 0), and `labels`: `label` and
+            `probability` each, the likeliest first.
+
+        Raises:
+            UsageError: It is no classifier, or a file cannot be read; the file is named.
+        """
+        if resize not in (None, *RESIZES):
+            message = f"resize: one of {', '.join(RESIZES)}"
+            raise UsageError(message)
+        await self._caught_up(progress)
+        view = self._node.ledger.view()
+        side = _side(view, name, version)
+        with self._node.shelf.lease() as lease:
+            folder = await lease.take(side.root, progress=_stage(progress, "fetch"))
+            if not (folder / CONFIG).is_file():
+                message = f"{name}@{side.version} is not a model: it holds no {CONFIG}"
+                raise UsageError(message)
+            try:
+                found = await self._node.worker.classify(
+                    folder, paths, resize=resize or _resize(view, side), top=top
+                )
+            except WorkerError as error:
+                if error.cause != "failed":
+                    raise
+                raise UsageError(error.why) from error
+        samples = [
+            {**one, "labels": [{"label": a, "probability": b} for a, b in one["labels"]]}
+            for one in found
+        ]
+        cid = cids.text(side.root)
+        return {"name": name, "version": side.version, "cid": cid, "samples": samples}
+
     async def watch(self, task: str) -> Json:
         """A task as its curve is drawn.
 
         Returns:
             What `tasks` and `scoreboard` tell of it, where `rounds` are the rounds and `all_rounds` is how many there
             will be; and `activity`, `problem` and `speed` of this node: what it does
-            for the task, the last failure, and samples (gan) or tokens (lm) a second of its last round; None if not
-            known. `height` is that of the ledger.
+            for the task, the last failure, and samples or tokens (of a language model) a second of its last round; None
+            if not known. `device` is what its worker computes with, and `gpus` are this machine's, where the node uses
+            them: `name`, `busy` (0 to 1), `used` and `total` (bytes of memory), `celsius`, `watts` each. Each round has the `accuracy` of what
+            it merged, of a classifier and where this node measured it. `height` is that of the ledger.
         """
         node = self._node
         view = node.ledger.view()
@@ -139,7 +200,11 @@ class Registry:
 
         def read() -> Json:
             summary = reports.task_summary(view, state)
-            return summary | {"all_rounds": summary["rounds"]} | reports.scoreboard(view, state)
+            board = reports.scoreboard(view, state)
+            for one in board["rounds"]:
+                root = cids.parse(one["root"]) if one["loss"] is not None else None
+                one["accuracy"] = None if root is None else node.participant.accuracies.of(root)
+            return summary | {"all_rounds": summary["rounds"]} | board
 
         report = await trio.to_thread.run_sync(read)
         speed = node.worker.speeds.get(state.id)
@@ -151,7 +216,15 @@ class Registry:
             "problem": node.participant.problems.get(state.id),
             "training_loss": node.participant.losses.get(state.id),
             "speed": speed,
+            "device": node.device,
+            "gpus": await trio.to_thread.run_sync(self._gpus),
         }
+
+    def _gpus(self) -> list[Json]:
+        if not self._node.settings.gpu:
+            return []
+        self._accelerators = self._accelerators or Nvml()
+        return [asdict(one) for one in self._accelerators.read()]
 
 
 def _entry(view: LedgerView, name: str) -> NameEntry:
@@ -200,7 +273,16 @@ def _tokens_a_sample(spec: bytes) -> int:
         model = parse_spec(spec).model
     except SpecError:
         return 1
-    return model.context if isinstance(model, LmModel) else 1
+    return model.context if isinstance(model, LmModel | FinetuneModel) else 1
+
+
+def _resize(view: LedgerView, one: NameVersion) -> str:
+    """How the task that made a version lets pictures fit."""
+    task = view.task(one.task) if one.task else None
+    try:
+        return RESIZES[0] if task is None else parse_spec(task.spec).data.resize
+    except SpecError:
+        return RESIZES[0]
 
 
 def _stage(progress: Progress, stage: str) -> Any:  # noqa: ANN401 - Callable[[int, int], None]

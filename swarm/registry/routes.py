@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 LOG_VERSIONS = 20
 MAX_VERSIONS = 10_000
+MAX_PATHS = 1_000
+"""That are labelled at once."""
+MAX_TOP = 1_000
+"""Labels told of one sample."""
 
 
 async def _log(node: NodeApi, fields: Fields, progress: Progress) -> Any:  # noqa: ANN401 - JSON
@@ -34,6 +38,17 @@ async def _rollback(node: NodeApi, fields: Fields, progress: Progress) -> Any:  
     return await node.registry.rollback(fields.text("name"), version, progress)
 
 
+async def _classify(node: NodeApi, fields: Fields, progress: Progress) -> Any:  # noqa: ANN401
+    return await node.registry.classify(
+        fields.text("name"),
+        fields.optional_integer("version", 0, MAX_INT),
+        fields.paths("paths", MAX_PATHS),
+        fields.integer("top", 1, 1, MAX_TOP),
+        fields.optional_text("resize"),
+        progress,
+    )
+
+
 async def _watch(node: NodeApi, fields: Fields, _: Progress) -> Any:  # noqa: ANN401
     return await node.registry.watch(fields.text("task"))
 
@@ -42,6 +57,7 @@ OPERATIONS: dict[str, Work] = {
     "model/log": _log,
     "model/diff": _diff,
     "model/rollback": _rollback,
+    "model/classify": _classify,
     "train/watch": _watch,
 }
 """Route to what it does."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hmac
 import secrets
 import time
-from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -14,6 +13,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from swarm.control import body as bodies
 from swarm.gateway import requests as headers_of
 from swarm.gateway.stream import cancel_when_gone
 from swarm.serving import answers
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
 
 RETRY_SECONDS: Final = 2
 """When a client that was refused for the queue may come again."""
-BODY_SECONDS: Final = 30.0
-"""In which a request's body has to come."""
 BUFFERED: Final = MAX_TOKENS + 8
 """Events of one answer: a client that reads slowly never holds the model up."""
 
@@ -75,7 +73,7 @@ def make_app(engine: Engine, token: str | None, *, is_local: bool) -> Starlette:
 
     asked = _Routes(engine)
     handlers: Mapping[Any, Any] = {404: _no_route, 405: _no_route}
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/v1/models", route(asked.listing), methods=["GET"]),
             Route("/v1/models/{model:path}", route(asked.one), methods=["GET"]),
@@ -84,6 +82,8 @@ def make_app(engine: Engine, token: str | None, *, is_local: bool) -> Starlette:
         ],
         exception_handlers=handlers,
     )
+    app.router.redirect_slashes = False  # that would answer before anything is checked
+    return app
 
 
 async def _no_route(request: Request, _: Exception) -> Response:
@@ -133,18 +133,10 @@ def _check(headers: Mapping[str, str], token: str | None, *, is_local: bool) -> 
 
 
 async def _body(request: Request) -> bytes:
-    body = bytearray()
-    with trio.move_on_after(BODY_SECONDS) as scope:
-        async with aclosing(request.stream()) as parts:
-            async for part in parts:
-                body += part
-                if len(body) > MAX_BODY_BYTES:
-                    message = f"the request has more than {MAX_BODY_BYTES:,} bytes"
-                    raise TooLargeError(message)
-    if scope.cancelled_caught:
-        message = f"the request did not come within {BODY_SECONDS:.0f} s"
-        raise ApiError(message)
-    return bytes(body)
+    try:
+        return await bodies.read(request, MAX_BODY_BYTES)
+    except bodies.TooLargeError as error:
+        raise TooLargeError(error.message) from error
 
 
 def _failure(error: ApiError) -> Response:

@@ -112,7 +112,7 @@ class Member:
         epoch = round_.score_epoch if round_.score_epoch >= 0 else view.epoch
         return core.Me(
             key,
-            self.hardware is not None and key in view.workers(),
+            self.hardware is not None and core.may_train(round_, view.workers().get(key)),
             view.validators(epoch).weight_of(key) > 0,
         )
 

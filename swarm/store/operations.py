@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 
 from storage import cid as cids
-from storage import dag
-from storage.errors import ChunkNotFoundError, CorruptChunkError, ManifestError, QuotaError
 from storage.pins import MAX_LABEL_CHARACTERS
 from swarm.config import format_size
 from swarm.control.faults import translate
@@ -19,6 +17,7 @@ from swarm.datasets import is_reserved, told
 from swarm.errors import NotFoundError, RefusedError, UsageError
 from swarm.store import repair
 from swarm.store.repair import Repair
+from swarm.store.sizes import Sizes
 from swarm.store.verification import Verification
 
 if TYPE_CHECKING:
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from protocols.transport import Transport
     from storage.blockstore import SegmentBlockstore
     from storage.cid import Cid
+    from storage.errors import QuotaError
     from swarm.control.api import Json, Progress
     from swarm.store.collector import StoreCollector
     from swarm.store.repair import Read, Tell
@@ -77,12 +77,14 @@ class StoreOperations:
         self._transport = transport
         self._collector = collector
         self._limiter = limiter
+        self._sizes = Sizes(store)
+        self._counting = trio.Lock()
 
     async def pin(self, root: Cid, label: str | None, progress: Progress) -> Json:
         """Fetch what a root names, keep it until it is unpinned, and announce it.
 
         Returns:
-            `cid`, `label`, `size` (None where nobody says), `fetched` (bytes from peers).
+            `cid`, `label`, `size` (None where it is not known), `fetched` (bytes from peers).
 
         Raises:
             ExchangeError: It could not be fetched; it is not pinned then.
@@ -96,8 +98,14 @@ class StoreOperations:
                 label = (await self._thread(self._store.pins)).get(root, "")
             await self._thread(partial(self._store.pin, root, label))
         await self._transport.provide(root)
-        size = await self._thread(partial(_size, root, self._store))
-        return {"cid": cids.text(root), "label": label, "size": size, "fetched": fetched.bytes}
+        async with self._counting:
+            size = await self._thread(partial(self._sizes.of, root))
+        return {
+            "cid": cids.text(root),
+            "label": label,
+            "size": size.bytes,
+            "fetched": fetched.bytes,
+        }
 
     async def unpin(self, root: Cid) -> Json:
         """Let a root go; the next collection takes what nothing else keeps.
@@ -127,8 +135,9 @@ class StoreOperations:
         """What is kept, and how the room is used.
 
         Returns:
-            `kept`: `cid`, `kind` (`pin` or `hold`), `label`, `size` (None where nobody says) each; and `usage`: `lent`,
-            `used`, `free`, `in_place`, `reclaimable`, bytes.
+            `kept`: `cid`, `kind` (`pin` or `hold`), `label`, `size` (None where nobody says), `counted` (whether it was
+            counted here, or is only what its author says) each; and `usage`: `lent`, `used`, `free`, `in_place`,
+            `reclaimable`, bytes.
         """
 
         def look() -> Json:
@@ -142,9 +151,11 @@ class StoreOperations:
                         "cid": cids.text(root),
                         "kind": kind,
                         "label": label,
-                        "size": _size(root, store),
+                        "size": size.bytes,
+                        "counted": size.is_counted,
                     }
                     for kind, root, label in kept
+                    for size in (self._sizes.of(root),)
                 ],
                 "usage": {
                     "lent": usage.limit,
@@ -156,7 +167,8 @@ class StoreOperations:
             }
 
         await self._collector.recount()
-        return await self._thread(look)
+        async with self._counting:
+            return await self._thread(look)
 
     async def collect(self, progress: Progress, *, is_thorough: bool = False) -> Json:
         """Give back the room of what nothing keeps.
@@ -283,17 +295,3 @@ def _check_label(label: str) -> None:
     if len(label) > MAX_LABEL_CHARACTERS:
         message = f"--label: {len(label):,} characters where {MAX_LABEL_CHARACTERS:,} are allowed"
         raise UsageError(message)
-
-
-def _size(root: Cid, store: SegmentBlockstore) -> int | None:
-    """Bytes below a root, as its author says; of a commit those of its own tree; None where nobody says."""
-    try:
-        block = store.get(root)
-        if cids.codec(root) != cids.DAG_CBOR:
-            return dag.tree_size(root, block)
-        trees = [link.cid for link in dag.links(root, block) if cids.codec(link.cid) == cids.DAG_PB]
-        sizes = [_size(tree, store) for tree in trees]
-    except (ChunkNotFoundError, CorruptChunkError, ManifestError):
-        return None
-    known = [size for size in sizes if size is not None]
-    return sum(known) if trees and len(known) == len(sizes) else None

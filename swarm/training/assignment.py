@@ -114,6 +114,20 @@ def by_step(steps: int, batch: int, units: int) -> list[int]:
     ]
 
 
+def of_steps(
+    ids: list[int], steps: int, batch: int, units: int, first: int, last: int
+) -> list[int]:
+    """Of a round's samples as they are drawn, those of the steps from `first` to before `last`, in their order."""
+    rows = batch * units
+    return [ids[at] for at in by_step(steps, batch, units)[first * rows : last * rows]]
+
+
+def units_of(samples: int, steps: int, batch: int, most: int) -> int | None:
+    """How many units of work so many samples are; None for what is none, or more than the task allows."""
+    found, rest = divmod(samples, steps * batch)
+    return found if not rest and 1 <= found <= most else None
+
+
 def units(measured: float | None, seconds: float, most: int) -> int:
     """How many units of work a peer takes in a round.
 

@@ -12,22 +12,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from swarm.training import tensors
+from swarm.training import shards, sizes, tensors
 from swarm.training.errors import SpecError, TensorFileError
+from swarm.training.sizes import Decoder, FinetuneModel, LmModel
 from swarm.training.spec import check_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from swarm.training.sizes import FinetuneModel
     from swarm.training.tensors import Array
 
 CONFIG: Final = "config.json"
 TOKENIZER: Final = "tokenizer.json"
-PATTERN: Final = "model*.safetensors"
 MAX_CONFIG_BYTES: Final = 2**18
-MAX_FILES: Final = 64
 MAX_FILE_BYTES: Final = 2**34
 USUAL_CONTEXT: Final = 1024
 """Tokens of a sample at most, where the task does not say."""
@@ -37,12 +35,12 @@ BUFFERS: Final = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")
 """Ends of names that old files have beside the weights."""
 
 
-def sizes_of(folder: Path, asked: FinetuneModel) -> FinetuneModel:
+def sizes_of(folder: Path, asked: Decoder) -> Decoder:
     """A base's sizes, with what the task asks of it.
 
     Args:
         folder: The base.
-        asked: Names the base and its trained blocks, and the context where the task says one.
+        asked: Names the base, the context where the task says one, and of a finetune the trained blocks.
 
     Raises:
         SpecError: It is no base that can be trained so; it names the field.
@@ -62,13 +60,16 @@ def sizes_of(folder: Path, asked: FinetuneModel) -> FinetuneModel:
             field="model.context",
             why=f"is {context:,}; a sample has 8 to the {positions:,} tokens that the base reads",
         )
-    if asked.trained_blocks > found["layers"]:
+    if isinstance(asked, FinetuneModel) and asked.trained_blocks > found["layers"]:
         raise SpecError(
             field="model.trained_blocks",
             why=f"is {asked.trained_blocks}, and the base has {found['layers']} blocks",
         )
+    if isinstance(asked, LmModel):
+        found = {_OF_LM.get(name, name): value for name, value in found.items()}
+        found["tied"] = _flag(config, "tie_word_embeddings", default=kind == "gpt2")
     whole = dataclasses.replace(asked, context=context, **found)
-    check_model("finetune", dataclasses.asdict(whole), "base")
+    check_model("lm" if isinstance(asked, LmModel) else "finetune", sizes.entries(whole), "base")
     return whole
 
 
@@ -78,18 +79,25 @@ def is_over_bytes(folder: Path) -> bool:
     return isinstance(ours, dict) and ours.get("tokenizer") == "bytes"
 
 
-def weights(folder: Path, sizes: FinetuneModel) -> dict[str, Array]:
+def weights(folder: Path, sizes: Decoder) -> dict[str, Array]:
     """All tensors of a base as they are stored, views of its files; the head is there even where it is tied.
 
     Raises:
         SpecError: A tensor is missing, of another shape or type, or a file is malformed.
     """
     found: dict[str, Array] = {}
-    for path in _files(folder):
+    try:
+        files = shards.files(folder)
+    except TensorFileError as error:
+        raise _refused(why=str(error)) from error
+    for path, due in files:
         try:
             file = tensors.read(path, max_bytes=MAX_FILE_BYTES, types=tensors.WIDE)
         except TensorFileError as error:
             raise _refused(why=f"{path.name} {error}") from error
+        if missing := (due or set()) - file.tensors.keys():
+            wrong = min(missing)[:80]
+            raise _refused(why=f"has no {wrong} in {path.name}, where its {shards.INDEX} puts it")
         for name, item in file.tensors.items():
             if not name.endswith(BUFFERS):
                 found[_named(name, sizes)] = item
@@ -115,6 +123,20 @@ def take(found: Mapping[str, Array], wanted: Mapping[str, tuple[int, ...]]) -> d
     return taken
 
 
+def floats(taken: Mapping[str, Array]) -> dict[str, Array]:
+    """Stored tensors as float32.
+
+    Raises:
+        SpecError: One holds a value that is not finite.
+    """
+    found = {}
+    for name, item in taken.items():
+        found[name] = as_float(item)
+        if not np.isfinite(found[name]).all():
+            raise _refused(why=f"holds a value in {name} that is not finite")
+    return found
+
+
 def as_float(item: Array) -> Array:
     """A stored tensor as float32."""
     if item.dtype == np.dtype("<u2"):  # bfloat16: the upper half of a float32
@@ -125,16 +147,11 @@ def as_float(item: Array) -> Array:
 _FLOATS: Final = (np.dtype("<f4"), np.dtype("<f2"), np.dtype("<u2"))
 
 
-def _files(folder: Path) -> list[Path]:
-    paths = sorted(folder.glob(PATTERN))
-    if not paths:
-        raise _refused(why=f"has no {PATTERN}")
-    if len(paths) > MAX_FILES:
-        raise _refused(why=f"has more than {MAX_FILES} files of tensors")
-    return paths
+_OF_LM: Final = {"positions": "reads", "norm_epsilon": "epsilon", "rope_base": "rotary"}
+"""What a base's sizes are called in a task of kind lm."""
 
 
-def _named(name: str, sizes: FinetuneModel) -> str:
+def _named(name: str, sizes: Decoder) -> str:
     """GPT-2's first files leave out what stands before every name."""
     prefix = "transformer." if sizes.shape == "gpt" else "model."
     return name if name.startswith((prefix, "lm_head.")) else prefix + name
@@ -231,6 +248,13 @@ def _number(config: dict[str, Any], key: str, default: float) -> float:
     if type(value) not in (int, float) or not 1e-12 <= value <= 1e9:
         raise _refused(why=f"has {key} = {str(value)[:40]} in its {CONFIG}")
     return float(value)
+
+
+def _flag(config: dict[str, Any], key: str, *, default: bool) -> bool:
+    value = config.get(key, default)
+    if not isinstance(value, bool):
+        raise _refused(why=f"has {key} = {str(value)[:40]} in its {CONFIG}")
+    return value
 
 
 def _must(config: dict[str, Any], key: str, allowed: tuple[Any, ...], default: Any) -> None:  # noqa: ANN401 - JSON gives anything

@@ -2,6 +2,7 @@
 
 Of a finetune the tensors are in two files, as `transformers` writes a large model: the first holds what is frozen and
 stays the same, the second what is trained, and an index says which tensor is where.
+More than `shards.MAX_SHARD_BYTES` of either are in more such files, and so are those of any other large model.
 
 Of a language model it is a folder that `transformers` loads: `config.json` and the tensors are that library's, and
 `tokenizer.json` and `tokenizer_config.json` stand beside them. Over the tokens of a published tokenizer,
@@ -17,8 +18,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -26,9 +28,9 @@ import numpy as np
 from storage import cid as cids
 from storage.errors import CidError
 from storage.unixfs import hash_path
-from swarm.training import hf, tensors
+from swarm.training import hf, shards, tensors
 from swarm.training.errors import CheckpointError, SpecError, TensorFileError
-from swarm.training.sizes import ClassifierModel, FinetuneModel, LmModel, Model
+from swarm.training.sizes import ClassifierModel, FinetuneModel, LmModel, Model, entries
 from swarm.training.spec import (
     BYTES,
     KINDS,
@@ -48,10 +50,11 @@ if TYPE_CHECKING:
     from swarm.training.tensors import Array
 
 FORMAT: Final = "swarm-checkpoint-2"
-MODEL: Final = "model.safetensors"
-FROZEN: Final = "model-00001-of-00002.safetensors"
-TRAINED: Final = "model-00002-of-00002.safetensors"
-INDEX: Final = "model.safetensors.index.json"
+MODEL: Final = shards.WHOLE
+FROZEN: Final = shards.name(1, 2)
+TRAINED: Final = shards.name(2, 2)
+"""The files of a finetune that is not large."""
+INDEX: Final = shards.INDEX
 CONFIG: Final = "config.json"
 CARD: Final = "README.md"
 EVALUATOR: Final = "evaluator.safetensors"
@@ -73,10 +76,14 @@ class Config:
     tokenizer: str  # "bytes", "none", or the CID of tokenizer.json
     model: Model
 
-    @property
-    def file(self) -> str:
-        """Where the tensors stand that are trained."""
-        return TRAINED if isinstance(self.model, FinetuneModel) else MODEL
+    def is_trained(self, tensor: str) -> bool:
+        """Whether a tensor is one that the task trains, by its name: of a finetune the last blocks, the last norm and the head."""
+        if not isinstance(self.model, FinetuneModel):
+            return True
+        block = _BLOCK.match(tensor)
+        if block is not None:
+            return int(block[1]) >= self.model.frozen_blocks
+        return tensor.startswith(("lm_head.", "transformer.ln_f.", "model.norm."))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,19 +108,58 @@ def load(folder: Path) -> Checkpoint:
         CheckpointError: Something is missing, malformed, too large or not finite.
     """
     config = load_config(folder)
-    try:
-        file = tensors.read(folder / config.file, max_bytes=MAX_MODEL_BYTES)
-    except TensorFileError as error:
-        message = f"{config.file} {error}"
-        raise CheckpointError(message) from error
-    for name, item in file.tensors.items():
+    values: dict[str, Array] = {}
+    for path in _files(folder, config)[1]:
+        values |= read_tensors(path)
+    for name, item in values.items():
         if item.dtype != np.dtype("<f4") or not np.isfinite(item).all():
             message = f"tensor {name[:80]!r} is not float32 or holds a value that is not finite"
             raise CheckpointError(message)
     tokenizer = None
     if config.tokenizer not in (BYTES, NONE):
         tokenizer = read_tokenizer(folder / TOKENIZER, config.tokenizer)
-    return Checkpoint(config, file.tensors, tokenizer, folder)
+    return Checkpoint(config, values, tokenizer, folder)
+
+
+def frozen_files(folder: Path) -> list[Path]:
+    """Where the tensors of a finetune stand that are not trained, in order.
+
+    Raises:
+        CheckpointError: The index is missing or malformed.
+    """
+    return _files(folder, load_config(folder))[0]
+
+
+def read_tensors(path: Path, types: Mapping[str, np.dtype[Any]] | None = None) -> dict[str, Array]:
+    """The tensors of one file, of those types; float32 and what we write beside it if none are named.
+
+    Raises:
+        CheckpointError: It is missing, malformed or too large.
+    """
+    known = tensors.OWN if types is None else types
+    try:
+        return tensors.read(path, max_bytes=MAX_MODEL_BYTES, types=known).tensors
+    except TensorFileError as error:
+        message = f"{path.name} {error}"
+        raise CheckpointError(message) from error
+
+
+def _files(folder: Path, config: Config) -> tuple[list[Path], list[Path]]:
+    """The files of what is frozen, and those of what is trained."""
+    try:
+        found = shards.files(folder)
+    except TensorFileError as error:
+        message = f"the checkpoint {error}"
+        raise CheckpointError(message) from error
+    frozen: list[Path] = []
+    trained: list[Path] = []
+    for path, names in found:
+        kinds = {config.is_trained(name) for name in names or ()} or {True}
+        if len(kinds) > 1:
+            message = f"{path.name} holds what is trained and what is frozen"
+            raise CheckpointError(message)
+        (trained if kinds.pop() else frozen).append(path)
+    return frozen, trained
 
 
 def read_tokenizer(path: Path, root: str | None = None) -> bytes:
@@ -212,7 +258,7 @@ def _as_json(config: Config) -> dict[str, Any]:
     ours = {
         "format": FORMAT,
         "kind": config.kind,
-        "model": asdict(config.model),
+        "model": entries(config.model),
         "name": config.name,
         "tokenizer": config.tokenizer,
         "version": config.version,
@@ -229,7 +275,7 @@ def write(
     *,
     evaluator: Path | None = None,
     tokenizer: bytes | None = None,
-    frozen: Path | None = None,
+    frozen: Sequence[Path] = (),
 ) -> None:
     """Write a whole checkpoint folder; a folder with the same files is overwritten.
 
@@ -240,13 +286,21 @@ def write(
         card: The README's text.
         evaluator: The file to carry along (gan), or None.
         tokenizer: The content of the file to carry along, or None where bytes are the tokens.
-        frozen: The file of the frozen part to carry along (finetune), or None.
+        frozen: The files of the frozen part to carry along (finetune), in order.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors.write(folder / config.file, values, hf.TENSOR_METADATA)
-    if frozen is not None:
-        _carry(frozen, folder / FROZEN)
-        (folder / INDEX).write_bytes(_index(folder))
+    parts = shards.divide(values)
+    count = len(frozen) + len(parts)
+    held: list[tuple[str, Mapping[str, Array]]] = []
+    for number, path in enumerate(frozen, 1):
+        _carry(path, folder / shards.name(number, count))
+        held.append((shards.name(number, count), read_tensors(path, tensors.WIDE)))
+    for number, names in enumerate(parts, len(frozen) + 1):
+        file = MODEL if count == 1 else shards.name(number, count)
+        held.append((file, {name: values[name] for name in names}))
+        tensors.write(folder / file, held[-1][1], hf.TENSOR_METADATA)
+    if count > 1:
+        (folder / INDEX).write_bytes(hf.text(shards.index(held)))
     write_config(folder, config)
     (folder / CARD).write_bytes(card.encode())
     if evaluator is not None and evaluator != folder / EVALUATOR:
@@ -256,11 +310,24 @@ def write(
         (folder / TOKENIZER_CONFIG).write_bytes(hf.text(hf.tokenizer_config(config.model)))
 
 
-def write_frozen(folder: Path, values: Mapping[str, Array]) -> Path:
-    """Write the file of a base's frozen tensors, in the types that they have."""
+def write_frozen(
+    folder: Path, values: Mapping[str, Array], trained: Mapping[str, Array]
+) -> list[Path]:
+    """Write the files of a base's frozen tensors, in the types that they have.
+
+    Args:
+        folder: Made if need be.
+        values: Those tensors.
+        trained: The others, whose files come after them.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors.write(folder / FROZEN, values, hf.TENSOR_METADATA)
-    return folder / FROZEN
+    parts = shards.divide(values)
+    count = len(parts) + len(shards.divide(trained))
+    found = []
+    for number, names in enumerate(parts, 1):
+        found.append(folder / shards.name(number, count))
+        tensors.write(found[-1], {name: values[name] for name in names}, hf.TENSOR_METADATA)
+    return found
 
 
 def _carry(source: Path, target: Path) -> None:
@@ -272,21 +339,6 @@ def _carry(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
-
-
-def _index(folder: Path) -> bytes:
-    """What says in which of the two files each tensor is."""
-    places: dict[str, str] = {}
-    size = 0
-    for name in (FROZEN, TRAINED):
-        try:
-            file = tensors.read(folder / name, max_bytes=MAX_MODEL_BYTES, types=tensors.WIDE)
-        except TensorFileError as error:
-            message = f"{name} {error}"
-            raise CheckpointError(message) from error
-        places |= dict.fromkeys(file.tensors, name)
-        size += sum(item.nbytes for item in file.tensors.values())
-    return hf.text({"metadata": {"total_size": size}, "weight_map": places})
 
 
 def card(
@@ -364,6 +416,7 @@ def _classes(model: ClassifierModel) -> str:
 
 
 _OF_TEXT: Final = ("lm", "finetune")
+_BLOCK: Final = re.compile(r"(?:transformer\.h|model\.layers)\.(\d{1,4})\.")
 _DECODERS: Final = {"gpt": "A GPT", "llama": "A Llama"}
 _LOADED: Final = """
 ```python

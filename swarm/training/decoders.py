@@ -1,7 +1,7 @@
 """Language models: decoders over tokens whose tensors are those of the models that `transformers` loads.
 
 `GPT` is GPT-2 (Radford et al., 2019) as `GPT2LMHeadModel` has it, and `Llama` is Llama (Touvron et al., 2023) as
-`LlamaForCausalLM` has it, both with tied embeddings and without dropout: the same names, the same layouts, the same
+`LlamaForCausalLM` has it, without dropout, and with tied embeddings unless a published model says otherwise: the same names, the same layouts, the same
 function. So a checkpoint needs no conversion; `hf` writes the config that says so.
 """
 
@@ -107,10 +107,12 @@ class GPT(nn.Module):
         super().__init__()
         self.layers = sizes.layers
         self.transformer = GPTBody(sizes)
+        self.lm_head = _head(sizes)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, T) token ids to (B, T, vocabulary) logits."""
-        return functional.linear(self.transformer(tokens), self.transformer.wte.weight)
+        head = self.transformer.wte if self.lm_head is None else self.lm_head
+        return functional.linear(self.transformer(tokens), head.weight)
 
 
 class LlamaAttention(nn.Module):
@@ -198,10 +200,17 @@ class Llama(nn.Module):
         super().__init__()
         self.layers = sizes.layers
         self.model = LlamaBody(sizes)
+        self.lm_head = _head(sizes)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, T) token ids to (B, T, vocabulary) logits."""
-        return functional.linear(self.model(tokens), self.model.embed_tokens.weight)
+        head = self.model.embed_tokens if self.lm_head is None else self.lm_head
+        return functional.linear(self.model(tokens), head.weight)
+
+
+def _head(sizes: LmModel) -> nn.Linear | None:
+    """A head of its own; None where the embeddings are it."""
+    return None if sizes.tied else nn.Linear(sizes.width, sizes.vocabulary, bias=False)
 
 
 Decoder: TypeAlias = GPT | Llama

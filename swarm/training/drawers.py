@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 DEFAULT_BYTES: Final = 4 * 2**30
 CHECK_BYTES: Final = 8
+EDGE_BYTES: Final = 2 * 4096
+"""Of disk that a slot takes at most beside its bytes: the file system gives whole blocks."""
 ENDING: Final = ".encodings"
 ROOM_EVERY: Final = 64
 """Records that are put between two looks at how much disk is taken."""
@@ -39,7 +41,7 @@ class Drawers:
 
     def __init__(self, folder: Path | None = None, limit: int = DEFAULT_BYTES) -> None:
         self._folder = folder
-        self._limit = limit
+        self.limit = limit
 
     def open(self, key: str, record: np.dtype[Any]) -> Drawer | None:
         """The drawer of a key: 64 hex digits that say what its records are a function of."""
@@ -61,16 +63,16 @@ class Drawers:
             return []
         return sorted(folder.glob("*" + ENDING), key=lambda path: path.stat().st_mtime_ns)
 
-    def _has_room(self, mine: Path) -> bool:
-        """Whether a drawer may take more, after older ones have gone."""
-        left = self._limit - self.used
+    def _has_room(self, mine: Path, more: int) -> bool:
+        """Whether a drawer may take so many bytes more, after older ones have gone."""
+        left = self.limit - self.used - more
         for path in self._paths():
-            if left > 0:
+            if left >= 0:
                 break
             if path != mine:
                 left += _taken(path)
                 path.unlink(missing_ok=True)
-        return left > 0
+        return left >= 0
 
 
 class Drawer:
@@ -96,7 +98,7 @@ class Drawer:
     def put(self, index: int, record: Array) -> None:
         """Keep a record, if there is room."""
         if not self._until_look:
-            self._is_open = self._has_room(self._path)
+            self._is_open = self._has_room(self._path, ROOM_EVERY * (self._slot + EDGE_BYTES))
             self._until_look = ROOM_EVERY
         self._until_look -= 1
         if self._is_open:

@@ -22,15 +22,15 @@ from swarm.training import bases, checkpoint, tensors
 from swarm.training.decoders import GPTBlock, LlamaBlock, rotation
 from swarm.training.drawers import Drawers
 from swarm.training.encodings import EncodedText, record
-from swarm.training.errors import CheckpointError, DataError, TensorFileError
+from swarm.training.errors import CheckpointError, DataError
 from swarm.training.text import identity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from swarm.training.data import TextData
-    from swarm.training.sizes import FinetuneModel
+    from swarm.training.sizes import FinetuneModel, LmModel
     from swarm.training.tensors import Array
 
 KEPT_DIGESTS: Final = 16
@@ -147,7 +147,21 @@ def split(folder: Path, sizes: FinetuneModel) -> tuple[dict[str, Array], dict[st
         wanted = shapes(Front(sizes)), shapes(Tail(sizes))
     frozen = bases.take(found, wanted[0])
     trained = bases.take(found, wanted[1])
-    return frozen, {name: bases.as_float(item) for name, item in trained.items()}
+    return frozen, bases.floats(trained)
+
+
+def whole(folder: Path, sizes: LmModel, module: nn.Module) -> dict[str, Array]:
+    """The weights of a published base of which all is trained, as float32.
+
+    Args:
+        folder: The base.
+        sizes: Its own, as the task has them.
+        module: Of those sizes.
+
+    Raises:
+        SpecError: The base does not hold what its config says.
+    """
+    return bases.floats(bases.take(bases.weights(folder, sizes), shapes(module)))
 
 
 class Encoder:
@@ -217,12 +231,16 @@ class Encoders:
         self._digests: dict[str, str] = {}
         self._last: tuple[str, Encoder] | None = None
 
+    def allow(self, limit: int) -> None:
+        """Let encodings take so many bytes of disk from now on."""
+        self._drawers.limit = limit
+
     def of(self, folder: Path, sizes: FinetuneModel, device: torch.device) -> Encoder:
         """The frozen part of a checkpoint."""
-        path = folder / checkpoint.FROZEN
-        key = f"{self._digest(path)} {sizes}"
+        paths = checkpoint.frozen_files(folder)
+        key = f"{self._digest(paths)} {sizes}"
         if self._last is None or self._last[0] != key:
-            self._last = key, Encoder(sizes, partial(_read, path), device)
+            self._last = key, Encoder(sizes, partial(_read, paths), device)
         return self._last[1]
 
     def encoded(
@@ -244,33 +262,35 @@ class Encoders:
             device: Where to compute.
             alive: Called after each sample that is encoded.
         """
-        frozen = self._digest(folder / checkpoint.FROZEN)
+        frozen = self._digest(checkpoint.frozen_files(folder))
         key = hashlib.sha256(f"{frozen}\0{sizes}\0{name}".encode()).hexdigest()
         drawer = self._drawers.open(key, record(sizes.width, sizes.context))
         return EncodedText(text, sizes, self.of(folder, sizes, device), drawer, alive)
 
-    def _digest(self, path: Path) -> str:
-        """SHA-256 of a frozen file; remembered while the file stays as it is."""
+    def _digest(self, paths: Sequence[Path]) -> str:
+        """SHA-256 of the frozen files, joined by a space; remembered while the files stay as they are."""
         try:
-            key = identity([path])
+            key = identity(paths)
             if key not in self._digests:
-                with path.open("rb") as file:
-                    self._digests[key] = hashlib.file_digest(file, "sha256").hexdigest()
+                self._digests[key] = " ".join(map(_sha256, paths))
         except OSError as error:
-            message = f"{path.name} cannot be read: {error.strerror}"
+            message = f"the frozen part cannot be read: {error.strerror}"
             raise CheckpointError(message) from error
         while len(self._digests) > KEPT_DIGESTS:
             del self._digests[next(iter(self._digests))]
         return self._digests[key]
 
 
-def _read(path: Path) -> dict[str, Array]:
-    try:
-        file = tensors.read(path, max_bytes=checkpoint.MAX_MODEL_BYTES, types=tensors.WIDE)
-    except TensorFileError as error:
-        message = f"{path.name} {error}"
-        raise CheckpointError(message) from error
-    return file.tensors
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read(paths: Sequence[Path]) -> dict[str, Array]:
+    found: dict[str, Array] = {}
+    for path in paths:
+        found |= checkpoint.read_tensors(path, tensors.WIDE)
+    return found
 
 
 class Whole(nn.Module):

@@ -3,7 +3,12 @@
 The peer id and the round choose its hyper-parameters (`population`). It submits its averaged generator and its
 discriminator whole, and `evaluator` judges them.
 
-Source: Radford et al., "DCGAN" (2015); Yazici et al., "The unusual effectiveness of averaging in GAN training" (2019).
+A discriminator that grows ever steeper makes the generator run in circles, and rounds stop getting better. So its slope
+at real images is held down, once in `PENALTY_EVERY` steps with so many times the weight.
+
+Source: Radford et al., "DCGAN" (2015); Yazici et al., "The unusual effectiveness of averaging in GAN training" (2019);
+Mescheder et al., "Which training methods for GANs do actually converge?" (2018) for the penalty, and Karras et al.,
+"Analyzing and improving the image quality of StyleGAN" (2020) for taking it only now and then.
 """
 
 from __future__ import annotations
@@ -24,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from torch import Tensor
+
     from swarm.training.checkpoint import Checkpoint
     from swarm.training.spec import TaskSpec
     from swarm.training.tensors import Array
@@ -32,6 +39,8 @@ CHECK_SAMPLES: Final = 512
 """Generated images by which a worker reports its own progress."""
 WARMUP: Final = 10
 """Steps until the fresh moments of a round may move the weights at the full rate."""
+PENALTY_EVERY: Final = 8
+"""Steps of the discriminator for one that holds its slope down."""
 
 
 def train(
@@ -119,6 +128,8 @@ def _adversarial(
         fake = pair.generator(latents[step, : settings.batch]).detach()
         loss = functional.softplus(-pair.discriminator(real)).mean()
         loss = loss + functional.softplus(pair.discriminator(fake)).mean()
+        if step % PENALTY_EVERY == 0:
+            loss = loss + PENALTY_EVERY / 2 * choice.penalty * _steepness(pair, real)
         _zero(pair)
         loss.backward()  # type: ignore[no-untyped-call]  # torch
         discriminator.step(choice.discriminator_rate * share)
@@ -137,6 +148,13 @@ def _adversarial(
         report(step + 1, settings.steps, float(loss.detach()))
     pair.generator.load_state_dict(averaged)
     return models.values(pair)
+
+
+def _steepness(pair: models.Pair, real: Tensor) -> Tensor:
+    """The mean squared slope of the discriminator at real images."""
+    at = real.detach().requires_grad_()
+    (slope,) = torch.autograd.grad(pair.discriminator(at).sum(), at, create_graph=True)
+    return slope.square().sum((1, 2, 3)).mean()
 
 
 def _zero(pair: models.Pair) -> None:

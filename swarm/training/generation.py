@@ -151,7 +151,7 @@ class Parts:
             head: Any = module.tail.lm_head
         else:
             front = tail = next(module.children())
-            head = None
+            head = cast("Any", module).lm_head
         first, last = cast("Any", front), cast("Any", tail)
         is_gpt = hasattr(first, "wte")
         bodies = [first] if first is last else [first, last]

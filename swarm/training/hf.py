@@ -26,7 +26,7 @@ def config(model: Decoder) -> dict[str, Any]:
     shared: dict[str, Any] = {
         "bos_token_id": None,
         "eos_token_id": None,
-        "tie_word_embeddings": isinstance(model, LmModel),
+        "tie_word_embeddings": isinstance(model, LmModel) and model.tied,
         "vocab_size": model.vocabulary,
     }
     if isinstance(model, FinetuneModel):

@@ -20,6 +20,7 @@ from swarm.training import (
     finetune,
     gan,
     generation,
+    labelling,
     local,
     merge,
     models,
@@ -132,6 +133,12 @@ def _check_text(spec: TaskSpec, job: dict[str, Any], bench: Bench) -> _Counts:
     return seen.total, held.total, seen.bytes_per_token, doubts
 
 
+def _check_lm(spec: TaskSpec, job: dict[str, Any], bench: Bench) -> _Counts:
+    if spec.base:
+        finetune.whole(Path(job["start"]), spec.lm, models.build(spec.model))
+    return _check_text(spec, job, bench)
+
+
 def _check_finetune(spec: TaskSpec, job: dict[str, Any], bench: Bench) -> _Counts:
     sizes = spec.finetune
     frozen, _ = finetune.split(Path(job["start"]), sizes)
@@ -150,7 +157,7 @@ def _check_finetune(spec: TaskSpec, job: dict[str, Any], bench: Bench) -> _Count
 def _base_sizes(job: dict[str, Any], _bench: Bench) -> dict[str, Any]:
     """What a base makes of a task: its sizes, and whether bytes are its tokens."""
     spec, folder = parse_spec(job["spec"]), Path(job["start"])
-    found = bases.sizes_of(folder, spec.finetune)
+    found = bases.sizes_of(folder, spec.decoder)
     return {"model": asdict(found), "over_bytes": bases.is_over_bytes(folder)}
 
 
@@ -177,10 +184,13 @@ def _initial(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
         result = {"bytes_per_token": seen.bytes_per_token}
     out.mkdir(parents=True, exist_ok=True)
     evaluator = None
+    kept: list[Path] = []
     if spec.kind == "finetune":
         content = sources.published_tokenizer(spec, job)
         frozen, values = finetune.split(Path(job["start"]), spec.finetune)
-        checkpoint.write_frozen(out, frozen)
+        kept = checkpoint.write_frozen(out, frozen, values)
+    elif spec.base:
+        values = finetune.whole(Path(job["start"]), spec.lm, models.build(spec.model))
     else:
         values = models.initial(models.build(spec.model), spec.train.seed)
     if spec.kind == "gan":
@@ -190,7 +200,7 @@ def _initial(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
         judge = Evaluator.make(spec.gan, kind, seed, images, bench.device, bench.report)
         judge.check(images.pixels)
         judge.save(evaluator)
-    _write(spec, 0, values, out, evaluator, content, base=None, round_=None, peers=[])
+    _write(spec, 0, values, out, evaluator, content, kept, base=None, round_=None, peers=[])
     return result
 
 
@@ -236,7 +246,7 @@ def _train(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
                 bench.report,
                 record,
                 batches,
-                1 if record is not None else min(job.get("units", 1), spec.train.units),
+                min(job.get("units", 1), spec.train.units),
             )
     return asdict(outcome)
 
@@ -338,6 +348,7 @@ def _merge(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
     out = Path(job["out"])
     peers = [update.about.peer for update in updates]
     evaluator = Path(job["base"]) / checkpoint.EVALUATOR if spec.kind == "gan" else None
+    frozen = checkpoint.frozen_files(Path(job["base"])) if spec.kind == "finetune" else []
     _write(
         spec,
         job["version"],
@@ -345,7 +356,7 @@ def _merge(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
         out,
         evaluator,
         base.tokenizer,
-        base.folder,
+        frozen,
         base=job["base_root"],
         round_=job["round"],
         peers=peers,
@@ -424,7 +435,7 @@ def _sample(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
         sample.grid(base, Path(job["out"]), bench.device, seed=job["seed"])
         return {"out": job["out"]}
     if isinstance(model, ClassifierModel):
-        message = "a classifier gives labels, and has nothing to say by itself"
+        message = "a classifier gives labels, and has nothing to say by itself: `swarm classify`"
         raise TrainingError(message)
     found = sample.text(
         _speaker(base, model, bench),
@@ -438,6 +449,14 @@ def _sample(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
         seed=job["seed"],
     )
     return {"text": found}
+
+
+def _classify(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
+    base, paths = checkpoint.load(Path(job["checkpoint"])), [Path(one) for one in job["paths"]]
+    found = labelling.classify(
+        base, paths, bench.device, bench.alive, resize=job["resize"], top=job["top"]
+    )
+    return {"found": [asdict(one) for one in found]}
 
 
 def _speaker(base: Checkpoint, sizes: Decoder, bench: Bench) -> nn.Module:
@@ -533,16 +552,13 @@ def _write(
     out: Path,
     evaluator: Path | None,
     tokenizer: bytes | None,
-    before: Path | None = None,
+    frozen: list[Path],
     *,
     base: str | None,
     round_: int | None,
     peers: list[str],
 ) -> None:
     config = checkpoint.Config(spec.kind, spec.name, version, spec.data.tokenizer, spec.model)
-    frozen = None
-    if spec.kind == "finetune":
-        frozen = (out if before is None else before) / checkpoint.FROZEN
     count = sum(item.size for item in values.values())
     card = checkpoint.card(
         spec, version=version, parameters=count, base=base, round_=round_, peers=peers
@@ -553,7 +569,7 @@ def _write(
 
 
 _CHECKS: dict[str, Callable[[TaskSpec, dict[str, Any], Bench], _Counts]] = {
-    "lm": _check_text,
+    "lm": _check_lm,
     "finetune": _check_finetune,
     "gan": _check_images,
     "classifier": _check_labelled,
@@ -572,6 +588,7 @@ _JOBS: dict[str, Callable[[dict[str, Any], Bench], dict[str, Any]]] = {
     "merge": _merge,
     "evaluate": _evaluate,
     "sample": _sample,
+    "classify": _classify,
     "diff": _diff,
     "load": _load,
     "complete": _complete,

@@ -27,7 +27,7 @@ from swarm.training.text import members
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
+    from pathlib import Path, PurePath
 
     from swarm.training.sizes import ClassifierModel
     from swarm.training.spec import Data
@@ -37,6 +37,8 @@ MAX_LABEL_BYTES: Final = 256
 """Of one label's text."""
 MAX_LABELS_BYTES: Final = 2**30
 """Of one file of labels."""
+PARTIAL: Final = ".part"
+"""Stands in a folder that holds the bytes of some samples only: pictures of the others are empty files."""
 SHOWN: Final = 8
 """Labels that an error names at most."""
 
@@ -107,6 +109,7 @@ class _Reader:
         self._data = data
         self._frame = images.Frame(model.size, model.channels, data.resize)
         self._numbers = {name: at for at, name in enumerate(model.names)}
+        self._is_partial = (folder / PARTIAL).is_file()
 
     def parts(self) -> Iterator[Part]:
         beside: dict[Path, list[Path]] = defaultdict(list)
@@ -116,8 +119,8 @@ class _Reader:
             yield from self._of_folder(paths)
 
     def _of_folder(self, paths: list[Path]) -> Iterator[Part]:
-        labels = [path for path in paths if _holds_labels(path)]
-        arrays = [path for path in paths if _is_array(path) and path not in labels]
+        labels = [path for path in paths if is_labels(path)]
+        arrays = [path for path in paths if is_array(path) and path not in labels]
         if labels and len(labels) != len(arrays):
             message = (
                 f"{paths[0].parent.name} holds {len(arrays)} arrays and {len(labels)} files of labels"
@@ -136,9 +139,9 @@ class _Reader:
                 yield from self._in_folder(path)
 
     def _in_folder(self, path: Path) -> Iterator[Part]:
-        parts = [_rows(path)] if self._model.features and _is_array(path) else []
+        parts = [numbers(path)] if self._model.features and is_array(path) else []
         if not self._model.features:
-            parts = list(images.images_of(path, self._frame))
+            parts = self._pictures(path)
         for part in parts:
             if path.parent == self._folder or path == self._folder:
                 message = f"{path.name} has no label: it stands in no folder, and no file of labels beside it"
@@ -146,9 +149,16 @@ class _Reader:
             number = self._number(path.parent.name, path)
             yield self._fit(part, path), np.full(len(part), number, np.uint32)
 
+    def _pictures(self, path: Path) -> list[Array]:
+        if self._is_partial and not path.stat().st_size:
+            return [
+                np.zeros((1, self._model.channels, self._model.size, self._model.size), np.uint8)
+            ]
+        return list(images.images_of(path, self._frame))
+
     def _pair(self, path: Path, labels: Path) -> Part:
         if self._model.features:
-            content = self._fit(_rows(path), path)
+            content = self._fit(numbers(path), path)
         else:
             content = np.concatenate(list(images.images_of(path, self._frame)))
         found = _labels(labels)
@@ -241,12 +251,14 @@ def _told(where: Path | str) -> str:
     return where if isinstance(where, str) else where.name
 
 
-def _holds_labels(path: Path) -> bool:
+def is_labels(path: PurePath) -> bool:
+    """Whether a file holds the labels of the arrays beside it, by its name."""
     name = path.name.lower()
     return "idx1" in name or (name.endswith(".npy") and "label" in name)
 
 
-def _is_array(path: Path) -> bool:
+def is_array(path: PurePath) -> bool:
+    """Whether a file is an array of images or rows, by its name."""
     name = path.name.lower()
     return "idx3" in name or "idx4" in name or name.endswith(".npy")
 
@@ -271,8 +283,12 @@ def _labels(path: Path) -> Array:
     return np.frombuffer(data, np.uint8, offset=8).astype(np.int64)
 
 
-def _rows(path: Path) -> Array:
-    """Shape (N, features), float32."""
+def numbers(path: Path) -> Array:
+    """The table of a `.npy` file, shape (N, features), float32.
+
+    Raises:
+        DataError: It is malformed, too large, or no table of numbers.
+    """
     found = _npy(path)
     if found.ndim != 2 or found.dtype.kind not in "iuf" or not found.size:
         message = f"{path.name} is no table of numbers"

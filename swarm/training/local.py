@@ -163,10 +163,11 @@ def train(
     model.load_state_dict(
         {name: torch.from_numpy(item) for name, item in codec.scatter(start, layout).items()}
     )
+    order = assignment.by_step(settings.steps, settings.batch, units)
     if recorder is not None:
-        recorder.begin(model, optimizers, ids)
+        recorder.begin(model, optimizers, [ids[at] for at in order])
     losses = []
-    taken = samples[assignment.by_step(settings.steps, settings.batch, units)]
+    taken = samples[order]
     made = batches or Batches(device, most=settings.batch)
     for loss in steps(
         spec, place.round, model, optimizers, taken, device, batches=made, units=units

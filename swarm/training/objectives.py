@@ -61,8 +61,13 @@ def token_losses(logits: Tensor, tokens: Tensor) -> Tensor:
     return found.view(len(tokens), -1).mean(1)
 
 
+def readable(content: Array, device: torch.device) -> Tensor:
+    """What a classifier reads: pixels (uint8) as -1 to 1, rows as they are."""
+    if content.dtype == np.uint8:
+        return torch.from_numpy(content.astype(np.float32) / 127.5 - 1).to(device)
+    return torch.from_numpy(np.ascontiguousarray(content)).to(device)
+
+
 def _content(samples: Array, device: torch.device) -> Tensor:
-    """What a classifier reads: pixels in -1 to 1, or rows as they are."""
-    if "pixels" in (samples.dtype.names or ()):
-        return torch.from_numpy(samples["pixels"].astype(np.float32) / 127.5 - 1).to(device)
-    return torch.from_numpy(np.ascontiguousarray(samples["values"])).to(device)
+    name = "pixels" if "pixels" in (samples.dtype.names or ()) else "values"
+    return readable(samples[name], device)

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 COPYING: Final = -UNITS
 """The score of a pair that gives training images back."""
+PENALTY: Final = 0.3
+"""About which peers draw how much a discriminator's slope weighs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +45,11 @@ class Choice:
     beta: float
     ema: float
     critic_steps: int  # of the discriminator for one of the generator
+    penalty: float  # on the discriminator's slope at real images
 
 
 def choose(spec: TaskSpec, place: Place) -> Choice:
-    """Draw hyper-parameters from the task's ranges: rates evenly by their logarithm, other values from short lists."""
+    """Draw hyper-parameters from the task's ranges: rates and the penalty evenly by their logarithm, others from short lists."""
     draw = assignment.Generator("population", place.task, place.round, place.peer)
     train, ranges = spec.train, spec.population
     return Choice(
@@ -55,6 +58,7 @@ def choose(spec: TaskSpec, place: Place) -> Choice:
         beta=(0.0, ranges.beta)[draw.below(2)],
         ema=(train.ema, 1 - (1 - train.ema) / 2)[draw.below(2)],
         critic_steps=1 + draw.below(ranges.critic_steps),
+        penalty=PENALTY * ranges.spread ** (2 * draw.unit() - 1),
     )
 
 

@@ -16,6 +16,7 @@ from storage import cid
 from storage.importer import hash_path
 from swarm.training import models, tensors, transcript
 from swarm.training.codec import Record
+from swarm.training.trace import Tracer
 from swarm.training.transcript import Fingerprint, Segment, Transcript
 
 if TYPE_CHECKING:
@@ -65,31 +66,43 @@ class Recorder:
         self._segments: list[Segment] = []
 
     def begin(self, model: nn.Module, optimizers: Optimizers, ids: Sequence[int]) -> None:
-        """Keep the state before the first step."""
+        """Keep the state before the first step.
+
+        Args:
+            model: That is trained.
+            optimizers: The model's.
+            ids: Of the samples, in the order of the steps, of each as many.
+        """
         shutil.rmtree(self._part, ignore_errors=True)
         self._part.mkdir(parents=True)
         self._model, self._optimizers, self._ids = model, optimizers, ids
+        self._batch = len(ids) // self._settings.steps
+        self._tracer = Tracer(model)
         self._states.append(self._keep())
 
     def after(self, done: int, loss: float) -> None:
-        """Keep the state after a step that ends a segment.
+        """Note a step, and keep the state after one that ends a segment.
 
         Args:
             done: Steps of the round so far.
             loss: Of the last one.
         """
+        self._tracer.after(loss)
         if done % self._every and done != self._settings.steps:
             return
         state = self._keep()
-        batch = self._settings.batch
-        first = len(self._segments) * self._every * batch
-        samples = transcript.samples_digest(self._ids[first : done * batch])
-        self._segments.append(Segment(state, samples, struct.pack("<f", loss)))
+        first = len(self._segments) * self._every * self._batch
+        samples = transcript.samples_digest(self._ids[first : done * self._batch])
+        said = struct.pack("<f", loss)
+        self._segments.append(Segment(state, samples, said, self._tracer.link))
         self._states.append(state)
+        self._tracer.begin()
 
     def finish(self) -> Record:
         """Write the transcript and put the folder in its place."""
         place = self._place
+        steps = self._part / transcript.TRACE
+        steps.write_bytes(self._tracer.data)
         made = Transcript(
             place.task,
             place.round,
@@ -100,6 +113,7 @@ class Recorder:
             self._fingerprint,
             self._states[0],
             tuple(self._segments),
+            hash_path(steps).root,
         )
         path = self._part / transcript.NAME
         path.write_bytes(made.encode())

@@ -6,20 +6,24 @@ the peer it takes the two states. The distance is, of weights and of each kind o
     |ours - theirs| / |theirs - start|
 
 Of a round's last segment it is also by how much the update says less than the greatest part of what was learnt.
+
+Of the segment's middle the verifier makes a proof that it ran it (`trace.Prover`), and where it has the peer's trace, it says
+which step is the first that went another way, and how far apart the two are after it.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
 
-from swarm.training import assignment, codec, local, models, tensors, transcript
+from swarm.training import assignment, codec, local, models, tensors, trace, transcript
+from swarm.training.devices import Batches
 from swarm.training.errors import StateError, TensorFileError, TranscriptError, UpdateError
 from swarm.training.recorder import WEIGHT, fingerprint, state_of
 from swarm.training.transcript import Transcript
@@ -56,6 +60,9 @@ class Replayed:
     same_machine: bool  # the fingerprints are equal, so that MATCH is due
     seconds: float  # of the steps
     why: str = ""  # UNFIT: in words
+    proof: list[int] = field(default_factory=list)  # of having run it; empty where nobody asks
+    step: int | None = None  # the first of the round, from 1, that went another way than the trace
+    step_distance: float | None = None  # after it; estimated
 
 
 def run(
@@ -82,6 +89,8 @@ def run(
         said = codec.read(Path(job["update"]), expected)
         record = _record(spec, job, said)
         first, last = record.bounds(job["segment"])
+        units = _units(said.about.samples, spec)
+        told = _steps(job, record, first, last)
         model = models.fill(models.build(base.config.model), base.tensors, device)
         optimizers = local.Optimizers(model, spec.train)
         fresh = state_of(model, optimizers)
@@ -90,20 +99,38 @@ def run(
     except (UpdateError, TranscriptError, StateError) as error:
         return Replayed(UNFIT, FAR, same_machine=False, seconds=0.0, why=str(error))
     _restore(model, optimizers, before)
-    batch = spec.train.batch
     ids = assignment.sample_ids(
         job["task"],
         job["dataset_root"],
         job["round"],
         job["peer"],
         job["beacon"],
-        count=spec.train.steps * batch,
+        count=assignment.samples_of(spec.train.steps, spec.train.batch, units),
         total=text.total,
     )
-    samples = text.samples(ids[first * batch : last * batch])
+    taken = assignment.of_steps(ids, spec.train.steps, spec.train.batch, units, first, last)
+    samples = text.samples(taken)
+    prover = trace.Prover(model, job["proof_key"]) if job.get("proof_key") else None
+    tracer = None if told is None else trace.Tracer(model)
+    proof: list[int] = []
     started = time.monotonic()
-    losses = local.steps(spec, job["round"], model, optimizers, samples, device, first)
+    batches = Batches(device, most=spec.train.batch)
+    losses = local.steps(
+        spec,
+        job["round"],
+        model,
+        optimizers,
+        samples,
+        device,
+        first,
+        batches=batches,
+        units=units,
+    )
     for done, loss in enumerate(losses, 1):
+        if tracer is not None:
+            tracer.after(loss)
+        if prover is not None and done == trace.proof_step(last - first):
+            proof = prover()
         report(done, last - first, loss)
     seconds = time.monotonic() - started
     ours = state_of(model, optimizers)
@@ -114,7 +141,44 @@ def run(
     if gap * PARTS <= job["tolerance"]:
         is_same = all(ours[name].tobytes() == theirs[name].tobytes() for name in ours)
         outcome = MATCH if is_same else WITHIN
-    return Replayed(outcome, gap, fingerprint(device) == record.fingerprint, seconds)
+    found = Replayed(outcome, gap, fingerprint(device) == record.fingerprint, seconds, proof=proof)
+    if told is None or tracer is None:
+        return found
+    mine, size = tracer.data, transcript.ENTRY_BYTES
+    away = [trace.apart(mine[at * size : (at + 1) * size], entry) for at, entry in enumerate(told)]
+    fault = trace.first_fault(len(told), lambda done: away[done - 1] * PARTS <= job["tolerance"])
+    if fault is None:
+        return found
+    return replace(found, step=first + fault, step_distance=min(FAR, away[fault - 1]))
+
+
+def _units(samples: int, spec: TaskSpec) -> int:
+    """How many units of work an update says that it was made of.
+
+    Raises:
+        TranscriptError: None that the task allows.
+    """
+    train = spec.train
+    units = assignment.units_of(samples, train.steps, train.batch, train.units)
+    if units is None:
+        message = f"the update was made of {samples:,} samples, which is no work of this task"
+        raise TranscriptError(message)
+    return units
+
+
+def _steps(job: Mapping[str, Any], record: Transcript, first: int, last: int) -> list[bytes] | None:
+    """The entries of the peer's trace; None where nobody asks for its first fault.
+
+    Raises:
+        TranscriptError: It is another trace than the record names.
+    """
+    if not job.get("trace"):
+        return None
+    path, most = Path(job["trace"]), transcript.max_trace_bytes(record.steps)
+    if path.stat().st_size > most:
+        message = "the trace is longer than its steps"
+        raise TranscriptError(message)
+    return trace.entries(path.read_bytes(), first, last, record.segments[job["segment"]].link)
 
 
 def _record(spec: TaskSpec, job: Mapping[str, Any], said: Update) -> Transcript:

@@ -1,11 +1,13 @@
 """Scores of tasks of every kind but gan: how much each update alone would improve the checkpoint.
 
-    d_j = L_j(theta) - L_j(merge of U alone)       paired, over beacon-drawn sequences j
+    d_j = L_j(theta) - L_j(half-way to the merge of U alone)       paired, over beacon-drawn sequences j
     s   = (mean(d) - z * standard error(d)) / mean(L(theta)),   score = floor(10^5 * s)
 
 Batches have a fixed size and composition and sums are float64, so that scorers agree within 10^-5.
 An update is scored by itself and unclipped: a file that one scorer could not fetch must not change the
 score that this scorer gives to another file.
+It is scored at half of its step: beside others a merge takes less than the whole of any one update, and honest work
+whose whole step is too long by itself leads downhill all the same.
 
 Two refusals look at the others of the round. A copy of an earlier update is refused (`copies`). And work on one's own
 samples shows: an update gains more on what its worker had to train on than on other samples of the dataset
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
 
     from swarm.training import data
     from swarm.training.checkpoint import Checkpoint
-    from swarm.training.codec import Expected
+    from swarm.training.codec import Expected, Layout
     from swarm.training.sequential import Evidence
     from swarm.training.spec import TaskSpec
     from swarm.training.tensors import Array
@@ -49,6 +51,8 @@ UNITS: Final = 100_000
 """Score units in one; losses on chain are nats times this."""
 BATCH: Final = 16
 """Sequences evaluated at once; part of the definition of a score."""
+STEP: Final = 0.5
+"""The part of its step that an update is scored at; part of the definition of a score."""
 
 
 def batches(
@@ -87,6 +91,14 @@ def model_losses(
 ) -> Array:
     """`losses` of a checkpoint's model with other weights."""
     return losses(models.fill(models.build(base.config.model), values, device), sequences, device)
+
+
+def alone(
+    base: Checkpoint, update: Sequence[codec.Sparse], layout: Layout, amplify_milli: int
+) -> dict[str, Array]:
+    """The weights by which an update is scored: on the way to the merge of it alone."""
+    whole = merge.merge(base.tensors, [update], layout, amplify_milli)
+    return {name: item + STEP * (whole[name] - item) for name, item in base.tensors.items()}
 
 
 def score(
@@ -134,7 +146,8 @@ def score(
         if isinstance(one, int) or at in copied:
             scores.append(REFUSED - (one if isinstance(one, int) else DUPLICATE))
             continue
-        after = model_losses(base, merged([one]), sequences, device)
+        values = alone(base, one, expected[0].layout, spec.amplify_milli)
+        after = model_losses(base, values, sequences, device)
         scores.append(units(lower_bound(before, after, spec.score.z)))
         if own:
             worked[at] = one

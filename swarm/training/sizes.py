@@ -5,8 +5,8 @@ All of it is arithmetic, so that a task or a checkpoint of a stranger is judged 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import asdict, dataclass
+from typing import Any, TypeAlias
 
 BYTE_VALUES = 256
 WEIGHT_BYTES = 28
@@ -39,21 +39,27 @@ class LmModel:
     shape: str = "gpt"  # "gpt" as GPT-2, or "llama"
     kv_heads: int = 4  # heads of keys and values: fewer than `heads` share them (llama)
     hidden: int = 256  # width of the perceptron
+    # Of a model that goes on from a published one; what was said of it is then the base's.
+    base: str = ""  # CID of that; NAME@version, a CID or a path until the task is posted
+    reads: int = 0  # tokens that it can read at most; 0: `context`
+    epsilon: float = NORM_EPSILON
+    rotary: float = ROPE_BASE
+    tied: bool = True  # whether the embeddings are the head
 
     @property
     def positions(self) -> int:
         """Tokens that the model can read at most."""
-        return self.context
+        return self.reads or self.context
 
     @property
     def norm_epsilon(self) -> float:
         """What keeps a norm from dividing by zero."""
-        return NORM_EPSILON
+        return self.epsilon
 
     @property
     def rope_base(self) -> float:
         """Of rotary positions (llama)."""
-        return ROPE_BASE
+        return self.rotary
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +131,17 @@ class GanModel:
 
 Model: TypeAlias = LmModel | GanModel | FinetuneModel | ClassifierModel
 Decoder: TypeAlias = LmModel | FinetuneModel
+_OF_BASE = ("base", "reads", "epsilon", "rotary", "tied")
+
+
+def unsaid(model: Model, name: str) -> bool:
+    """Whether an entry is left out where a model is written down: as it was before there was the entry."""
+    return isinstance(model, LmModel) and name in _OF_BASE and not model.base
+
+
+def entries(model: Model) -> dict[str, Any]:
+    """A model's sizes by name, as they are written down."""
+    return {name: value for name, value in asdict(model).items() if not unsaid(model, name)}
 
 
 def parameters(model: Model) -> int:
@@ -144,8 +161,9 @@ def parameters(model: Model) -> int:
             head = model.vocabulary * model.width
             return model.trained_blocks * block_parameters(model) + _norm(model) + head
         case LmModel():
-            positions = model.context if model.shape == "gpt" else 0
-            embeddings = (model.vocabulary + positions) * model.width
+            positions = model.positions if model.shape == "gpt" else 0
+            tables = model.vocabulary * (1 if model.tied else 2) + positions
+            embeddings = tables * model.width
             return embeddings + model.layers * block_parameters(model) + _norm(model)
 
 

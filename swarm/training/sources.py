@@ -100,7 +100,8 @@ def tokenizer_of(content: bytes | None, sizes: Decoder, bench: Bench) -> tokens.
     tokenizer = bench.cache.tokenizer(content)
     # A base may read more tokens than its tokenizer has.
     fits = tokenizer.vocabulary == sizes.vocabulary
-    if not (fits if isinstance(sizes, LmModel) else tokenizer.vocabulary <= sizes.vocabulary):
+    is_own = isinstance(sizes, LmModel) and not sizes.base
+    if not (fits if is_own else tokenizer.vocabulary <= sizes.vocabulary):
         raise SpecError(
             field="model.vocabulary",
             why=f"is {sizes.vocabulary:,}, and the tokenizer has {tokenizer.vocabulary:,} tokens",

@@ -161,6 +161,11 @@ class TaskSpec:
         return self.model
 
     @property
+    def base(self) -> str:
+        """The published model that a task of kind lm or finetune begins with; "" where there is none."""
+        return self.model.base if isinstance(self.model, LmModel | FinetuneModel) else ""
+
+    @property
     def finetune(self) -> FinetuneModel:
         """The sizes of a task of kind finetune."""
         if not isinstance(self.model, FinetuneModel):
@@ -252,6 +257,7 @@ def write_spec(spec: TaskSpec) -> bytes:
             for item in dataclasses.fields(part)
             if _OF_KIND.get((title, item.name), spec.kind) == spec.kind
             and (title, item.name, getattr(part, item.name)) not in _UNSAID
+            and not (title == "model" and sizes.unsaid(spec.model, item.name))
         ]
         if entries:
             lines += ["", f"[{title}]", *entries]
@@ -272,11 +278,11 @@ def with_tokenizer(spec: TaskSpec, root: str, vocabulary: int) -> TaskSpec:
         SpecError: The task names another vocabulary.
     """
     named = dataclasses.replace(spec, data=dataclasses.replace(spec.data, tokenizer=root))
-    if isinstance(spec.model, FinetuneModel):  # a base may have more tokens than its tokenizer
-        if vocabulary > spec.model.vocabulary:
+    if spec.base:  # it may have more tokens than its tokenizer
+        if vocabulary > spec.decoder.vocabulary:
             raise SpecError(
                 field="data.tokenizer",
-                why=f"has {vocabulary:,} tokens, and the base reads {spec.model.vocabulary:,}",
+                why=f"has {vocabulary:,} tokens, and the base reads {spec.decoder.vocabulary:,}",
             )
         return named
     if spec.lm.vocabulary not in (0, vocabulary):
@@ -287,13 +293,13 @@ def with_tokenizer(spec: TaskSpec, root: str, vocabulary: int) -> TaskSpec:
     return dataclasses.replace(named, model=dataclasses.replace(spec.lm, vocabulary=vocabulary))
 
 
-def with_base(spec: TaskSpec, model: FinetuneModel, tokenizer: str) -> TaskSpec:
+def with_base(spec: TaskSpec, model: Decoder, tokenizer: str) -> TaskSpec:
     """The same task with its base named by CID, the base's sizes, and the tokenizer that it is posted with.
 
     Raises:
         SpecError: The model is out of bounds.
     """
-    check_model("finetune", dataclasses.asdict(model), tokenizer)
+    check_model(spec.kind, sizes.entries(model), tokenizer)
     return dataclasses.replace(
         spec, data=dataclasses.replace(spec.data, tokenizer=tokenizer), model=model
     )
@@ -311,8 +317,10 @@ def check_model(kind: Kind, entries: Any, tokenizer: str) -> Model:  # noqa: ANN
         SpecError: It names the entry.
     """
     model = _MODELS[kind]({"model": entries}, tokenizer)
+    if not getattr(model, "layers", True):  # of a base that was not looked at yet
+        return model
     count = sizes.parameters(model) + (
-        sizes.frozen(model) if isinstance(model, FinetuneModel) and model.layers else 0
+        sizes.frozen(model) if isinstance(model, FinetuneModel) else 0
     )
     if count > MAX_PARAMETERS:
         raise SpecError(
@@ -343,12 +351,12 @@ def _toml(value: Any) -> str:  # noqa: ANN401 - a field's value is str, int or f
     if isinstance(value, str):
         # TOML's basic strings escape what these characters do not need; parse_spec allows no others.
         return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    return repr(value)
+    return repr(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def _data(tables: dict[str, Any], kind: str) -> Data:
     table = _Table("data", tables.get("data"))
-    of_text = {"lm": BYTES, "finetune": OF_BASE}
+    of_text = {"lm": OF_BASE if _base_of(tables) else BYTES, "finetune": OF_BASE}
     data = Data(
         dataset=table.text("dataset", maximum=1024),
         pool=table.text("pool", maximum=1024),
@@ -369,7 +377,15 @@ def _data(tables: dict[str, Any], kind: str) -> Data:
     return data
 
 
+def _base_of(tables: dict[str, Any]) -> object:
+    """The base that a task's model names; nothing where it names none."""
+    model = tables.get("model")
+    return model.get("base") if isinstance(model, dict) else None
+
+
 def _lm(tables: dict[str, Any], tokenizer: str) -> LmModel:
+    if _base_of(tables):
+        return _continued(tables, tokenizer)
     low, high = (BYTE_VALUES, BYTE_VALUES) if tokenizer == BYTES else (0, MAX_VOCABULARY)
     table = _Table("model", tables.get("model", {}))
     shape = table.choice("shape", SHAPES, SHAPES[0])
@@ -389,6 +405,30 @@ def _lm(tables: dict[str, Any], tokenizer: str) -> LmModel:
     )
     table.done()
     _check_heads(model)
+    return model
+
+
+def _continued(tables: dict[str, Any], tokenizer: str) -> LmModel:
+    """A language model that goes on from a published one."""
+    table = _Table("model", tables.get("model", {}))
+    model = LmModel(
+        base=table.text("base", maximum=1024),
+        context=table.integer("context", 0, 2**15, 0),
+        layers=table.integer("layers", 0, 200, 0),
+        heads=table.integer("heads", 0, 256, 0),
+        width=table.integer("width", 0, 2**14, 0),
+        vocabulary=table.integer("vocabulary", 0, MAX_VOCABULARY * 2, 0),
+        shape=table.choice("shape", SHAPES, SHAPES[0]),
+        kv_heads=table.integer("kv_heads", 0, 256, 0),
+        hidden=table.integer("hidden", 0, 2**16, 0),
+        reads=table.integer("reads", 0, 2**20, 0),
+        epsilon=table.number("epsilon", 1e-12, 1e-2, sizes.NORM_EPSILON),
+        rotary=table.number("rotary", 1.0, 1e9, sizes.ROPE_BASE),
+        tied=table.flag("tied", default=True),
+    )
+    table.done()
+    if model.layers:
+        _check_based(model, tokenizer)
     return model
 
 
@@ -412,20 +452,25 @@ def _finetune(tables: dict[str, Any], tokenizer: str) -> FinetuneModel:
     table.done()
     if not model.layers:  # not posted yet
         return model
-    whole = (model.heads, model.width, model.vocabulary, model.kv_heads, model.hidden)
-    if not all(whole) or not 8 <= model.context <= model.positions:
-        raise SpecError(
-            field="model.context", why=f"is 8 to the {model.positions:,} tokens that the base reads"
-        )
+    _check_based(model, tokenizer)
     if model.trained_blocks > model.layers:
         raise SpecError(
             field="model.trained_blocks",
             why=f"is {model.trained_blocks}, and the base has {model.layers} blocks",
         )
+    return model
+
+
+def _check_based(model: Decoder, tokenizer: str) -> None:
+    """Refuse sizes of a published base that cannot be."""
+    whole = (model.heads, model.width, model.vocabulary, model.kv_heads, model.hidden)
+    if not all(whole) or not 8 <= model.context <= model.positions:
+        raise SpecError(
+            field="model.context", why=f"is 8 to the {model.positions:,} tokens that the base reads"
+        )
     if tokenizer == BYTES and model.vocabulary < BYTE_VALUES:
         raise SpecError(field="data.tokenizer", why="is bytes, and the base has fewer tokens")
     _check_heads(model)
-    return model
 
 
 def _classifier(tables: dict[str, Any], _tokenizer: str) -> ClassifierModel:
@@ -629,6 +674,12 @@ class _Table:
         if type(value) not in (int, float) or not low <= value <= high:
             raise SpecError(self._name(key), f"is a number from {low:g} to {high:g}")
         return float(value)
+
+    def flag(self, key: str, *, default: bool) -> bool:
+        value = self._take(key, default)
+        if not isinstance(value, bool):
+            raise SpecError(self._name(key), "is true or false")
+        return value
 
     def text_or_none(self, key: str, *, maximum: int) -> str:
         """Text, or "" where there is none."""

@@ -27,12 +27,16 @@ from swarm.training import messages
 from swarm.training.completion import Completed, Loaded
 from swarm.training.drawers import DEFAULT_BYTES
 from swarm.training.errors import WorkerError
-from swarm.training.sizes import FinetuneModel
+from swarm.training.sizes import FinetuneModel, LmModel
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextlib import AbstractAsyncContextManager
+
     from trio_typing import TaskStatus
 
     from swarm.training.completion import CompletionJob
+    from swarm.training.sizes import Decoder
 
 START_SECONDS: Final = 120
 """How long the process may take to load torch."""
@@ -136,6 +140,8 @@ class ReplayJob:
     end: Path  # and after it
     every: int  # steps of a segment, as the network has it
     tolerance: int  # parts of a million
+    proof_key: bytes = b""  # of the proof of having run it; empty: none is asked for
+    trace: Path | None = None  # the peer's, to be told which step went another way
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +153,9 @@ class ReplayResult:
     same_machine: bool  # equal fingerprints
     seconds: float
     why: str
+    proof: list[int]  # of having run it, in parts of 10^9; empty where none was asked for
+    step: int | None  # the first, from 1, that went another way than the peer's trace
+    step_distance: float | None  # after it; estimated
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +243,8 @@ class Worker:
         self._send, self._receive = trio.open_memory_channel[_Job](math.inf)
         self._child: _Child | None = None
         self._next = 0
+        self.encodings: Callable[[bytes], AbstractAsyncContextManager[int]] | None = None
+        """Gives a job of a task the bytes that kept encodings may take; None: as the settings say."""
         self.speeds: dict[bytes, float] = {}
         """Samples a second of the last round of each task."""
 
@@ -270,10 +281,12 @@ class Worker:
         found: int = (await self._call("vocabulary", {"tokenizer": str(tokenizer)}))["vocabulary"]
         return found
 
-    async def base(self, spec: bytes, start: Path) -> tuple[FinetuneModel, bool]:
-        """A finetune's sizes with those of its base, which lies at `start`, and whether bytes are the base's tokens."""
+    async def base(self, spec: bytes, start: Path) -> tuple[Decoder, bool]:
+        """A model's sizes with those of its base, which lies at `start`, and whether bytes are the base's tokens."""
         found = await self._call("base", {"spec": spec, "start": str(start)})
-        return FinetuneModel(**found["model"]), found["over_bytes"]
+        sizes = found["model"]
+        kind = FinetuneModel if "trained_blocks" in sizes else LmModel
+        return kind(**sizes), found["over_bytes"]
 
     async def encode(
         self, spec: bytes, start: Path, name: str, data: Path, tokenizer: Path | None, out: Path
@@ -324,7 +337,7 @@ class Worker:
 
         The weights are a function of the task's seed. A gan's evaluator is trained on the dataset and
         stands in the folder, so that the folder's CID pins it; so does the tokenizer, if there is one.
-        Of a finetune the weights are those of its base, which lies at `start`.
+        Of a task with a base the weights are those, and the base lies at `start`.
 
         Returns:
             Bytes a token of the dataset; 1 where bytes are the tokens, None of a gan.
@@ -392,6 +405,19 @@ class Worker:
         result = await self._call("sample", fields)
         return result["text"] if "text" in result else Path(result["out"])
 
+    async def classify(
+        self, checkpoint: Path, paths: Sequence[Path], *, resize: str, top: int
+    ) -> list[dict[str, Any]]:
+        """What a classifier says of files: `path`, `index` and `labels` of each sample; see `labelling`."""
+        fields = {
+            "checkpoint": str(checkpoint),
+            "paths": [str(one) for one in paths],
+            "resize": resize,
+            "top": top,
+        }
+        found: list[dict[str, Any]] = (await self._call("classify", fields))["found"]
+        return found
+
     async def load(self, checkpoint: Path) -> Loaded:
         """Make a language model ready: `complete` of the same checkpoint then begins at once."""
         return Loaded(**await self._call("load", {"checkpoint": str(checkpoint)}))
@@ -406,6 +432,19 @@ class Worker:
         fields: dict[str, Any],
         on_progress: Progress | None = None,
         on_text: Callable[[str], None] | None = None,
+    ) -> dict[str, Any]:
+        if self.encodings is not None and "spec" in fields:
+            async with self.encodings(fields["spec"]) as allowed:
+                fields["encodings_bytes"] = allowed
+                return await self._queue(kind, fields, on_progress, on_text)
+        return await self._queue(kind, fields, on_progress, on_text)
+
+    async def _queue(
+        self,
+        kind: str,
+        fields: dict[str, Any],
+        on_progress: Progress | None,
+        on_text: Callable[[str], None] | None,
     ) -> dict[str, Any]:
         self._next += 1
         job = _Job({"id": self._next, "job": kind, **fields}, on_progress, on_text)

@@ -34,13 +34,13 @@ MAX_METADATA = 64
 MAX_TEXT = 1024
 """Characters of a tensor's name, and of a metadata key or value."""
 
-_DTYPES: dict[str, np.dtype[Any]] = {
+OWN: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
     "I64": np.dtype("<i8"),
     "U8": np.dtype("u1"),
 }
 WIDE: dict[str, np.dtype[Any]] = {
-    **_DTYPES,
+    **OWN,
     "F16": np.dtype("<f2"),
     "BF16": np.dtype("<u2"),  # numpy has none: the upper half of a float32
     "BOOL": np.dtype("?"),
@@ -98,7 +98,7 @@ def _pieces(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> Iterat
 
 
 def decode(
-    data: bytes | memoryview, *, max_bytes: int, types: Mapping[str, np.dtype[Any]] = _DTYPES
+    data: bytes | memoryview, *, max_bytes: int, types: Mapping[str, np.dtype[Any]] = OWN
 ) -> TensorFile:
     """Check a whole file in memory; nothing is allocated for what its header says.
 
@@ -123,7 +123,7 @@ def decode(
     return TensorFile(tensors, metadata)
 
 
-def read(path: Path, *, max_bytes: int, types: Mapping[str, np.dtype[Any]] = _DTYPES) -> TensorFile:
+def read(path: Path, *, max_bytes: int, types: Mapping[str, np.dtype[Any]] = OWN) -> TensorFile:
     """Map a file into memory and check it, as `decode` does.
 
     Raises:
@@ -157,7 +157,7 @@ def write(path: Path, tensors: Mapping[str, Array], metadata: Mapping[str, str])
 
 
 def parse_header(
-    data: bytes | memoryview, types: Mapping[str, np.dtype[Any]] = _DTYPES
+    data: bytes | memoryview, types: Mapping[str, np.dtype[Any]] = OWN
 ) -> tuple[dict[str, Entry], dict[str, str]]:
     """Check the header against the bytes that are there.
 

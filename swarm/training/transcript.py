@@ -5,10 +5,11 @@ A round of `steps` steps is cut into segments of `every` steps, the last one sho
 safetensors file) at the start and at each segment's end, and notes:
 
     h_0 = SHA-256(tag || canonical [task, round, peer, beacon, steps, every, fingerprint, start])
-    h_j = SHA-256(tag || h_{j-1} || state_j || samples_j || loss_j)        state_j is the CID of the state's file
+    h_j = SHA-256(tag || h_{j-1} || state_j || samples_j || loss_j || link_j)     state_j is the CID of the state's file
 
 `samples_j` is SHA-256 of the ids that the segment trains on, u64 little endian, and `loss_j` the bits of the loss of its last
-step, float32 little endian. Nothing else is random in a step, so no generator has a state to keep.
+step, float32 little endian. `link_j` is the last link of the segment's steps (`trace`), whose entries lie in a file of their
+own. Nothing else is random in a step, so no generator has a state to keep.
 The root is the Merkle root over h_1 to h_m. An update names it, the CID of these bytes, and the fingerprint.
 """
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from storage.cid import Cid
 
-VERSION: Final = 1
+VERSION: Final = 2
 MAX_SEGMENTS: Final = 1024
 MAX_BYTES: Final = 256 * 2**10
 MAX_STEPS: Final = 10**5
@@ -37,8 +38,13 @@ MAX_FACT: Final = 256
 """Characters of a fact's name or value."""
 NAME: Final = "transcript"
 """The file of a record folder that holds these bytes; the states lie beside it."""
+TRACE: Final = "trace"
+"""The file of the steps."""
+ENTRY_BYTES: Final = 68
+"""Of a step in the trace: its loss, and a sketch of 16 numbers."""
+_STORE_BYTES: Final = 2**16
 _HEADER_BYTES: Final = 2 * 2**20
-_TAG: Final = b"swarm/transcript/1\x00"
+_TAG: Final = b"swarm/transcript/2\x00"
 
 Fingerprint: TypeAlias = tuple[tuple[str, str], ...]
 """What a machine computes with: facts by name, sorted."""
@@ -51,6 +57,7 @@ class Segment:
     state: Cid  # of the file with the state at its end
     samples: bytes  # 32
     loss: bytes  # 4
+    link: bytes  # 32, of its steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +73,7 @@ class Transcript:
     fingerprint: Fingerprint
     start: Cid  # the state before the first step
     segments: tuple[Segment, ...]
+    trace: Cid  # of the file with the steps
 
     @property
     def root(self) -> bytes:
@@ -74,7 +82,7 @@ class Transcript:
         previous = hashlib.sha256(_TAG + head).digest()
         chain = []
         for one in self.segments:
-            body = previous + one.state + one.samples + one.loss
+            body = previous + one.state + one.samples + one.loss + one.link
             previous = hashlib.sha256(_TAG + body).digest()
             chain.append(previous)
         return merkle.root(chain)
@@ -90,8 +98,8 @@ class Transcript:
 
     def encode(self) -> bytes:
         """Canonical bytes."""
-        segments = [[one.state, one.samples, one.loss] for one in self.segments]
-        return self._encode([self.fingerprint, self.start, segments])
+        segments = [[one.state, one.samples, one.loss, one.link] for one in self.segments]
+        return self._encode([self.fingerprint, self.start, segments, self.trace])
 
     def _encode(self, rest: list[object]) -> bytes:
         about = [VERSION, self.task, self.round, self.peer, self.beacon, self.steps, self.every]
@@ -105,7 +113,7 @@ class Transcript:
             TranscriptError: Malformed, of another version, or a field is out of its bounds.
         """
         try:
-            version, *about, fingerprint, start, segments = canonical.decode(
+            version, *about, fingerprint, start, segments, trace = canonical.decode(
                 data, max_bytes=MAX_BYTES
             )
             made = cls(  # type: ignore[call-arg]  # counted by place
@@ -113,6 +121,7 @@ class Transcript:
                 tuple((name, value) for name, value in fingerprint),
                 cid.from_bytes(start),
                 tuple(Segment(cid.from_bytes(state), *rest) for state, *rest in segments),
+                cid.from_bytes(trace),
             )
             fault = made._fault()
             if version != VERSION:
@@ -134,7 +143,7 @@ class Transcript:
             return "it has another number of segments than its steps give"
         fixed = [(self.task, 32), (self.beacon, 32)]
         for one in self.segments:
-            fixed += [(one.samples, 32), (one.loss, 4)]
+            fixed += [(one.samples, 32), (one.loss, 4), (one.link, 32)]
         if any(type(value) is not bytes or len(value) != size for value, size in fixed):
             return "a hash has another length"
         words = [self.peer, *(word for fact in self.fingerprint for word in fact)]
@@ -159,6 +168,11 @@ def count(steps: int, every: int) -> int:
 def max_state_bytes(parameters: int) -> int:
     """No state of a model is longer: each weight, at most two moments of it, and the file's header."""
     return _HEADER_BYTES + 3 * 4 * parameters
+
+
+def max_trace_bytes(steps: int) -> int:
+    """No trace of a round takes more room: its entries, and what a store adds."""
+    return steps * ENTRY_BYTES + _STORE_BYTES
 
 
 def samples_digest(ids: Sequence[int]) -> bytes:

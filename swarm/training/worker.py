@@ -115,6 +115,8 @@ def _speaking(kept: Bench, link: _Link, number: int) -> Bench:
 def _serve(link: _Link, job: dict[str, Any], kept: Bench) -> None:
     from swarm.training import devices, jobs
 
+    if (allowed := job.pop("encodings_bytes", None)) is not None:
+        kept.encoders.allow(allowed)
     try:
         answer: dict[str, Any] = {"result": jobs.run(job, _speaking(kept, link, job["id"]))}
     except _CancelledError:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from storage import cid as cids
-from storage.errors import CidError
+from storage.errors import OTHER_PROGRAM, CidError
 from swarm.errors import NotFoundError, RefusedError, SwarmError
 from swarm.versions.reference import check_dataset
 
@@ -93,8 +93,8 @@ class Repository:
         try:
             value = json.loads(data)
             if value["format"] != FORMAT:
-                message = f"{self._path(name)} has the format {value['format']!r}; this version knows {FORMAT}"
-                raise RefusedError(message)
+                message = f"{self._path(name)} is of version {value['format']!r}, and this program reads {FORMAT}"
+                raise RefusedError(message, OTHER_PROGRAM)
             branches = {str(branch): cids.parse(cid) for branch, cid in value["branches"].items()}
             return Dataset(name, str(value["head"]), branches)
         except (ValueError, TypeError, KeyError, AttributeError, CidError) as error:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from cli.commands.status import standing as rows
+from cli.standing import rows
 from cli.view import _votes
 from swarm.care.controls import Reason
 from swarm.care.standing import Facts, space, state, votes, warnings

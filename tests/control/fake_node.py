@@ -171,7 +171,7 @@ class FakeNode:
         path.write_bytes(b"hello")
         return {"cid": cid, "path": str(path), "bytes": 5}
 
-    async def fetch(self, name, version, path, progress):
+    async def fetch(self, name, version, path, progress, *, card=True):
         if name != "tiny-gpt":
             msg = f"no name {name!r} on the ledger at height 42"
             raise NotFoundError(msg)

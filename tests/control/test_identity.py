@@ -44,6 +44,15 @@ def test_a_second_node_on_a_folder_is_refused_with_the_first_ones_process_id(tmp
     NodeLock(tmp_path).close()
 
 
+def test_the_node_of_one_command_is_waited_for_and_not_killed(tmp_path):
+    with (
+        NodeLock(tmp_path, is_temporary=True),
+        pytest.raises(RefusedError, match="a command's own node") as caught,
+    ):
+        NodeLock(tmp_path)
+    assert "has ended" in caught.value.hint
+
+
 @pytest.mark.slow
 def test_a_node_that_was_killed_holds_no_lock(tmp_path):
     code = f"from pathlib import Path; from swarm.identity import NodeLock; import os, sys; lock = NodeLock(Path({str(tmp_path)!r})); os._exit(9)"

@@ -191,15 +191,51 @@ def test_a_worker_that_was_silent_is_not_waited_for_in_the_next_round_but_may_co
     assert world.round(task).phase is Phase.TRAIN
 
 
-def test_a_worker_that_joins_while_training_is_waited_for_and_one_that_leaves_is_not(world):
+def test_a_worker_that_joins_while_training_is_not_waited_for_and_works_in_the_next_round(world):
     world.register(world.w[0])
     task = world.post(world.people["alice"])
     world.register(world.w[1])
+    early = CheckpointCommit(task, 1, commit_hash(root("b"), world.w[1].public_key, SALT))
+    assert "works from the next on" in world.run(world.w[1], early)
+    world.commits(task, {world.w[0]: "a"})
+    assert world.round(task).phase is Phase.REVEAL
+    world.reveals(task, {world.w[0]: "a"})
+    all_score(world, task, {"a": 0})
+    assert world.round(task).eligible == tuple(sorted(one.public_key for one in world.w[:2]))
+    world.commits(task, {world.w[1]: "b"})
+    assert list(world.round(task).commits) == [world.w[1].public_key]
+
+
+def test_a_worker_that_leaves_while_training_is_not_waited_for(world):
+    world.register(*world.w[:2])
+    task = world.post(world.people["alice"])
     world.commits(task, {world.w[0]: "a"})
     assert world.round(task).phase is Phase.TRAIN
     gone = Register(VrfKey.of(world.w[1].seed).public_key, "cpu", ())
     assert world.run(world.w[1], gone) == ""
     assert world.round(task).phase is Phase.REVEAL
+
+
+def test_a_round_that_nobody_works_in_begins_again_with_the_first_who_joins(world):
+    task = world.post(world.people["alice"])
+    first = world.round(task)
+    world.block()
+    world.register(world.w[0])
+    second = world.round(task)
+    assert (second.number, second.attempt, second.eligible) == (1, 2, (world.w[0].public_key,))
+    assert second.start_beacon != first.start_beacon
+    world.commits(task, {world.w[0]: "a"})
+    assert world.round(task).phase is Phase.REVEAL
+
+
+def test_who_joins_and_leaves_again_and_again_does_not_keep_a_task_open(world):
+    task = world.post(world.people["alice"], train=5)
+    key = VrfKey.of(world.w[0].seed).public_key
+    while world.view.task(task).open:
+        assert world.height < 200
+        for roles in (("worker",), ()):
+            world.run(world.w[0], Register(key, "cpu", roles))
+    assert world.view.task(task).escrow == 0
 
 
 def test_who_never_reveals_is_named_on_the_scoreboard_and_not_paid(world):

@@ -31,6 +31,7 @@ from swarm.ledger.transactions import (
     NameUpdate,
     Register,
     ReplayFinding,
+    ReplaySeal,
     ScoreCommit,
     ScoreReveal,
     Stake,
@@ -46,6 +47,7 @@ from tests.ledger.world import BASE, MERGED, SALT, make_genesis, root, signer
 ALICE = signer("alice")
 CHAIN = b"c" * 32
 TASK = b"t" * 32
+PROOF = (0,) * 16
 VECTORS = Path(__file__).parent.parent / "vectors" / "ledger.json"
 PAYLOADS = [
     Transfer(b"b" * 32, 7),
@@ -71,7 +73,8 @@ PAYLOADS = [
     KeepPost(((BASE, 1), (MERGED, 2**60)), 3, 24, 10**9, root("recipe")),
     KeepEnd(b"d" * 32),
     Unjail(),
-    ReplayFinding(TASK, 1, b"w" * 32, 2, 40_000),
+    ReplayFinding(TASK, 1, b"w" * 32, 2, 40_000, (-(2**53), *range(14), 2**53), SALT),
+    ReplaySeal(TASK, 1, b"w" * 32, b"h" * 32),
 ]
 
 
@@ -164,11 +167,17 @@ def test_bytes_of_transactions_and_the_root_of_a_genesis_are_pinned(tmp_path):
         KeepPost(((BASE, 1),), 1, 1, 0, b""),
         KeepPost(((BASE, 1),), 1, 1, 1, b"no cid"),
         KeepEnd(b"d"),
-        ReplayFinding(TASK, 1, b"w" * 31, 1, 0),
-        ReplayFinding(TASK, 1, b"w" * 32, 0, 0),
-        ReplayFinding(TASK, 1, b"w" * 32, 4, 0),
-        ReplayFinding(TASK, 1, b"w" * 32, 1, -1),
-        ReplayFinding(TASK, 1, b"w" * 32, 1, 10**12 + 1),
+        ReplayFinding(TASK, 1, b"w" * 31, 1, 0, PROOF, SALT),
+        ReplayFinding(TASK, 1, b"w" * 32, 0, 0, PROOF, SALT),
+        ReplayFinding(TASK, 1, b"w" * 32, 4, 0, PROOF, SALT),
+        ReplayFinding(TASK, 1, b"w" * 32, 1, -1, PROOF, SALT),
+        ReplayFinding(TASK, 1, b"w" * 32, 1, 10**12 + 1, PROOF, SALT),
+        ReplayFinding(TASK, 1, b"w" * 32, 1, 0, (), SALT),
+        ReplayFinding(TASK, 1, b"w" * 32, 3, 0, PROOF, SALT),
+        ReplayFinding(TASK, 1, b"w" * 32, 1, 0, (2**53 + 1, *PROOF[1:]), SALT),
+        ReplayFinding(TASK, 1, b"w" * 32, 1, 0, PROOF, b"short"),
+        ReplaySeal(TASK, 1, b"w" * 32, b"h" * 31),
+        ReplaySeal(TASK, 0, b"w" * 32, b"h" * 32),
     ],
     ids=str,
 )
@@ -218,7 +227,7 @@ values = st.recursive(
 
 
 @settings(max_examples=80, deadline=None)
-@given(st.integers(1, 22), st.lists(values, max_size=10), st.integers(0, 9), values)
+@given(st.integers(1, 23), st.lists(values, max_size=10), st.integers(0, 9), values)
 def test_any_signed_body_is_a_transaction_or_a_transaction_error(kind, payload, at, odd):
     fields = [1, CHAIN, ALICE.public_key, 0, 9, 4, 1, 10**9, kind, payload]
     for body in (fields, [*fields[:at], odd, *fields[at + 1 :]]):

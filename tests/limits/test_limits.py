@@ -10,6 +10,7 @@ from swarm.config import LIMITS, Settings, read_setting, show_setting
 from swarm.errors import UsageError
 from swarm.limits.idle import Idle
 from swarm.limits.line import AUTO
+from swarm.limits.month import Month
 from swarm.limits.power import Supply
 from swarm.limits.service import Limits
 from swarm.limits.traffic import Traffic
@@ -106,6 +107,35 @@ def test_near_the_months_cap_no_round_is_begun_and_at_it_nothing_is_served():
     assert not machine.traffic.refuses("/swarm/audit/1")
 
 
+def test_a_month_is_capped_at_a_share_of_the_line_if_nobody_says_otherwise():
+    machine = Machine()
+    assert machine.traffic.month.cap == 10**12
+    machine.traffic.line.best = 10.0**7
+    machine.limits.change("upload", "auto")
+    assert machine.traffic.month.cap == 10**7 * 30 * 86_400 // 4
+    machine.traffic.month.received = machine.traffic.month.cap
+    assert machine.code(SERVE) == "cap"
+    machine.limits.change("monthly_cap", "off")
+    assert machine.code(SERVE) is None
+
+
+def test_a_cap_that_follows_the_line_outlives_a_restart(tmp_path):
+    month = Month(tmp_path / "traffic.json", MONDAY_NOON)
+    traffic = Traffic(month, clock=lambda: 0.0)
+    traffic.line.best = 10.0**7
+    traffic.limit(AUTO, 0, AUTO)
+    month.close()
+    again = Traffic(Month(tmp_path / "traffic.json", MONDAY_NOON), clock=lambda: 0.0)
+    again.limit(AUTO, 0, AUTO)
+    assert again.month.cap == month.cap > 10**12
+
+
+def test_a_cap_that_was_changed_when_none_was_the_default_still_holds(tmp_path):
+    path = tmp_path / "limits.json"
+    path.write_text('{"monthly_cap": ["off", "500GB"]}')
+    assert Machine(path).wishes["monthly_cap"] == 5 * 10**11
+
+
 def test_a_gpu_that_is_paused_holds_training_back_only_where_one_trains():
     machine = Machine()
     machine.controls.pause([GPU], 7200)
@@ -156,6 +186,8 @@ def test_a_file_of_changes_that_cannot_be_read_changes_nothing(tmp_path, content
         ("upload", "off"),
         ("download", "5MB/s"),
         ("monthly_cap", "500GB"),
+        ("monthly_cap", "auto"),
+        ("monthly_cap", "off"),
         ("schedule", "mon 1:00-2:00"),
         ("schedule", "off"),
         ("idle", "5m"),

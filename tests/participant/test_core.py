@@ -105,6 +105,11 @@ def test_who_only_trains_never_scores_and_who_only_validates_never_trains() -> N
     assert core.decide(drawn, validator, MEMORY) == core.Score()
 
 
+def test_who_registered_after_the_round_began_works_from_the_next_on() -> None:
+    running = round_in(Phase.TRAIN, started=10)
+    assert [core.may_train(running, at) for at in (None, 9, 10, 11)] == [False, True, True, False]
+
+
 def test_a_commitment_without_its_update_is_not_opened() -> None:
     assert core.decide(round_in(Phase.REVEAL, commits={ME: b"h"}), BOTH, MEMORY) is None
 

@@ -13,6 +13,7 @@ from storage.memory import MemoryBlockstore
 from storage.unixfs import add_path
 from swarm.errors import NetworkError, NotFoundError, UsageError
 from swarm.heights import Heights
+from swarm.ledger.replaying import OPEN
 from swarm.ledger.state import Finding, Stage
 from swarm.ledger.transactions import (
     CheckpointCommit,
@@ -25,6 +26,7 @@ from swarm.ledger.transactions import (
     score_hash,
 )
 from swarm.participant.core import Me
+from swarm.participant.findings import Findings, Said
 from swarm.participant.replays import Replays, States
 from swarm.shelf import Shelf
 from swarm.training.supervisor import TrainJob, Worker, WorkerSettings
@@ -53,7 +55,8 @@ class Wallet:
 class Town:
     """A worker that recorded a round, a verifier, and a ledger that drew the round."""
 
-    def __init__(self, world, task, worker_node, replays, heights, wallet) -> None:
+    def __init__(self, world, task, worker_node, replays, heights, wallet, folder) -> None:
+        self.folder = folder
         self.world, self.task, self.worker_node = world, task, worker_node
         self.replays, self.heights, self.wallet = replays, heights, wallet
 
@@ -64,10 +67,13 @@ class Town:
     async def answers(self) -> Finding:
         """What the verifier, and if it comes to that each referee, says."""
         with trio.fail_after(60):
-            while self.drawn.stage in (Stage.CHECK, Stage.REFEREES):
+            while self.drawn.stage in OPEN:
                 one = self.drawn
                 key = one.asked[0]
                 self.wallet.by = next(who for who in self.world.validators if who.public_key == key)
+                self.replays._me = Me(key, trains=False, validates=True)
+                path = self.folder / f"found-{key.hex()[:8]}"
+                self.replays._findings = Findings(path)  # from the disk, as after a restart
                 assert await self.replays._answer(one), self.replays.problems
         return self.drawn.found[self.drawn.verifier].finding
 
@@ -134,7 +140,7 @@ async def open_town(room, *, cheat="", settled=True):
             block_seconds=0.2,
             fetch_seconds=2.0,
         )
-        yield Town(world, task, worker_node, replays, heights, wallet)
+        yield Town(world, task, worker_node, replays, heights, wallet, folder)
         nursery.cancel_scope.cancel()
 
 
@@ -217,6 +223,7 @@ async def test_a_person_is_told_what_came_of_it_and_what_hinders_it(room) -> Non
         found = await ask(segment=2)
         assert (found["outcome"], found["distance"], found["stage"]) == ("match", 0.0, None)
         assert (found["first_step"], found["last_step"], found["segments"]) == (3, 4, 3)
+        assert (found["step"], found["step_distance"]) == (None, None)
         assert "running the steps again" in stages
         with pytest.raises(NotFoundError, match="no round 7"):
             await ask(7)
@@ -242,7 +249,28 @@ async def test_states_are_let_go_when_nobody_can_ask_for_them_and_not_before(roo
         settle(town.world, town.task, add_path(room.folder / "u1", store).root)
         mine._let_go(town.world.view)
         assert [label for _, label in store.holds()] == held  # it was drawn
-        while town.drawn.stage is Stage.CHECK:
+        while town.drawn.stage in OPEN:
             town.world.block()
         mine._let_go(town.world.view)
         assert States(town.task, 1).label not in [label for _, label in store.holds()]
+
+
+async def test_a_finding_is_on_the_disk_before_it_is_sealed_and_opened_after_a_restart(
+    room,
+) -> None:
+    async with open_town(room) as town:
+        one = town.drawn
+        key = (one.task, one.round, one.worker)
+        town.wallet.by = next(
+            who for who in town.world.validators if who.public_key == one.verifier
+        )
+        town.replays._me = Me(one.verifier, trains=False, validates=True)
+        town.replays._findings = Findings(town.folder / "found")
+        assert await town.replays._answer(one)
+        assert town.drawn.stage in (Stage.OPENING, Stage.SECOND)
+        said = Findings(town.folder / "found").get(key)
+        assert isinstance(said, Said)
+        assert said.found.finding is Finding.MATCH
+        assert len(said.found.proof) == 16
+        town.replays._findings.keep([])
+        assert Findings(town.folder / "found").get(key) is None

@@ -28,6 +28,18 @@ from tests.ledger.world import BASE
 from tests.protocols.exchange.conftest import open_neighbourhood
 
 TRAIN_BLOCKS = 4
+UNITS = b"""
+[task]
+name = "gpt"
+kind = "lm"
+rounds = 2
+budget = "10"
+[data]
+dataset = "d"
+pool = "p"
+[train]
+units = 8
+"""
 
 
 class Hands:
@@ -36,12 +48,16 @@ class Hands:
     def __init__(self) -> None:
         self.begun = 0
         self.error: Exception | None = None
+        self.lost: Exception | None = None  # once, when the work is done
         self.may_end = trio.Event()
         self.may_end.set()
         self.is_held = False
+        self.unit_seconds = 0.0
+        self.units: list[int] = []
 
     async def train(self, job, on_progress):
         self.begun += 1
+        self.units.append(job.units)
         if self.error is not None:
             raise self.error
         self.is_held = not self.may_end.is_set()
@@ -49,13 +65,16 @@ class Hands:
             await self.may_end.wait()
         finally:
             self.is_held = False
+        if self.lost is not None:
+            self.lost, lost = None, self.lost
+            raise lost
         job.out.write_bytes(b"update %d" % self.begun)
         if job.record is not None:
             job.record.mkdir()
             (job.record / "transcript").write_bytes(b"%d steps a segment" % job.every)
         job.state.mkdir(exist_ok=True)
         (job.state / "moments").write_bytes(b"moments")
-        return TrainResult(1.0, 1.0, 1, 8, 1, 0.0)
+        return TrainResult(1.0, 1.0, 1, 8, 1, self.unit_seconds * job.units)
 
 
 class Room:
@@ -109,14 +128,14 @@ class Room:
 
 
 @asynccontextmanager
-async def open_room(tmp_path, hands=None, **params):
+async def open_room(tmp_path, hands=None, spec=b"", rounds=1, train=TRAIN_BLOCKS, **params):
     with open_alone(tmp_path / "ledger", worker_bond=0, **params) as alone:
         async with open_neighbourhood() as there, trio.open_nursery() as nursery:
             node = await there.node(MemoryBlockstore())
             node.store.put_many([(cid.of_raw(b"base"), b"base")])
             vrf = VrfKey.of(ALICE.seed).public_key
-            phases = Phases(TRAIN_BLOCKS, 4, 4, 4, 4)
-            asked = TaskPost("gpt", "lm", b"", BASE, BASE, BASE, 1, 10**10, phases, 0)
+            phases = Phases(train, 4, 4, 4, 4)
+            asked = TaskPost("gpt", "lm", spec, BASE, BASE, BASE, rounds, 10**10, phases, 0)
             for payload in (Register(vrf, "cpu", ("worker",)), asked):
                 assert alone.run(ALICE, payload) == ""
             (task,) = alone.ledger.view().open_tasks()
@@ -257,6 +276,42 @@ async def test_what_cannot_be_sent_for_a_while_is_sent_with_a_later_block(
         assert len(refused) > MAX_FAILURES
         assert ALICE.public_key in room.round.commits
         assert room.round.attempt == 1
+
+
+@pytest.mark.parametrize(
+    ("unit_seconds", "units"), [(9.0, 1), (5.0, 1), (2.0, 2), (0.9, 5), (0.01, 8)]
+)
+async def test_a_slow_worker_gets_fewer_units_than_a_fast_one_once_its_speed_is_known(
+    tmp_path, unit_seconds, units
+) -> None:
+    hands = Hands()
+    hands.unit_seconds = unit_seconds
+    async with open_room(tmp_path, hands, UNITS, rounds=2, train=10) as room:
+        while room.round.number == 1:
+            assert hands.units == [1]
+            await room.blocks(1)
+        assert hands.units == [1, units]
+
+
+async def test_units_that_are_lost_are_given_again_before_the_deadline_as_many_as_still_fit(
+    tmp_path,
+) -> None:
+    hands = Hands()
+    hands.unit_seconds = 1.0
+    async with open_room(tmp_path, hands, UNITS, rounds=2, train=12) as room:
+        while room.round.number == 1:
+            if room.round.commits:
+                hands.may_end = trio.Event()
+            await room.blocks(1)
+        assert hands.units == [1, 6]
+        await room.blocks(4)
+        hands.lost = WorkerError("killed", "the process was ended by SIGKILL")
+        hands.may_end.set()
+        await room.released()
+        await room.blocks(2)
+        assert hands.units == [1, 6, 4]
+        assert ALICE.public_key in room.round.commits
+        assert (room.round.number, room.round.attempt) == (2, 1)
 
 
 async def test_a_task_that_is_over_leaves_nothing_in_the_folder(tmp_path) -> None:

@@ -13,12 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
-from swarm.training import checkpoint, jobs, models
+from swarm.training import checkpoint, jobs, labelling, models
 from swarm.training.errors import DataError, SpecError, TrainingError
 from swarm.training.labelled import LabelledData
 from swarm.training.sizes import parameters
 from swarm.training.spec import check_model, parse_spec, write_spec
 from tests.training.conftest import Room
+from tests.training.test_hf import write_checkpoint
 from tests.training.test_images import bomb
 
 if TYPE_CHECKING:
@@ -322,3 +323,84 @@ def test_a_task_is_spelled_in_one_way_and_counted_exactly(spec: bytes) -> None:
     with torch.device("meta"):
         built = models.build(task.model)
     assert parameters(task.model) == sum(item.numel() for item in built.parameters())
+
+
+def learnt(room: Room, spec: bytes = SPEC, writer: Any = idx) -> str:
+    """A checkpoint after one long round."""
+    make(room, writer, spec)
+    room.spec = spec.replace(b"steps = 12", b"steps = 60")
+    fields = {"spec": room.spec, "dataset": str(room.train)}
+    run("initial", **fields, out=str(room.folder / "v0"))
+    more = {"peer": "a", "dataset_root": "d", "state": str(room.folder / "s")}
+    run("train", **room.fields(), **more, out=str(room.folder / "u"))
+    made = {"name": "digits", "version": 1, "updates": [str(room.folder / "u")], "scores": []}
+    run("merge", **room.fields(), **made, out=str(room.folder / "v1"))
+    return str(room.folder / "v1")
+
+
+def classify(place: str, *paths: Path, top: int = 1, resize: str = "pad") -> list[dict[str, Any]]:
+    told = run("classify", checkpoint=place, paths=list(map(str, paths)), top=top, resize=resize)
+    return told["found"]
+
+
+def test_a_classifier_names_the_labels_of_files_with_their_probabilities(room: Room) -> None:
+    place = learnt(room, NAMED, npy)
+    images, labels = shapes(9, 30)
+    fresh = room.folder / "fresh"
+    fresh.mkdir()
+    np.save(fresh / "many.npy", images)
+    (fresh / "one.png").write_bytes(png(images[0]))
+    (fresh / "notes.txt").write_text("no picture, and left out of a folder")
+    found = classify(place, fresh, top=3)
+    assert [one["index"] for one in found] == [*range(30), 0]
+    names = ("cat", "dog", "fox")
+    hits = sum(one["labels"][0][0] == names[at] for one, at in zip(found, labels, strict=False))
+    assert hits > 22
+    assert found[30]["labels"] == found[0]["labels"]
+    for one in found:
+        shares = [share for _, share in one["labels"]]
+        assert sum(shares) == pytest.approx(1)
+        assert shares == sorted(shares, reverse=True)
+        assert {label for label, _ in one["labels"]} == set(names)
+
+
+def test_rows_are_classified_from_arrays_and_from_tables_of_text(room: Room) -> None:
+    room.spec = ROWS
+    place = room.folder / "v0"
+    run("initial", spec=ROWS, dataset="", out=str(place))
+    rows = np.array([[0, 1, -2, 3.5, 1e3], [1, 1, 1, 1, 1]], np.float32)
+    np.save(room.folder / "rows.npy", rows)
+    (room.folder / "rows.csv").write_text("0,1,-2,3.5,1e3\n\n1, 1,1,1,1\n")
+    arrays, table = (
+        classify(str(place), room.folder / name, top=2) for name in ("rows.npy", "rows.csv")
+    )
+    assert [one["labels"] for one in arrays] == [one["labels"] for one in table]
+    assert len(table) == 2
+    for text, why in (("1,2\n", "finite numbers"), ("a,b,c,d,e\n", "no table"), ("", "finite")):
+        (room.folder / "rows.csv").write_text(text)
+        with pytest.raises(DataError, match=why):
+            classify(str(place), room.folder / "rows.csv")
+
+
+def test_what_cannot_be_classified_is_refused_by_name(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = room.folder / "v0"
+    run("initial", spec=SPEC, dataset="", out=str(place))
+    path = room.folder / "x.png"
+    for content, why in ((bomb(2**13, 2**13), "at most"), (b"\x89PNG", r"x\.png cannot be read")):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=why):
+            classify(str(place), path)
+    (room.folder / "x.txt").write_text("words")
+    with pytest.raises(DataError, match=r"x\.txt holds no picture"):
+        classify(str(place), room.folder / "x.txt")
+    with pytest.raises(DataError, match="there is no"):
+        classify(str(place), room.folder / "nothing.png")
+    np.save(room.folder / "many.npy", np.zeros((40, 8, 8), np.uint8))
+    monkeypatch.setattr(labelling, "MAX_SAMPLES", 30)
+    with pytest.raises(DataError, match="more than 30 samples"):
+        classify(str(place), room.folder / "many.npy")
+    write_checkpoint(room.folder / "text", "gpt")
+    with pytest.raises(TrainingError, match="no classifier"):
+        classify(str(room.folder / "text"), path)

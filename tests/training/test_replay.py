@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 BENCH = jobs.Bench(torch.device("cpu"), lambda *_: None)
 EVERY = 2  # of six steps: three segments
 TOLERANCE = 10_000
+KEY = b"k" * 32
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +63,7 @@ def train(room: Room, round_: int = 1) -> Path:
 
 
 def replay(room: Room, segment: int, round_: int = 1, **changes: Any) -> dict[str, Any]:
+    """Run a segment again; with the trace, and a key for a proof."""
     record = room.folder / f"record-{round_}"
     fields = room.fields(round_) | {
         "peer": "peer1",
@@ -73,6 +75,8 @@ def replay(room: Room, segment: int, round_: int = 1, **changes: Any) -> dict[st
         "end": str(record / f"state-{segment + 1:04d}.safetensors"),
         "every": EVERY,
         "tolerance": TOLERANCE,
+        "trace": str(record / transcript.TRACE),
+        "proof_key": KEY,
     }
     return jobs.run({"job": "replay", **fields, **changes}, BENCH)
 
@@ -213,6 +217,7 @@ def test_a_transcript_names_its_files_and_its_root_changes_with_each_field(recor
         replace(made, segments=(replace(first, loss=b"1234"), *others)),
         replace(made, segments=(replace(first, samples=b"s" * 32), *others)),
         replace(made, segments=(replace(first, state=made.start), *others)),
+        replace(made, segments=(replace(first, link=b"l" * 32), *others)),
         replace(made, start=first.state),
         replace(made, peer="peer2"),
         replace(made, fingerprint=()),

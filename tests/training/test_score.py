@@ -1,17 +1,25 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import torch
 
-from swarm.training import codec, copies, margins
+import swarm.training
+from swarm.training import codec, copies, margins, merge, models, objectives, score
+from swarm.training.checkpoint import Checkpoint, Config
 from swarm.training.codec import Layout, Sparse
+from swarm.training.sequential import Evidence
+from swarm.training.spec import parse_spec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+CPU = torch.device("cpu")
+TASK = parse_spec((Path(swarm.training.__file__).parent / "tasks" / "gpt.toml").read_bytes())
 LAYOUT = Layout({"a": (64, 64), "b": (48, 64), "c": (96,)}, 74)
 
 
@@ -93,3 +101,76 @@ def test_a_margin_is_in_its_own_errors_and_nothing_without_samples() -> None:
     assert margins.margin(own * 7, others * 7) == pytest.approx(margins.margin(own, others))
     assert margins.margin(own[:1], others) == margins.margin(np.ones(4), np.zeros(4)) == 0.0
     assert margins.margin(np.array([np.inf, 1.0]), others) == 0.0
+
+
+def drawn_update(base: Checkpoint, layout: Layout, seed: int) -> list[Sparse]:
+    """One step down the gradient on some samples, as a worker would say it."""
+    model = models.fill(models.build(base.config.model), base.tensors, CPU)
+    objectives.losses(model, sequences(16, seed), CPU).mean().backward()
+    down = {name: 3 * item.grad.numpy() for name, item in model.named_parameters()}
+    return codec.compress(codec.gather(down, layout), layout)
+
+
+def sequences(count: int, seed: int) -> np.ndarray:
+    """Runs of three bytes, so that there is something to learn."""
+    first = np.random.default_rng(seed).integers(0, 3, (count, 1))
+    return ((first + np.arange(65)) % 3 + 97).astype(np.uint8)
+
+
+def first_checkpoint(width: int) -> Checkpoint:
+    sizes = dataclasses.replace(TASK.lm, layers=1, width=width, hidden=4 * width, heads=2)
+    values = models.initial(models.build(dataclasses.replace(sizes, kv_heads=2)), 1)
+    return Checkpoint(Config("lm", "x", 0, "bytes", dataclasses.replace(sizes, kv_heads=2)), values)
+
+
+def test_an_update_is_scored_at_half_of_its_step() -> None:
+    base = first_checkpoint(16)
+    layout = Layout(base.shapes, 110)
+    made = drawn_update(base, layout, 1)
+    asked = sequences(16, 2)
+    whole = merge.merge(base.tensors, [made], layout, 4000)
+    half = score.alone(base, made, layout, 4000)
+    for name, item in base.tensors.items():
+        np.testing.assert_allclose(half[name] - item, (whole[name] - item) / 2, rtol=0, atol=1e-7)
+    # So one whose whole step is too long by itself, and which leads downhill, counts as an improvement.
+    before, loud = score.model_losses(base, base.tensors, asked, CPU).mean(), made
+    while (
+        score.model_losses(base, merge.merge(base.tensors, [loud], layout, 4000), asked, CPU).mean()
+        < before
+    ):
+        loud = [dataclasses.replace(item, level=item.level * 1.2) for item in loud]
+    assert (
+        score.model_losses(base, score.alone(base, loud, layout, 4000), asked, CPU).mean() < before
+    )
+
+
+@pytest.mark.slow
+def test_scores_and_evidence_agree_whatever_the_threads(tmp_path: Path) -> None:
+    """A model wide enough that torch divides the work: its sums differ in their last bits, and no score by more than one."""
+    base = first_checkpoint(128)
+    layout = Layout(base.shapes, 110)
+    peers = ["a", "b", "c"]
+    for at, peer in enumerate(peers):
+        about = codec.About("lm", 110, "bafy", bytes(32), 1, peer, bytes(32), 16)
+        packed = codec.pack(drawn_update(base, layout, at), layout, about)
+        (tmp_path / peer).write_bytes(packed)
+    found = []
+    threads = torch.get_num_threads()
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        evidence = Evidence(usual=[(0, 3000)])
+        loss, scores = score.score(
+            dataclasses.replace(TASK, score=dataclasses.replace(TASK.score, sequences=64)),
+            base,
+            sequences(64, 9),
+            [tmp_path / peer for peer in peers],
+            [codec.Expected("lm", layout, "bafy", bytes(32), 1, peer) for peer in peers],
+            CPU,
+            lambda *_: None,
+            own=[sequences(64, at) for at in range(3)],
+            evidence=evidence,
+        )
+        found.append((loss, *scores))
+    torch.set_num_threads(threads)
+    assert all(abs(one - two) <= 1 for one, two in zip(*found, strict=True))
+    assert max(found[0][1:]) > 0

@@ -1,0 +1,109 @@
+"""Bars of a terminal: how much, how fast, how long still, and since when nothing has come."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
+from rich.text import Text
+
+from swarm.config import format_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rich.console import Console
+    from rich.progress import Task, TaskID
+
+    Tell = Callable[[str, int, int], None]
+
+BYTE_STAGES: Final = frozenset(
+    {
+        "hash",
+        "publish",
+        "fetch",
+        "write",
+        "store",
+        "dataset",
+        "pool",
+        "tokenizer",
+        "download",
+        "import",
+        "verify",
+    }
+)
+"""Stages that count bytes; the others count steps."""
+STILL_SECONDS: Final = 5.0
+"""Without a change, after which a bar says so: is it hung, or does it work?"""
+NARROW: Final = 72
+"""Columns of a terminal below which a bar is short."""
+
+
+@contextmanager
+def bars(console: Console) -> Iterator[Tell]:
+    """Show a bar for each stage while the block runs; they are gone afterwards.
+
+    Args:
+        console: The terminal.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=6 if console.width < NARROW else 24),
+        TextColumn("{task.fields[amount]}"),
+        Pace(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        tasks: dict[str, TaskID] = {}
+        newest = ""
+
+        def tell(stage: str, done: int, total: int) -> None:
+            nonlocal newest
+            if stage not in tasks:
+                tasks[stage] = progress.add_task(stage, total=total or None, amount="", moved=None)
+            task = tasks[stage]
+            is_new = newest != stage or done != progress.tasks[task].completed
+            if is_new and newest not in {"", stage}:
+                progress.update(tasks[newest], moved=None)
+            newest = stage
+            fields: dict[str, Any] = {"amount": _amount(stage, done, total)}
+            if is_new:
+                fields["moved"] = time.monotonic()
+            progress.update(task, completed=done, total=total or None, **fields)
+
+        yield tell
+
+
+def _amount(stage: str, done: int, total: int) -> str:
+    show = format_size if stage in BYTE_STAGES else "{:,}".format
+    if not total:
+        return show(done) if done else ""
+    return f"{show(done)} of {show(total)}"
+
+
+class Pace(ProgressColumn):
+    """The rate of bytes and the time left, the time it took, or for how long nothing has come."""
+
+    max_refresh: float | None = 0.5
+
+    def render(self, task: Task) -> Text:
+        """One bar's."""
+        if task.finished:
+            return Text(span(task.finished_time or 0.0))
+        moved = task.fields["moved"]  # None: another bar is the one that moves
+        if moved is not None and (still := time.monotonic() - moved) > STILL_SECONDS:
+            return Text(f"nothing new for {span(still)}", style="yellow")
+        parts = []
+        if task.description in BYTE_STAGES and task.speed:
+            parts.append(f"{format_size(int(task.speed))}/s")
+        if task.time_remaining is not None and task.completed:
+            parts.append(f"{span(task.time_remaining)} left")
+        return Text(", ".join(parts))
+
+
+def span(seconds: float) -> str:
+    """`0:07`, `12:30` or `3:04:05`."""
+    minutes, second = divmod(int(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours:,}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
