@@ -234,7 +234,12 @@ def _segments(room: dict[str, Any]) -> int:
     return transcript.count(spec.parse_spec(room["spec"].encode()).train.steps, room["every"])
 
 
-def _again(room: dict[str, Any], round_: int, segment: int) -> dict[str, Any]:
+def _again(
+    room: dict[str, Any],
+    round_: int,
+    segment: int,
+    **more: Any,  # noqa: ANN401 - a job's fields
+) -> dict[str, Any]:
     record = Path(room["folder"]) / f"record-{round_}"
     return _run(
         job="replay",
@@ -246,6 +251,7 @@ def _again(room: dict[str, Any], round_: int, segment: int) -> dict[str, Any]:
         end=str(record / f"state-{segment + 1:04d}.safetensors"),
         every=room["every"],
         tolerance=10_000,
+        **more,
     )
 
 

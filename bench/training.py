@@ -1,7 +1,7 @@
 """Rounds of the demo's tasks in one process: the loss after each round, and what a round costs.
 
     python -m bench.training [gpt|gan] [--workers 4] [--rounds 8] [--steps 20] [--seeds 1] [--alone]
-                             [--learning-rate 0.008] [--muon-learning-rate 0.02]
+                             [--learning-rate 0.008] [--muon-learning-rate 0.02] [--images FOLDER] [--threads 2]
 
 No network and no ledger: four workers one after the other, then the score and the merge, as a node does them.
 `--alone` adds one node that takes as many steps as each worker, with the same optimiser and nothing compressed:
@@ -10,7 +10,11 @@ The share is spread evenly over the dataset, which is the hardest for the swarm 
 files in a row knows less of the rest.
 `alone` in place of a task's name measures only that; a lone node has other best rates than a swarm.
 Of a gan, `--alone` adds one node with all the CPU that the workers have together: as many steps as all of them, fixed
-hyper-parameters, and nothing taken off for the score. It prints where the distance stands after every five rounds.
+hyper-parameters, and nothing taken off for the score; once in rounds of which only better ones are kept, and once in one
+go, never held up. With `--threads N` it takes as many steps as it makes in the workers' time on N cores, where each of
+them has one thread and it has all: how much faster N threads are is measured first.
+It prints where the distance stands after every five rounds. Images are the demo's (Fashion-MNIST where Debian's package
+is installed), or those of a folder with `train` and `pool` in it; larger ones than the model's are scaled down.
 Losses are over the first 256 sequences of the pool (gan: the distance over 2,000 images).
 """
 
@@ -39,9 +43,12 @@ from swarm.training import (
     objectives,
     spec,
 )
+from swarm.training.errors import DataError
 
 TASK = b"T" * 32
 SEQUENCES = 256
+TRIED_STEPS, TRIES = 60, 3
+"""By which threads are timed."""
 
 
 def main() -> None:
@@ -55,6 +62,8 @@ def main() -> None:
     parser.add_argument("--alone", action="store_true")
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--muon-learning-rate", type=float)
+    parser.add_argument("--images", type=Path)
+    parser.add_argument("--threads", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
@@ -68,8 +77,7 @@ def main() -> None:
     task = dataclasses.replace(task, train=dataclasses.replace(task.train, **changed))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write = demo_data.write_text_dataset if task.kind == "lm" else demo_data.write_image_dataset
-        dataset, pool = write(folder / "data")
+        task, dataset, pool = taken(task, folder / "data", options.images)
         for seed in range(1, options.seeds + 1):
             train = dataclasses.replace(task.train, seed=seed)
             room = folder / str(seed)
@@ -80,7 +88,7 @@ def main() -> None:
             if options.task != "alone":
                 together(seeded, room, dataset, pool, options.workers)
             if options.alone and task.kind == "gan":
-                lone_pair(seeded, room, dataset, pool, options.workers)
+                lone_pair(seeded, room, dataset, pool, options.workers, options.threads)
             if options.task == "alone" or (options.alone and task.kind == "lm"):
                 for every in (options.workers, 1):
                     alone(seeded, room, dataset, pool, every)
@@ -91,12 +99,65 @@ def run(**job: Any) -> dict[str, Any]:  # noqa: ANN401 - a job's fields
     return jobs.run(job, jobs.Bench(torch.device("cpu"), lambda *_: None))
 
 
-def lone_pair(task: spec.TaskSpec, room: Path, dataset: Path, pool: Path, workers: int) -> None:
+def taken(
+    task: spec.TaskSpec, folder: Path, images: Path | None
+) -> tuple[spec.TaskSpec, Path, Path]:
+    """The task, its dataset and its pool."""
+    if task.kind == "lm":
+        return task, *demo_data.write_text_dataset(folder)
+    found = (
+        demo_data.write_image_dataset(folder)
+        if images is None
+        else (images / "train", images / "pool")
+    )
+    try:
+        data.ImageData(found[0], task.gan.size, task.gan.channels)
+    except DataError:  # larger than the model's
+        task = dataclasses.replace(task, data=dataclasses.replace(task.data, resize="stretch"))
+    return task, *found
+
+
+def lone_pair(
+    task: spec.TaskSpec, room: Path, dataset: Path, pool: Path, workers: int, threads: int
+) -> None:
     """One node that trains a pair with the CPU of all workers."""
-    train = dataclasses.replace(task.train, steps=task.train.steps * workers)
+    share = 1.0
+    if threads:
+        faster = speed_up(task, room, dataset, threads)
+        share = min(1.0, faster / threads)
+        print(f"{threads} threads are {faster:.2f} times as fast as one")
+    steps = round(task.train.steps * workers * share)
     fixed = spec.Population(spread=1.0, beta=task.population.beta, critic_steps=1)
-    print(f"one node, {train.steps} steps a round", flush=True)
-    together(dataclasses.replace(task, train=train, population=fixed), room, dataset, pool, 1)
+    alone_ = dataclasses.replace(task, population=fixed)
+    print(f"one node, {steps} steps a round, better ones kept", flush=True)
+    train = dataclasses.replace(task.train, steps=steps)
+    together(dataclasses.replace(alone_, train=train), room, dataset, pool, 1)
+    whole = dataclasses.replace(task.train, steps=steps * task.rounds)
+    print(f"one node, {whole.steps} steps in one go", flush=True)
+    together(dataclasses.replace(alone_, train=whole, rounds=1), room, dataset, pool, 1)
+
+
+def speed_up(task: spec.TaskSpec, room: Path, dataset: Path, threads: int) -> float:
+    """How many times as fast steps are with several threads: the best of some tries of each, in turn."""
+    raw = spec.write_spec(
+        dataclasses.replace(task, train=dataclasses.replace(task.train, steps=TRIED_STEPS))
+    )
+    best = {1: np.inf, threads: np.inf}
+    for _ in range(TRIES):
+        for count in best:
+            torch.set_num_threads(count)
+            fields = {"base": str(room / "v0"), "dataset": str(dataset), "out": str(room / "tried")}
+            place = {"task": TASK, "round": 1, "beacon": b"B" * 32, "peer": "peer1"}
+            roots = {"base_root": "bafy0", "dataset_root": "bafyd", "state": str(room / "state")}
+            times: list[float] = []
+            job = {"job": "train", "spec": raw, **place, **roots, **fields}
+            bench = jobs.Bench(
+                torch.device("cpu"), lambda *_, times=times: times.append(time.perf_counter())
+            )
+            jobs.run(job, bench)
+            best[count] = min(best[count], (times[-1] - times[0]) / (len(times) - 1))
+    torch.set_num_threads(1)
+    return float(best[1] / best[threads])
 
 
 def together(task: spec.TaskSpec, room: Path, dataset: Path, pool: Path, workers: int) -> None:

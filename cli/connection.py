@@ -223,3 +223,25 @@ def terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, with what to do next.
+
+    Args:
+        hint: That.
+    """
+
+    def __init__(self, hint: str) -> None:
+        super().__init__(hint)
+        self.hint = hint
+
+
+@contextlib.contextmanager
+def resumable() -> Iterator[None]:
+    """Say to whoever interrupts a fetch that what has come is kept."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        hint = "what has come is kept for now: the same command goes on from there"
+        raise Interrupted(hint) from interrupt

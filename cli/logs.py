@@ -7,7 +7,11 @@ import sys
 from logging.handlers import RotatingFileHandler
 from typing import TYPE_CHECKING
 
-import structlog
+sys.modules.setdefault("rich", None)  # type: ignore[arg-type]  # else structlog loads it: 4 MB, for nothing that is printed here
+import structlog  # noqa: E402
+
+if sys.modules["rich"] is None:
+    del sys.modules["rich"]
 
 if TYPE_CHECKING:
     from pathlib import Path

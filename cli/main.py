@@ -192,8 +192,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error.format_message(), None, 2)
     except SwarmError as error:
         return _fail(error.message, error.hint, error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        return _fail("interrupted", None, INTERRUPTED)
+    except (KeyboardInterrupt, click.Abort) as error:
+        hint = getattr(error.__cause__ or error, "hint", None)  # click's Abort is raised from it
+        return _fail("interrupted", hint, INTERRUPTED)
     except BrokenPipeError:  # `swarm blocks | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

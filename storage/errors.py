@@ -6,6 +6,8 @@ from typing import Final
 
 OTHER_PROGRAM: Final = "run the swarm that wrote it, or a later one"
 """What to do about a file of a version that is not known; it is left as it is."""
+TOO_OLD: Final = "run the swarm that wrote it: this one does not read it any more"
+"""What to do about a file of a version that is not known any more."""
 
 
 class StorageError(Exception):
@@ -56,9 +58,10 @@ class LogError(StorageError):
 class FormatError(LogError):
     """Another version of the program wrote what lies on the disk, in a form that this one does not know."""
 
-    def __init__(self, what: str, found: object, known: object) -> None:
+    def __init__(self, what: str, found: object, known: int) -> None:
+        advice = TOO_OLD if isinstance(found, int) and found < known else OTHER_PROGRAM
         super().__init__(
-            f"{what} is of version {found}, and this program reads version {known}; {OTHER_PROGRAM}"
+            f"{what} is of version {found}, and this program reads version {known}; {advice}"
         )
         self.found = found
         self.known = known

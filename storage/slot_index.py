@@ -85,7 +85,7 @@ class SlotIndex:
         elif row[0] != owner:
             self._database.close()
             found, known = _layout(row[0]), _layout(owner)
-            if found != known:
+            if found is not None and known is not None and found != known:
                 what = f"the store of sealed slots in {folder}"
                 raise FormatError(what, found, known)
             message = f"the slots in {folder} were sealed for another key, chain or cost"
@@ -266,13 +266,14 @@ def _pending(row: tuple[Any, ...]) -> Pending:
     return Pending(number, Label(root, cid, length), file, bool(staged))
 
 
-def _layout(owner: bytes) -> object:
+def _layout(owner: bytes) -> int | None:
     """The version of the layout that an owner's bytes begin with; None where they cannot be read."""
     try:
         fields = canonical.decode(owner, max_bytes=MAX_OWNER_BYTES)
     except CanonicalError:
         return None
-    return fields[0] if isinstance(fields, list) and fields else None
+    first = fields[0] if isinstance(fields, list) and fields else None
+    return first if type(first) is int else None
 
 
 def _open(folder: Path) -> sqlite3.Connection:

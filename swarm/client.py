@@ -30,6 +30,7 @@ from swarm.errors import (
     from_json,
 )
 from swarm.release import HEADER, version
+from swarm.sockets import socket_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -48,11 +49,6 @@ __all__ = [
     "socket_of",
 ]
 
-SOCKET_NAME = "control.sock"
-MAX_SOCKET_PATH = 100
-"""Bytes; the kernel takes 107 on Linux and 103 on macOS."""
-
-MAX_POINTER_BYTES = 4096
 CONNECT_SECONDS = 5
 ANSWER_SECONDS = 30
 """A node that says nothing for this long does not answer: an operation is told alive every 5 s."""
@@ -62,23 +58,6 @@ ANY_VERSION = frozenset({"stop", "care/finish", "care/leave"})
 
 MAX_EVENT_BYTES = 64 * 2**20
 MAX_REASON_BYTES = 4096
-
-
-def pointer_of(socket_path: Path) -> Path:
-    """The file that says where the socket is when its own path is too long for the kernel."""
-    return socket_path.with_suffix(".path")
-
-
-def socket_of(home: Path) -> Path:
-    """The control socket of a data folder; whether a node listens on it is another question."""
-    path = Path(home).absolute() / SOCKET_NAME
-    if len(os.fsencode(path)) > MAX_SOCKET_PATH:
-        try:
-            with pointer_of(path).open("rb") as file:
-                path = Path(os.fsdecode(file.read(MAX_POINTER_BYTES)))
-        except OSError:
-            pass  # no node: connecting will say so
-    return path
 
 
 class Client:

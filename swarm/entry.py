@@ -137,8 +137,9 @@ def _load(path: Path) -> Genesis:
             message, "a chain id has 64 hex digits; `swarm status` shows it"
         ) from error
     except (OSError, GenesisError) as error:
-        message = f"{path} is not a genesis: {error}"
-        raise UsageError(message) from error
+        what, _, advice = str(error).partition("; ")
+        message = f"{path}: {what}"
+        raise UsageError(message, advice or None) from error
 
 
 def _own(signer: Signer) -> Genesis:
@@ -199,7 +200,7 @@ async def _ask(
                 elif isinstance(error, UnreachableError):
                     answer = f"no answer: {error.why}"
                 elif isinstance(error, GenesisError):
-                    answer = f"no network that can be joined: {error}"
+                    answer = f"no network that this program can join: {error}"
                 _log.debug("entry.failed", address=address, error=str(error))
         nursery.cancel_scope.cancel()
     return answer

@@ -540,9 +540,14 @@ class Operations:
             if not (checkpoint / "config.json").is_file():
                 message = f"{name}@{fetched['version']} is not a model: it holds no config.json"
                 raise UsageError(message, "`swarm fetch` writes it as it is")
-            made = await self._node.worker.sample(
-                checkpoint, prompt or "", target, length=length, seed=seed
-            )
+            try:
+                made = await self._node.worker.sample(
+                    checkpoint, prompt or "", target, length=length, seed=seed
+                )
+            except WorkerError as error:
+                if error.cause != "failed":
+                    raise
+                raise UsageError(error.why) from error
         common: Json = {"name": name, "version": fetched["version"], "cid": fetched["cid"]}
         return common | ({"path": str(made)} if isinstance(made, Path) else {"text": made})
 

@@ -123,9 +123,9 @@ async def test_a_file_of_another_network_than_the_folders_is_refused(find, tmp_p
 
 async def test_a_file_that_is_no_genesis_is_refused_and_nothing_is_kept(find, tmp_path) -> None:
     (tmp_path / "other").write_bytes(b"no genesis")
-    for path in (tmp_path / "other", tmp_path / "absent"):
-        with pytest.raises(UsageError, match="is not a genesis"):
-            await find(genesis=path)
+    for name, why in (("other", "not a genesis"), ("absent", "is no chain id")):
+        with pytest.raises(UsageError, match=why):
+            await find(genesis=tmp_path / name)
     assert not (tmp_path / "home" / GENESIS_FILE).exists()
 
 
@@ -191,7 +191,7 @@ async def test_a_node_of_this_machine_that_goes_before_it_answers_is_not_waited_
         record = json.loads(path.read_text())
         path.write_text(json.dumps(record | {"created": 1.0}))
     assert told[0] == "joining the network of this machine's own"
-    assert told[1] == "no answer from hung yet; going on trying"
+    assert told[1] == "no answer from hung yet (nobody answers); going on trying"
     assert "starting a network" in told[2]
 
 
@@ -204,7 +204,7 @@ async def test_with_a_chain_id_the_genesis_is_taken_from_whoever_has_that_networ
             genesis=right.chain_id, bootstrap=("silent", "wrong", "right"), told=told
         )
     assert found.genesis.chain_id == right.chain_id
-    assert told[0] == "no answer from silent yet; going on trying"
+    assert told[0] == "no answer from silent yet (nobody answers); going on trying"
     assert told[1] == f"only network {wrong.chain_id.hex()} from wrong yet; going on trying"
 
 

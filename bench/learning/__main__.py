@@ -1,6 +1,6 @@
 """`make bench-training`: the loss at equal tokens, and a round's exchange beside hivemind.
 
-    python -m bench.learning curves [--rounds 200] [--workers 8] [--seeds 3] [--top-k 56] [--ways swarm,dense]
+    python -m bench.learning curves [--rounds 200] [--workers 8] [--seeds 3] [--top-k 320] [--ways swarm,dense]
     python -m bench.learning tune   [--rounds 40] [--workers 8]
     python -m bench.learning exchange [--rounds 5]
 
@@ -49,8 +49,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--top-k", type=int, default=56)
+    parser.add_argument("--top-k", type=int, default=320)
+    parser.add_argument("--parts", type=int, default=4)
     parser.add_argument("--feedback", type=float)
+    parser.add_argument("--feedback-end", type=float, default=0.9)
     parser.add_argument("--amplify", type=float, default=8.0)
     parser.add_argument("--ways", default=",".join(WAYS))
     parser.add_argument("--factors", default=",".join(map(str, FACTORS)))
@@ -110,9 +112,10 @@ def _task(
         muon_learning_rate=rates[1],
         seed=seed,
     )
-    asked = {"feedback": options.feedback, "amplify": options.amplify}
+    names = ("top_k", "parts", "feedback", "feedback_end", "amplify")
+    asked = {name: getattr(options, name) for name in names}
     changed = {key: value for key, value in asked.items() if value is not None}
-    update = dataclasses.replace(task.update, top_k=options.top_k, **changed)
+    update = dataclasses.replace(task.update, **changed)
     model = dataclasses.replace(task.lm, layers=2)
     return dataclasses.replace(task, rounds=rounds, train=train, update=update, model=model)
 

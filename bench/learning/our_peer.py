@@ -65,7 +65,7 @@ class Model:
             samples=1,
         )
         packed = codec.pack(sparse, self.layout, about)
-        codec.subtract(self._error, sparse)
+        codec.subtract(self._error, sparse, self.layout)
         return packed
 
     def merge(self, updates: list[bytes]) -> None:

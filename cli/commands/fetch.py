@@ -58,7 +58,11 @@ def command(
     if is_dataset:
         message = "--dataset is of use with --hf alone"
         raise UsageError(message)
-    with connection.connect(home) as client, output.progress_bar() as progress:
+    with (
+        connection.resumable(),
+        connection.connect(home) as client,
+        output.progress_bar() as progress,
+    ):
         fetched = client.fetch(bare, version, path or Path(bare), progress, card=not no_card)
     if as_json:
         output.print_json(fetched)
@@ -72,7 +76,11 @@ def command(
 
 
 def _link(name: str, version: int | None, kind: str, home: Path, *, as_json: bool) -> None:
-    with connection.connect(home) as client, output.progress_bar() as progress:
+    with (
+        connection.resumable(),
+        connection.connect(home) as client,
+        output.progress_bar() as progress,
+    ):
         linked = client.link_to_hub(name, version, hub_cache(), progress, kind=kind)
     if as_json:
         output.print_json(linked)

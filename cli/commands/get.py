@@ -33,7 +33,11 @@ def command(*, cid: str, path: Path | None, source: str | None, home: Path, as_j
     if inside and source is not None:
         message = "--from fetches all of a CID, and no path below it"
         raise UsageError(message, f"swarm get {root} --from {source}")
-    with connection.connect(home) as client, output.progress_bar() as progress:
+    with (
+        connection.resumable(),
+        connection.connect(home) as client,
+        output.progress_bar() as progress,
+    ):
         if inside:
             name = inside.rpartition("/")[2]
             found = client.look(root, inside)["cid"]

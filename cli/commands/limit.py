@@ -75,6 +75,7 @@ def fields(limits: dict[str, Any]) -> list[tuple[str, str]]:
             f"unknown: {known['why']}" if seconds is None else f"{seconds:.0f} s by {known['by']}"
         )
         idle += f" (idle now: {told})"
+    gpu = f" (training on it waits: {limits['gpu']})" if limits["gpu"] else ""
     return [
         ("upload", rate("upload")),
         ("download", rate("download")),
@@ -87,6 +88,6 @@ def fields(limits: dict[str, Any]) -> list[tuple[str, str]]:
             f"{asked['on_battery']}{' (on battery now)' if limits['on_battery'] else ''}",
         ),
         ("cpu", asked["cpu"]),
-        ("gpu power", asked["gpu_power"]),
-        ("gpu heat", asked["gpu_heat"]),
+        ("gpu power", asked["gpu_power"] + gpu * (asked["gpu_power"] != "off")),
+        ("gpu heat", asked["gpu_heat"] + gpu * (asked["gpu_heat"] != "off")),
     ]

@@ -57,7 +57,7 @@ def _kept(found: dict[str, Any], *, as_json: bool) -> None:
             f"{CLAIMED.strip()}: as its author says; it is not all here, or too large to count"
         )
     usage = found["usage"]
-    told = f"{format_size(usage['used'])} of {format_size(usage['lent'])} used"
+    told = f"{format_size(usage['used'])} used, {format_size(usage['free'])} free"
     if usage["in_place"]:
         told += f"; {format_size(usage['in_place'])} more lie in your own files"
     if usage["reclaimable"]:

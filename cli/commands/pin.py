@@ -24,7 +24,11 @@ def command(*, cid: str, label: str | None, home: Path, as_json: bool) -> None:
     swarm pin bafybei… --label "the plays"
     """  # noqa: D301 - \b is click's
     root = parse_root(cid)
-    with connection.connect(home) as client, output.progress_bar() as progress:
+    with (
+        connection.resumable(),
+        connection.connect(home) as client,
+        output.progress_bar() as progress,
+    ):
         pinned = client.pin(root, label, progress)
     if as_json:
         output.print_json(pinned)

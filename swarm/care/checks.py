@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from swarm.care.check import Check, bad, good, unknown, warn
 from swarm.config import format_size
+from swarm.ledger.genesis import UNIT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,14 +39,20 @@ MAX_SEEN: Final = 8
 _SYNC_CLOCK: Final = "timedatectl set-ntp true"
 
 
-def clock(gap_ms: int | None) -> Check:
+def clock(gap_ms: int | None, *, is_kept: bool | None = None) -> Check:
     """The clock, against the times that other leaders write into blocks.
 
     Args:
         gap_ms: This clock less theirs, with the time that blocks take to be final; None: not known.
+        is_kept: Whether a time service keeps it, as the kernel knows; None: not known.
     """
     if gap_ms is None:
-        return unknown("clock", "no blocks of other leaders have come yet to compare it with")
+        text = "no blocks of other leaders have come yet to compare it with"
+        if is_kept:
+            return good("clock", f"kept by a time service; {text}")
+        no_service = "; no time service keeps it, as far as the kernel knows"
+        asks = is_kept is False
+        return unknown("clock", text + no_service * asks, _SYNC_CLOCK * asks)
     if gap_ms < FAST_MS:
         return bad("clock", f"{-gap_ms / 1000:.1f} s behind that of other leaders", _SYNC_CLOCK)
     if gap_ms > SLOW_MS:
@@ -174,6 +181,9 @@ def reachable(report: Json) -> Check:
     if not report["peers"]:
         return unknown("reachable", "no peer is connected", "swarm join --bootstrap ADDRESS")
     text = "nobody has dialled in yet; this node dials others, which works behind a router too"
+    if found.get("relays"):
+        places = len(found["relays"])
+        text = f"directly is not known yet; through a relay it is (places at {places})"
     return unknown("reachable", text, forward)
 
 
@@ -315,7 +325,8 @@ def member(facts: Json, height: int) -> Check:
         )
     if facts["validates"] and not facts["weight"] and facts["stake"] >= facts["min_bond"] > 0:
         return good("membership", f"roles: {roles}; staked, and a validator within two epochs")
-    validator = f"; votes with weight {facts['weight']:,}" if facts["weight"] else ""
+    weight = f"{facts['weight'] / UNIT:,.10g}"
+    validator = f"; votes with a stake of {weight} tokens" if facts["weight"] else ""
     return good("membership", f"roles: {roles}{validator}")
 
 
@@ -335,6 +346,8 @@ def held_back(report: Json) -> list[Check]:
     if report["paused"]:
         parts = ", ".join(one["part"] for one in report["paused"])
         checks.append(warn("paused", f"{parts}: held back by its owner", "swarm resume"))
+    held = [one for one in report.get("held", ()) if one["code"] not in {"paused", "finishing"}]
+    checks += [good("limits", f"{one['part']} waits: {one['why']}") for one in held]
     if report["finishing"]:
         checks.append(warn("finishing", "the node stops when its round is done", "swarm resume"))
     return checks

@@ -31,7 +31,8 @@ def examine(settings: Settings, report: Json | None) -> list[Check]:
     used = 0 if report is None else report["storage"]["used"]
     wants_gpu = settings.gpu if report is None else report["gpu"]
     found = [checks.node(report, home, metadata.version("swarm-node"))]
-    found.append(checks.clock(None if report is None else report["clock_gap_ms"]))
+    gap = None if report is None else report["clock_gap_ms"]
+    found.append(checks.clock(gap, is_kept=machine.is_clock_kept()))
     found += checks.disk(machine.disk(home), lent, used)
     found += checks.folder(machine.folder(home))
     found.append(checks.memory(machine.memory(), trains=trains))

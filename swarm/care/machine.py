@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import ipaddress
 import os
 import platform
@@ -31,6 +32,21 @@ MAX_GPUS: Final = 16
 MAX_PROC_BYTES: Final = 4096
 NVIDIA: Final = Path("/proc/driver/nvidia")
 AMD: Final = Path("/dev/kfd")
+
+
+TIMEX_BYTES: Final = 1024
+"""More than `struct timex` has anywhere; zeroed, it asks and sets nothing."""
+NOT_KEPT: Final = 5
+"""TIME_ERROR: no time service keeps the clock."""
+
+
+def is_clock_kept() -> bool | None:
+    """Whether a time service keeps this clock, as the kernel knows; None where it does not say."""
+    try:
+        told = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(TIMEX_BYTES))
+    except (OSError, AttributeError):  # another system
+        return None
+    return None if told < 0 else bool(told != NOT_KEPT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import psutil
 
-from swarm.care.controls import PARTS
+from swarm.care.controls import HELD, PARTS
 from swarm.ledger.genesis import UNIT
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ METRICS: Final = (
     Metric("swarm_ready", "gauge", "1 when the node does its work, else 0"),
     Metric("swarm_problems", "gauge", "Problems that the status names"),
     Metric("swarm_paused", "gauge", "1 where a part is paused", ("part",)),
+    Metric("swarm_held_back", "gauge", "1 where a part waits, for whatever reason", ("part",)),
     Metric("swarm_peers", "gauge", "Connected members of the network"),
     Metric("swarm_block_height", "gauge", "The newest final block here"),
     Metric("swarm_peer_block_height", "gauge", "The highest block that a peer says it holds"),
@@ -56,6 +57,8 @@ METRICS: Final = (
     Metric("swarm_clock_gap_seconds", "gauge", "This clock less that of other leaders"),
     Metric("swarm_received_bytes_total", "counter", "Content received", ("protocol",)),
     Metric("swarm_sent_bytes_total", "counter", "Content sent", ("protocol",)),
+    Metric("swarm_month_bytes", "gauge", "All traffic of the month", ("direction",)),
+    Metric("swarm_month_cap_bytes", "gauge", "What of it is allowed; absent where all is"),
     Metric("swarm_storage_lent_bytes", "gauge", "Disk that is lent"),
     Metric("swarm_storage_bytes", "gauge", "Disk by what it is for", ("kind",)),
     Metric("swarm_storage_damaged_chunks", "gauge", "Chunks that are damaged and not repaired"),
@@ -112,6 +115,7 @@ def measure(node: Node, *, is_ready: bool) -> Numbers:
         "swarm_ready": _one(is_ready),
         "swarm_problems": _one(len(node.problems())),
         "swarm_paused": [({"part": one}, bool(node.controls.is_paused(one))) for one in PARTS],
+        "swarm_held_back": [({"part": one}, bool(node.controls.holds(one))) for one in HELD],
         "swarm_peers": _one(len(node.network.peers())),
         "swarm_block_height": _one(view.height),
         "swarm_peer_block_height": _one(node.best_head()),
@@ -146,8 +150,13 @@ def _one(value: float) -> list[Value]:
 
 
 def _traffic(node: Node) -> dict[str, list[Value]]:
-    exchanged = node.exchange.stats()
-    return {
+    exchanged, month = node.exchange.stats(), node.traffic.month
+    cap = {"swarm_month_cap_bytes": _one(month.cap)} if month.cap else {}
+    return cap | {
+        "swarm_month_bytes": [
+            ({"direction": "sent"}, month.sent),
+            ({"direction": "received"}, month.received),
+        ],
         "swarm_received_bytes_total": [
             ({"protocol": "exchange"}, exchanged.bytes_in),
             ({"protocol": "bitswap"}, node.bitswap.bytes_in),

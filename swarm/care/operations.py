@@ -138,6 +138,7 @@ class Care:
             UsageError: There is no such limit, or the value is none.
         """
         self._node.limits.change(name, value)
+        await self._node.limits.look()
         return self.standing()
 
     async def pause(self, word: str, seconds: int | None) -> Json:

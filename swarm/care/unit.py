@@ -86,6 +86,8 @@ class Unit:
             "SystemCallArchitectures=native",
             "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK",
         ]
+        if not self.has_gpu:  # a driver asks for what is not known here
+            lines += ["SystemCallFilter=@system-service", "SystemCallErrorNumber=EPERM"]
         if self.is_user:
             return lines
         needs_home = any(_below_home(Path(one)) for one in (self.home, self.command[0]))
@@ -102,6 +104,7 @@ class Unit:
             "ProtectKernelLogs=yes",
             "ProtectControlGroups=yes",
             "ProtectHostname=yes",
+            "ProtectProc=invisible",
             "CapabilityBoundingSet=",
             "AmbientCapabilities=",
         ]

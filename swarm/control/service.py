@@ -21,9 +21,9 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import wrap_app
 
-from swarm.client import MAX_SOCKET_PATH, pointer_of
 from swarm.control.app import make_app
 from swarm.control.body import InTime
+from swarm.sockets import MAX_SOCKET_PATH, pointer_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator

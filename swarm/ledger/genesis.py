@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from storage import canonical
-from storage.errors import CanonicalError
+from storage.errors import OTHER_PROGRAM, TOO_OLD, CanonicalError
 from swarm.ledger.errors import GenesisError
 
 if TYPE_CHECKING:
@@ -279,18 +279,17 @@ class Genesis:
             GenesisError: Malformed, of another version, or a field is out of its range.
         """
         try:
-            version, network, time, params, allocations, validators, pool = canonical.decode(
-                data, max_bytes=MAX_GENESIS_BYTES
-            )
-            if version != VERSION:
-                message = (
-                    f"a genesis of version {version!r}, and this program reads version {VERSION}"
-                )
+            body = canonical.decode(data, max_bytes=MAX_GENESIS_BYTES)
+            version = body[0] if isinstance(body, list) and body else None
+            if type(version) is int and version != VERSION:
+                what = f"a genesis of version {version}, and this program reads version {VERSION}"
+                message = f"{what}; {TOO_OLD if version < VERSION else OTHER_PROGRAM}"
                 raise GenesisError(message)
+            _, network, time, params, allocations, validators, pool = body
             if not FIRST_PARAMS <= len(params) <= len(fields(Params)):
                 message = (
                     f"a genesis of {len(params)} parameters, and this program knows "
-                    f"{FIRST_PARAMS} to {len(fields(Params))}: swarm of another version wrote it"
+                    f"{FIRST_PARAMS} to {len(fields(Params))}; {OTHER_PROGRAM}"
                 )
                 raise GenesisError(message)
             genesis = cls(

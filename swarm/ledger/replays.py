@@ -71,8 +71,8 @@ __all__ = [
 MAX_OPEN: Final = 256
 """Submissions that are run again at once; no more are drawn meanwhile."""
 REFEREES: Final = 3
-SECOND_IN: Final = 8
-"""Of so many checks one is done twice: 12.5 % of the checks' work."""
+SECOND_IN: Final = 20
+"""Of so many checks one is done twice: 5 % of the checks' work."""
 MAX_PASSED: Final = 2
 """Verifiers that are replaced because they were silent."""
 OPENING_PART: Final = 4
@@ -278,7 +278,8 @@ def _after_check(draft: Draft, one: Replay, height: int, beacon: bytes) -> None:
 def _after_opening(draft: Draft, one: Replay, height: int, beacon: bytes) -> None:
     """All found a match: cleared. Else referees are asked, if there are enough."""
     tolerance = draft.params.replay_tolerance
-    hidden = [key for key in one.sealed if key not in one.found]
+    compared = bool(one.second)  # else there was nothing to hide from
+    hidden = [key for key in one.sealed if compared and key not in one.found]
     if not one.found:
         one = verdicts.settle(draft, one, (), hidden, 0)
         _release(draft, one, Stage.UNANSWERED)

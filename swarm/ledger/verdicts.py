@@ -2,7 +2,7 @@
 
 A referee's word counts if the proof that it ran the segment is near that of another referee; a guess is near nobody's. Two
 that count decide. Then everybody's word is held against theirs, that of the verifiers too: who said the same, with a proof
-near theirs, earns a wage; who said something else, or guessed, or sealed and did not open, pays `FINE` wages.
+near theirs, earns a wage; who said something else, or guessed, or sealed and did not open when it was compared, pays `FINE` wages.
 A fine is small on purpose: referees are three draws of a validator, and stake must not hang on so few.
 
 A wage is paid from what the guilty lose, then from what the task put aside; what is left of that returns to the task.
@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 
 NEEDED: Final = 2
 """Of the referees, to decide."""
-FINE: Final = 16
-"""Wages; of eight checks one is compared, so who guesses loses two wages for each that it earns."""
+FINE: Final = 40
+"""Wages; of twenty checks one is compared, so who guesses loses two wages for each that it earns."""
+
+STAKE_PART: Final = 100
+"""Of a stake, a fine takes no more than one part in so many: it is no slash."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +131,10 @@ def settle(
 
 
 def _fine(draft: Draft, key: bytes, amount: int) -> int:
-    """Take units of a balance, then of a stake; returns how many there were."""
+    """Take units of a balance, then of a hundredth of a stake at most; returns how many there were."""
     account = draft.account(key)
     balance = min(account.balance, amount)
-    stake = min(account.stake, amount - balance)
+    stake = min(account.stake // STAKE_PART, amount - balance)
     draft.put_account(
         replace(account, balance=account.balance - balance, stake=account.stake - stake)
     )

@@ -121,7 +121,7 @@ def _logind() -> tuple[bool, float] | str:
             bus_name="org.freedesktop.login1",
             interface="org.freedesktop.login1.Manager",
         )
-        with blocking.open_dbus_connection(bus="SYSTEM") as bus:
+        with _bus(blocking) as bus:
             found = []
             for name in ("IdleHint", "IdleSinceHint"):
                 asked = jeepney.Properties(manager).get(name)
@@ -134,3 +134,19 @@ def _logind() -> tuple[bool, float] | str:
         return f"logind does not answer: {str(error) or type(error).__name__}"
     except Exception as error:  # noqa: BLE001 - whatever the bus says, the machine counts as in use
         return f"logind does not answer: {type(error).__name__}: {error}"
+
+
+def _bus(blocking: Any) -> Any:  # noqa: ANN401 - jeepney's, which may be missing
+    """The system's bus; jeepney itself waits without an end for a bus that takes the connection and then says nothing."""
+
+    class Bounded(blocking.DBusConnection):  # type: ignore[misc]
+        def receive(self, *, timeout: float | None = None) -> Any:  # noqa: ANN401
+            return super().receive(timeout=BUS_SECONDS if timeout is None else timeout)
+
+    address = blocking.get_bus("SYSTEM")
+    socket = blocking.prep_socket(address, timeout=BUS_SECONDS)
+    try:
+        return Bounded(socket)
+    except BaseException:
+        socket.close()
+        raise

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -28,7 +28,6 @@ AUTO_PART: Final = 4
 """One part in so many of what the line can carry in a month is the cap where nobody names one."""
 AUTO_LEAST: Final = 10**12
 """Bytes: no line is capped at less unasked, and what is known of a line may be too little."""
-COUNTED: Final = ("sent", "received", "line")
 SECONDS: Final = 30 * 86_400
 
 _log = structlog.get_logger("swarm.limits")
@@ -141,11 +140,16 @@ def _read(path: Path) -> tuple[str, int, int, int]:
     """What is remembered; a file that cannot be read counts nothing and is said in the log."""
     try:
         with path.open("rb") as file:
-            found = json.loads(file.read(MAX_FILE_BYTES))
-        sent, received, line = (max(0, int(found.get(one, 0))) for one in COUNTED)
-        return str(found["month"]), sent, received, line
+            return _parsed(json.loads(file.read(MAX_FILE_BYTES)))
     except FileNotFoundError:
         return "", 0, 0, 0
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         _log.warning("traffic.unreadable", path=str(path), error=str(error))
         return "", 0, 0, 0
+
+
+def _parsed(found: Any) -> tuple[str, int, int, int]:  # noqa: ANN401 - JSON
+    """The month's name, what went each way, and the line."""
+    name = str(found["month"])
+    sent, received = (max(0, int(found[one])) for one in ("sent", "received"))
+    return name, sent, received, max(0, int(found.get("line", 0)))

@@ -122,11 +122,15 @@ class Limits:
         self._aim()
         self._changed.set()
 
+    async def look(self) -> None:
+        """Ask the machine now what the wishes need to know."""
+        await trio.to_thread.run_sync(self._look)
+
     async def run(self) -> None:
         """Look until cancelled."""
         while True:
             self._changed = trio.Event()
-            await trio.to_thread.run_sync(self._look)
+            await self.look()
             is_cut = self._controls.is_paused(SERVE)
             if is_cut and not self._was_cut:
                 self._stop_serving()
@@ -139,7 +143,7 @@ class Limits:
 
         Returns:
             `asked` (every limit as it is written), `idle` (`seconds`, `by`, `why`; None where it is not asked for),
-            `on_battery`, `schedule` (`open`, `changes`, None without one), `upload` and `download` (`limit`: bytes a second, 0
+            `gpu` (why training would wait for it; empty: it need not), `on_battery`, `schedule` (`open`, `changes`, None without one), `upload` and `download` (`limit`: bytes a second, 0
             where there is none now; `now`; of the upload `measured`, and `line`, 0 where it was never full), `month` (`name`,
             `sent`, `received`, `cap`, `ends`).
         """
@@ -151,6 +155,7 @@ class Limits:
         return {
             "asked": self.wishes.shown(),
             "idle": known if asks_idle else None,
+            "gpu": self.heat,
             "on_battery": self.is_on_battery,
             "schedule": None
             if schedule is None

@@ -6,7 +6,11 @@
 
 from __future__ import annotations
 
-from swarm.network.network import Network
-from swarm.network.settings import NetworkSettings, PeerInfo
+from swarm.network import unused
+
+unused.leave_out()
+
+from swarm.network.network import Network  # noqa: E402 - only now
+from swarm.network.settings import NetworkSettings, PeerInfo  # noqa: E402
 
 __all__ = ["Network", "NetworkSettings", "PeerInfo"]

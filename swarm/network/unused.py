@@ -1,24 +1,37 @@
-"""What libp2p loads for its own host, which is not ours: left out, so that a node is some ten megabytes smaller.
+"""What libp2p loads for its own host, which is not ours: left out, so that a node is ten megabytes smaller.
 
-`libp2p.host.basic_host` brings Zeroconf, requests, an ACME client and UPnP with it; importing any part of libp2p imports it.
-A module of its name with the names that others import from it, and nothing behind them, stands in its place.
+`libp2p.host.basic_host` brings Zeroconf, requests, an ACME client and UPnP with it, and whoever imports any part of libp2p
+imports it. A module of its name stands in its place until somebody makes such a host.
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
 from types import ModuleType
-from typing import Final
+from typing import Any, Final
 
 MODULE: Final = "libp2p.host.basic_host"
-NAMES: Final = ("BasicHost", "IDHost", "RoutedHost")
+
+
+class StandIn(ModuleType):
+    """Has the names that the rest of libp2p imports from the module."""
+
+    def __init__(self) -> None:
+        super().__init__(MODULE, __doc__)
+        self.AddrsFactory = object
+        self.BasicHost = _Host
+
+
+class _Host:
+    """Becomes the real one when it is made."""
+
+    def __new__(cls, *args: Any, **fields: Any) -> Any:  # noqa: ANN401 - libp2p's
+        if isinstance(sys.modules[MODULE], StandIn):
+            del sys.modules[MODULE]
+        return importlib.import_module(MODULE).BasicHost(*args, **fields)
 
 
 def leave_out() -> None:
     """Take its place, where it was not loaded yet; before anything of libp2p is imported."""
-    if MODULE in sys.modules:
-        return
-    stand_in = ModuleType(MODULE, "Nothing: this program has a host of its own.")
-    for name in NAMES:
-        setattr(stand_in, name, type(name, (), {"__module__": MODULE}))
-    sys.modules[MODULE] = stand_in
+    sys.modules.setdefault(MODULE, StandIn())

@@ -3,7 +3,9 @@
 `docs/protocols/update.md` gives the bytes. In short: the tensors form *groups* (each tensor of two or more
 dimensions is one, all others together are the last), each group is cut into flat chunks of 4096, and of
 each chunk the `k` values of the greatest magnitude are kept as a position and a sign; their mean magnitude
-is the group's level. Numpy only: nothing here depends on torch or on the machine.
+is the group's level. Where a task says so, a round speaks of a *part* of each group, every `parts`-th value, which
+is the same for all workers: a position then costs fewer bits, and more workers name the same weights.
+Numpy only: nothing here depends on torch or on the machine.
 
 Source: Wang et al., "CocktailSGD" (2023) and Sarfi et al., "SparseLoCo" (2025) for top-k of chunks with
 error feedback; Rice coding of gaps as in Golomb (1966), with quotients and remainders in streams of
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from swarm.training.spec import TaskSpec
     from swarm.training.tensors import Array
 
 FORMAT: Final = "swarm-update-1"
@@ -46,9 +49,19 @@ MAX_VALUE: Final = 2.0**20
 """The greatest magnitude of a weight in a full update."""
 RECORDED_FORMAT: Final = "swarm-update-2"
 """The same with the three keys of a record."""
+PARTED_FORMAT: Final = "swarm-update-3"
+"""Either of them of one part of the groups; a key more says which."""
+WHOLE: Final = "0/1"
+"""The part of the other two."""
 KEYS: Final = frozenset({"format", "kind", "k", "base", "task", "round", "peer", "data", "samples"})
 RECORD_KEYS: Final = frozenset({"transcript", "record", "fingerprint"})
+PART_KEYS: Final = frozenset({"part"})
 
+_KEYS_OF: Final = {
+    FORMAT: (KEYS,),
+    RECORDED_FORMAT: (KEYS | RECORD_KEYS,),
+    PARTED_FORMAT: (KEYS | PART_KEYS, KEYS | PART_KEYS | RECORD_KEYS),
+}
 _PEER = re.compile(r"[1-9A-HJ-NP-Za-km-z]{1,64}")
 _HEADER_SLACK: Final = 64 * 2**10
 
@@ -59,6 +72,17 @@ class Group:
 
     names: tuple[str, ...]
     size: int  # values
+    first: int = 0  # of those that the round speaks of
+    step: int = 1  # from one of them to the next
+
+    @property
+    def said(self) -> int:
+        """How many values the round speaks of."""
+        return len(range(self.first, self.size, self.step))
+
+    def part(self, flat: Array) -> Array:
+        """Those values of the whole group's, as a view; positions count in it."""
+        return flat[self.first :: self.step]
 
 
 @dataclass(frozen=True)
@@ -68,28 +92,35 @@ class Layout:
     Args:
         shapes: Shape by name of the base checkpoint's tensors.
         k: Values kept of each full chunk.
+        parts: How many rounds speak of all values, each of every `parts`-th.
+        part: From 0: the first of them. A group of fewer values than parts is spoken of whole.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
     k: int
+    parts: int = 1
+    part: int = 0
 
     @cached_property
     def groups(self) -> tuple[Group, ...]:
         """Matrices in order of name, then all vectors as one group."""
-        matrices = [
-            Group((name,), math.prod(self.shapes[name]))
-            for name in sorted(self.shapes)
-            if len(self.shapes[name]) >= 2
+        matrices = [(name,) for name in sorted(self.shapes) if len(self.shapes[name]) >= 2]
+        vectors = tuple(name for name in sorted(self.shapes) if len(self.shapes[name]) < 2)
+        sized = [
+            (names, sum(math.prod(self.shapes[name]) for name in names))
+            for names in (*matrices, vectors)
         ]
-        names = tuple(name for name in sorted(self.shapes) if len(self.shapes[name]) < 2)
-        vectors = Group(names, sum(math.prod(self.shapes[name]) for name in names))
-        return tuple(group for group in (*matrices, vectors) if group.size)
+        return tuple(
+            Group(names, size, self.part, self.parts) if size >= self.parts else Group(names, size)
+            for names, size in sized
+            if size
+        )
 
     @cached_property
     def chunk_sizes(self) -> list[Array]:
         """For each group, shape (chunks,): how many values each chunk has."""
         return [
-            np.minimum(CHUNK, group.size - np.arange(0, group.size, CHUNK)) for group in self.groups
+            np.minimum(CHUNK, group.said - np.arange(0, group.said, CHUNK)) for group in self.groups
         ]
 
     @cached_property
@@ -101,6 +132,11 @@ class Layout:
     def total(self) -> int:
         """Values kept in all."""
         return sum(int(picks.sum()) for picks in self.picks)
+
+    @property
+    def said(self) -> str:
+        """The part, as an update names it."""
+        return f"{self.part}/{self.parts}"
 
     @property
     def rice(self) -> int:
@@ -117,11 +153,17 @@ class Layout:
         )
 
 
+def layout(spec: TaskSpec, shapes: Mapping[str, tuple[int, ...]], round_: int) -> Layout:
+    """Of the updates of a task's round, from 1; whole tensors are not parted."""
+    parts = 1 if spec.kind == "gan" else spec.update.parts
+    return Layout(shapes, spec.update.top_k, parts, (round_ - 1) % parts)
+
+
 @dataclass(frozen=True, slots=True)
 class Sparse:
     """What is kept of one group."""
 
-    positions: Array  # (picks,) int64, flat in the group, strictly increasing
+    positions: Array  # (picks,) int64, flat in the group's part, strictly increasing
     negative: Array  # (picks,) bool
     level: float  # a float32's value, finite, 0 to MAX_LEVEL
 
@@ -148,27 +190,35 @@ class About:
     data: bytes  # SHA-256 of the samples used, in order
     samples: int
     record: Record | None = None
+    part: str = WHOLE
 
     def metadata(self) -> dict[str, str]:
         """The file's metadata."""
-        more = {}
+        more, parted = {}, {}
         if self.record is not None:
             more = {
                 "transcript": self.record.transcript.hex(),
                 "record": self.record.record,
                 "fingerprint": self.record.fingerprint.hex(),
             }
-        return more | {
-            "format": RECORDED_FORMAT if more else FORMAT,
-            "kind": self.kind,
-            "k": str(self.k),
-            "base": self.base,
-            "task": self.task.hex(),
-            "round": str(self.round),
-            "peer": self.peer,
-            "data": self.data.hex(),
-            "samples": str(self.samples),
-        }
+        if self.part != WHOLE:
+            parted = {"part": self.part}
+        unparted = RECORDED_FORMAT if more else FORMAT
+        return (
+            more
+            | parted
+            | {
+                "format": PARTED_FORMAT if parted else unparted,
+                "kind": self.kind,
+                "k": str(self.k),
+                "base": self.base,
+                "task": self.task.hex(),
+                "round": str(self.round),
+                "peer": self.peer,
+                "data": self.data.hex(),
+                "samples": str(self.samples),
+            }
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +269,10 @@ def compress(groups: Sequence[Array], layout: Layout) -> list[Sparse]:
         groups: As `gather` gives them; finite.
         layout: The base's layout.
     """
-    return [_compress(flat, picks) for flat, picks in zip(groups, layout.picks, strict=True)]
+    return [
+        _compress(group.part(flat), picks)
+        for group, flat, picks in zip(layout.groups, groups, layout.picks, strict=True)
+    ]
 
 
 def _compress(flat: Array, picks: Array) -> Sparse:
@@ -241,11 +294,11 @@ def _compress(flat: Array, picks: Array) -> Sparse:
     return Sparse(positions, np.signbit(flat[positions]), min(level, MAX_LEVEL))
 
 
-def subtract(groups: Sequence[Array], sparse: Sequence[Sparse]) -> None:
+def subtract(groups: Sequence[Array], sparse: Sequence[Sparse], layout: Layout) -> None:
     """Take what an update says away from the groups, in place: the error that is fed back."""
-    for flat, item in zip(groups, sparse, strict=True):
+    for group, flat, item in zip(layout.groups, groups, sparse, strict=True):
         level = np.float32(item.level)
-        flat[item.positions] -= np.where(item.negative, -level, level)
+        group.part(flat)[item.positions] -= np.where(item.negative, -level, level)
 
 
 def pack(sparse: Sequence[Sparse], layout: Layout, about: About) -> bytes:
@@ -330,10 +383,7 @@ def _max_bytes(expected: Expected) -> int:
 
 def _about(metadata: dict[str, str]) -> About:
     try:
-        recorded = metadata.get("format") == RECORDED_FORMAT
-        if metadata.keys() != (KEYS | RECORD_KEYS if recorded else KEYS) or not (
-            recorded or metadata["format"] == FORMAT
-        ):
+        if metadata.keys() not in _KEYS_OF.get(metadata.get("format", ""), ()):
             raise UpdateError(MALFORMED, "the update's metadata are not those of its format")
         about = About(
             kind=metadata["kind"],
@@ -344,7 +394,8 @@ def _about(metadata: dict[str, str]) -> About:
             peer=metadata["peer"],
             data=bytes.fromhex(metadata["data"]),
             samples=int(metadata["samples"]),
-            record=_record(metadata) if recorded else None,
+            record=_record(metadata) if "record" in metadata else None,
+            part=metadata.get("part", WHOLE),
         )
     except ValueError as error:
         if isinstance(error, UpdateError):
@@ -374,8 +425,9 @@ def _check_about(about: About, expected: Expected) -> None:
         )
     if expected.peer is not None and about.peer != expected.peer:
         raise UpdateError(WRONG_BASE, f"the update was made by {about.peer}")
-    if about.kind != expected.kind or about.k != expected.layout.k:
-        raise UpdateError(WRONG_SHAPES, "the update is of another kind or k than the task's")
+    found = (about.kind, about.k, about.part)
+    if found != (expected.kind, expected.layout.k, expected.layout.said):
+        raise UpdateError(WRONG_SHAPES, "the update is of another kind, k or part than the round's")
 
 
 def _full(values: dict[str, Array], layout: Layout) -> dict[str, Array]:

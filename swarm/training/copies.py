@@ -5,6 +5,9 @@
 Levels are left out, so that scaling a copy changes nothing. Honest updates are like each other too, most of all in the
 first round (0.4 of the demo's GPT, under 0.1 from the fourth on), so a copy is one that is far more alike than a
 round's updates usually are: halfway from the lower quartile of all pairs to 1, or `SURE`, if that is less.
+Who puts a file together out of several is like none of them as a whole, but its groups are: an update is a copy as well
+where `SPLICED` of its weights lie in groups that are `SURE` to be those of earlier updates. Groups of which the round's
+updates are usually more than half alike do not count.
 
 All of it is integers: who holds the same files finds the same copies.
 """
@@ -24,6 +27,8 @@ WHOLE: Final = 10**6
 """Likeness is counted in parts of this."""
 SURE: Final = 850_000
 """No two workers that really trained are so much alike."""
+SPLICED: Final = 250_000
+"""The part of an update's weights, in parts of `WHOLE`, that makes it a copy when it is taken from others."""
 
 
 def copies(updates: Sequence[Sequence[Sparse] | None], order: Sequence[int]) -> set[int]:
@@ -37,29 +42,50 @@ def copies(updates: Sequence[Sequence[Sparse] | None], order: Sequence[int]) -> 
         Places in `updates`.
     """
     known = sorted((at for at, one in enumerate(updates) if one is not None), key=order.__getitem__)
-    alike = _likenesses([updates[at] or () for at in known])
-    if not alike:
+    held = [updates[at] or () for at in known]
+    agreed = _agreements(held)
+    if not agreed:
         return set()
-    usual = sorted(alike.values())[(len(alike) - 1) // 4]
-    limit = min(SURE, (max(0, usual) + WHOLE + 1) // 2)
+    sizes = [[max(1, len(item.positions)) for item in one] for one in held]
+    alike = {
+        pair: sum(both) * WHOLE // max(1, sum(sizes[pair[0]])) for pair, both in agreed.items()
+    }
+    limit = min(SURE, (max(0, _quartile(list(alike.values()))) + WHOLE + 1) // 2)
+    telling = [
+        _quartile([both[at] * WHOLE // sizes[first][at] for (first, _), both in agreed.items()])
+        <= WHOLE // 2
+        for at in range(len(sizes[0]))
+    ]
     found: set[int] = set()
-    for (earlier, later), likeness in sorted(alike.items()):
-        if likeness >= limit and known[earlier] not in found:
+    for later in range(1, len(held)):
+        earlier = [at for at in range(later) if known[at] not in found]
+        taken = sum(
+            sizes[later][group]
+            for group, tells in enumerate(telling)
+            if tells
+            and any(agreed[at, later][group] * WHOLE >= SURE * sizes[at][group] for at in earlier)
+        )
+        if any(alike[at, later] >= limit for at in earlier) or taken * WHOLE >= SPLICED * sum(
+            sizes[later]
+        ):
             found.add(known[later])
     return found
 
 
-def _likenesses(updates: Sequence[Sequence[Sparse]]) -> dict[tuple[int, int], int]:
-    """Of each pair, the earlier first, in parts of `WHOLE`."""
+def _quartile(values: list[int]) -> int:
+    """The lower one."""
+    return sorted(values)[(len(values) - 1) // 4]
+
+
+def _agreements(updates: Sequence[Sequence[Sparse]]) -> dict[tuple[int, int], list[int]]:
+    """Of each pair, the earlier first, and of each group: weights named alike less those named with opposite signs."""
     found = {}
     for first, one in enumerate(updates):
         signs = [_dense(item) for item in one]
-        named = max(1, sum(len(item.positions) for item in one))
         for second in range(first + 1, len(updates)):
-            both = sum(
+            found[first, second] = [
                 _agreed(flat, item) for flat, item in zip(signs, updates[second], strict=True)
-            )
-            found[first, second] = both * WHOLE // named
+            ]
     return found
 
 

@@ -150,6 +150,8 @@ def images_of(path: Path, frame: Frame) -> Iterator[Array]:
 
 
 def _loader(name: str) -> Callable[[Path, Frame], Iterator[Array]] | None:
+    if name.endswith(".npy") and "label" in name:  # a classifier's, beside its images
+        return None
     if "idx3" in name or "idx4" in name:
         return _idx
     return next((load for ending, load in LOADERS.items() if name.endswith(ending)), None)

@@ -537,7 +537,7 @@ def _expected(
 ) -> codec.Expected:
     return codec.Expected(
         kind=spec.kind,
-        layout=codec.Layout(base.shapes, spec.update.top_k),
+        layout=codec.layout(spec, base.shapes, job["round"]),
         base=job["base_root"],
         task=job["task"],
         round=job["round"],

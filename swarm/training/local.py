@@ -4,9 +4,13 @@ A peer keeps `E`, what it has learnt and not yet said: an update has room for a 
 It takes its H local steps from where it stands itself, not from the agreed checkpoint, so that its gradients
 are those of the model that all it has learnt would give; then it says the greatest part of the whole difference:
 
-    theta_w = H steps from (theta_t - feedback * E);  E <- theta_t - theta_w;  U = Q(top-k of E);  E <- E - U
+    E <- feedback * what is left of E after theta_t - theta_{t-1}
+    theta_w = H steps from theta_t - E;  E <- theta_t - theta_w;  U = Q(top-k of E);  E <- E - U
 
-The state (moments and E) is kept a file a round, so that a round can be done again after a crash.
+What the agreed checkpoint moved by of itself, others have said: a weight that it moved where E would move it is
+taken out of E, so a worker keeps its place there, and nobody says twice what all have learnt.
+The state (moments, E and the agreed checkpoint) is kept a file a round, so that a round can be done again after a
+crash.
 
 Source: Xu et al., "Step-Ahead Error Feedback for Distributed Training with Compressed Gradient" (2020) for the
 start; Seide et al., "1-bit stochastic gradient descent" (2014) for E itself.
@@ -29,13 +33,12 @@ from swarm.training.errors import TensorFileError
 from swarm.training.optimizers import AdamW, Muon
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor, nn
 
     from swarm.training.checkpoint import Checkpoint
-    from swarm.training.codec import Layout
     from swarm.training.recorder import Recorder
     from swarm.training.spec import TaskSpec, Train
     from swarm.training.tensors import Array
@@ -154,11 +157,11 @@ def train(
         total=text.total,
     )
     samples = text.samples(ids)
-    layout = codec.Layout(base.shapes, spec.update.top_k)
+    layout = codec.layout(spec, base.shapes, place.round)
     model = models.fill(models.build(base.config.model), base.tensors, device)
     optimizers = Optimizers(model, settings)
     before = codec.gather(base.tensors, layout)
-    unsaid = _restore(state, place, optimizers, layout, spec.update.feedback)
+    unsaid = _restore(state, place, optimizers, before, feedback(spec, place.round))
     start = [flat - carried for flat, carried in zip(before, unsaid, strict=True)]
     model.load_state_dict(
         {name: torch.from_numpy(item) for name, item in codec.scatter(start, layout).items()}
@@ -189,10 +192,11 @@ def train(
         data=data.digest(ids, samples),
         samples=len(ids),
         record=None if recorder is None else recorder.finish(),
+        part=layout.said,
     )
     packed = codec.pack(sparse, layout, about)
-    codec.subtract(error, sparse)
-    _keep(state, place, optimizers, error)
+    codec.subtract(error, sparse, layout)
+    _keep(state, place, optimizers, error, before)
     write_file(out, packed)
     return Outcome(
         losses[0],
@@ -246,17 +250,38 @@ def write_file(path: Path, content: bytes) -> None:
     temporary.replace(path)
 
 
+def feedback(spec: TaskSpec, round_: int) -> float:
+    """What a round keeps of E: `feedback` in the task's first round, then evenly on to `feedback_end` after its last."""
+    first = spec.update.feedback
+    last = spec.update.feedback_end or first
+    return first + (last - first) * (round_ - 1) / spec.rounds
+
+
+def unheard(error: Array, moved: Array) -> Array:
+    """What is left of E when the agreed weights have moved: what they moved its way is taken out of it.
+
+    Args:
+        error: E, what the worker would take away from the agreed weights.
+        moved: What was taken away from them since.
+    """
+    return np.where(
+        error * moved > 0,
+        np.copysign(np.maximum(np.abs(error) - np.abs(moved), np.float32(0)), error),
+        error,
+    )
+
+
 def _restore(
-    folder: Path, place: Place, optimizers: Optimizers, layout: Layout, feedback: float
+    folder: Path, place: Place, optimizers: Optimizers, agreed: Sequence[Array], share: float
 ) -> list[Array]:
     """Take up the newest state from before this round, and give what is left of E; without one, start afresh.
 
-    E fades by `feedback` with every round since, also with those that the peer missed: the others have moved on.
+    E fades to `share` with every round since, also with those that the peer missed: the others have moved on.
     """
     fresh = optimizers.state()
-    error = [np.zeros(group.size, np.float32) for group in layout.groups]
     wanted = {name: tuple(item.shape) for name, item in fresh.items()}
-    wanted |= {f"feedback.{at}": flat.shape for at, flat in enumerate(error)}
+    wanted |= {f"feedback.{at}": flat.shape for at, flat in enumerate(agreed)}
+    wanted |= {f"agreed.{at}": flat.shape for at, flat in enumerate(agreed)}
     for path in sorted(folder.glob("round-*.safetensors"), reverse=True):
         if path.name >= _state_name(place.round):
             continue
@@ -272,14 +297,24 @@ def _restore(
             continue
         copied = {name: torch.from_numpy(np.array(file.tensors[name])) for name in fresh}
         optimizers.restore(copied)
-        share = np.float32(feedback ** (place.round - _state_round(path)))
-        return [share * file.tensors[f"feedback.{at}"] for at in range(len(error))]
-    return error
+        kept = np.float32(share ** (place.round - _state_round(path)))
+        return [
+            kept * unheard(file.tensors[f"feedback.{at}"], file.tensors[f"agreed.{at}"] - flat)
+            for at, flat in enumerate(agreed)
+        ]
+    return [np.zeros_like(flat) for flat in agreed]
 
 
-def _keep(folder: Path, place: Place, optimizers: Optimizers, error: list[Array]) -> None:
+def _keep(
+    folder: Path,
+    place: Place,
+    optimizers: Optimizers,
+    error: Sequence[Array],
+    agreed: Sequence[Array],
+) -> None:
     state = {name: item.cpu().numpy() for name, item in optimizers.state().items()}
     state |= {f"feedback.{at}": flat for at, flat in enumerate(error)}
+    state |= {f"agreed.{at}": flat for at, flat in enumerate(agreed)}
     tensors.write(
         folder / _state_name(place.round), state, {"task": place.task.hex(), "peer": place.peer}
     )

@@ -85,7 +85,7 @@ def merge(
         raise CheckpointError(message)
     groups = codec.gather(base, layout)
     moves = steps(updates)
-    for at, flat in enumerate(groups):
+    for at, (group, flat) in enumerate(zip(layout.groups, groups, strict=True)):
         if not np.isfinite(flat).all() or (len(flat) and np.abs(flat).max() > MAX_WEIGHT):
             message = f"the base holds a weight that is not finite or above {MAX_WEIGHT:,.0f}"
             raise CheckpointError(message)
@@ -93,7 +93,8 @@ def merge(
             positions, total, named = _sums(
                 [update[at] for update in updates], [m[at] for m in moves]
             )
-            _apply(flat, positions, _share(total, named, len(updates), amplify_milli))
+            share = _share(total, named, len(updates), amplify_milli)
+            _apply(group.part(flat), positions, share)
     return codec.scatter(groups, layout)
 
 

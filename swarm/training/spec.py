@@ -11,12 +11,21 @@ import dataclasses
 import re
 import tomllib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import Any
 
 from swarm.training import sizes
+from swarm.training.architectures import BYTES as BYTES
+from swarm.training.architectures import KINDS as KINDS
+from swarm.training.architectures import MAX_PARAMETERS as MAX_PARAMETERS
+from swarm.training.architectures import MAX_VOCABULARY as MAX_VOCABULARY
+from swarm.training.architectures import NONE as NONE
+from swarm.training.architectures import OF_BASE as OF_BASE
+from swarm.training.architectures import SHAPES as SHAPES
+from swarm.training.architectures import Kind as Kind
+from swarm.training.architectures import base_of
+from swarm.training.architectures import check_model as check_model
 from swarm.training.errors import SpecError
 from swarm.training.sizes import (
-    BYTE_VALUES,
     ClassifierModel,
     Decoder,
     FinetuneModel,
@@ -24,36 +33,24 @@ from swarm.training.sizes import (
     LmModel,
     Model,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from swarm.training.tables import Table
 
 MAX_SPEC_BYTES = 16 * 2**10
-MAX_PARAMETERS = 2 * 10**9
 UPDATE_HEADER_BYTES = 2**20
 BYTES_PER_PARAMETER = 5
 """A float32, and a quarter more for the chunks and manifests around it."""
 TOKEN = 10**9
 """Units of money in one token."""
 MAX_TOKENIZER_BYTES = 16 * 2**20
-MAX_VOCABULARY = 2**17
-BYTES, NONE, OF_BASE = "bytes", "none", "base"
-"""The tokenizers that are no published file: of kind lm, of kinds without text, and of a finetune before it is posted."""
 CACHED, PUBLISHED = "cached", "published"
 """Where the encodings of a finetune come from: each peer makes and keeps its own, or the dataset is made of them."""
-MAX_CLASSES = 10_000
-MAX_LABELS = 8192
-"""Characters of a classifier's labels in all."""
-SHAPES = ("gpt", "llama")
 AUTOENCODER = "autoencoder"
 EVALUATORS = (AUTOENCODER, "efficientnet-lite0")
 """Networks by whose features generated images are judged; see `evaluator`."""
 MAX_UNITS = 8
+MAX_PARTS = 64
 RESIZES = ("pad", "crop", "stretch")
 """How an image of another size is made to fit; see `images`."""
-
-Kind: TypeAlias = Literal["lm", "gan", "finetune", "classifier"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")  # what the ledger takes
 _AMOUNT = re.compile(r"(\d{1,10})(?:\.(\d{1,9}))?")
@@ -98,6 +95,8 @@ class Update:
     bits: int = 1
     feedback: float = 0.8
     amplify: float = 4.0
+    parts: int = 1  # of the weights: each round speaks of one, in turn
+    feedback_end: float = 0.0  # what feedback comes to by the end of the task; 0: it stays
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +215,7 @@ def parse_spec(data: bytes) -> TaskSpec:
     for name in tables:
         if name not in ("task", *_TITLES):
             raise SpecError(name, "is not a table of a task file")
-    task = _Table("task", tables.get("task"))
+    task = Table("task", tables.get("task"))
     name = task.text("name", maximum=63)
     if not _NAME.fullmatch(name):
         raise SpecError(
@@ -310,25 +309,6 @@ def parameters(spec: TaskSpec) -> int:
     return sizes.parameters(spec.model)
 
 
-def check_model(kind: Kind, entries: Any, tokenizer: str) -> Model:  # noqa: ANN401 - JSON or TOML gives anything
-    """A model's sizes from a table, checked; used for task files and for checkpoints of peers.
-
-    Raises:
-        SpecError: It names the entry.
-    """
-    model = _MODELS[kind]({"model": entries}, tokenizer)
-    if not getattr(model, "layers", True):  # of a base that was not looked at yet
-        return model
-    count = sizes.parameters(model) + (
-        sizes.frozen(model) if isinstance(model, FinetuneModel) else 0
-    )
-    if count > MAX_PARAMETERS:
-        raise SpecError(
-            field="model", why=f"has {count:,} parameters, at most {MAX_PARAMETERS:,} are allowed"
-        )
-    return model
-
-
 def max_update_bytes(spec: TaskSpec) -> int:
     """The largest update file that can be honest: every parameter in full and room for its header."""
     return UPDATE_HEADER_BYTES + BYTES_PER_PARAMETER * parameters(spec)
@@ -355,8 +335,8 @@ def _toml(value: Any) -> str:  # noqa: ANN401 - a field's value is str, int or f
 
 
 def _data(tables: dict[str, Any], kind: str) -> Data:
-    table = _Table("data", tables.get("data"))
-    of_text = {"lm": OF_BASE if _base_of(tables) else BYTES, "finetune": OF_BASE}
+    table = Table("data", tables.get("data"))
+    of_text = {"lm": OF_BASE if base_of(tables) else BYTES, "finetune": OF_BASE}
     data = Data(
         dataset=table.text("dataset", maximum=1024),
         pool=table.text("pool", maximum=1024),
@@ -377,166 +357,8 @@ def _data(tables: dict[str, Any], kind: str) -> Data:
     return data
 
 
-def _base_of(tables: dict[str, Any]) -> object:
-    """The base that a task's model names; nothing where it names none."""
-    model = tables.get("model")
-    return model.get("base") if isinstance(model, dict) else None
-
-
-def _lm(tables: dict[str, Any], tokenizer: str) -> LmModel:
-    if _base_of(tables):
-        return _continued(tables, tokenizer)
-    low, high = (BYTE_VALUES, BYTE_VALUES) if tokenizer == BYTES else (0, MAX_VOCABULARY)
-    table = _Table("model", tables.get("model", {}))
-    shape = table.choice("shape", SHAPES, SHAPES[0])
-    heads = table.integer("heads", 1, 256, 4)
-    width = table.integer("width", 8, 2**14, 64)
-    # Of Llama, three matrices of two thirds hold as much as two of one.
-    hidden = 4 * width if shape == "gpt" else -(-8 * width // 24) * 8
-    model = LmModel(
-        layers=table.integer("layers", 1, 200, 4),
-        heads=heads,
-        width=width,
-        context=table.integer("context", 8, 2**15, 64),
-        vocabulary=table.integer("vocabulary", low, high, low),
-        shape=shape,
-        kv_heads=table.integer("kv_heads", 1, 256, heads),
-        hidden=table.integer("hidden", 8, 2**16, hidden),
-    )
-    table.done()
-    _check_heads(model)
-    return model
-
-
-def _continued(tables: dict[str, Any], tokenizer: str) -> LmModel:
-    """A language model that goes on from a published one."""
-    table = _Table("model", tables.get("model", {}))
-    model = LmModel(
-        base=table.text("base", maximum=1024),
-        context=table.integer("context", 0, 2**15, 0),
-        layers=table.integer("layers", 0, 200, 0),
-        heads=table.integer("heads", 0, 256, 0),
-        width=table.integer("width", 0, 2**14, 0),
-        vocabulary=table.integer("vocabulary", 0, MAX_VOCABULARY * 2, 0),
-        shape=table.choice("shape", SHAPES, SHAPES[0]),
-        kv_heads=table.integer("kv_heads", 0, 256, 0),
-        hidden=table.integer("hidden", 0, 2**16, 0),
-        reads=table.integer("reads", 0, 2**20, 0),
-        epsilon=table.number("epsilon", 1e-12, 1e-2, sizes.NORM_EPSILON),
-        rotary=table.number("rotary", 1.0, 1e9, sizes.ROPE_BASE),
-        tied=table.flag("tied", default=True),
-    )
-    table.done()
-    if model.layers:
-        _check_based(model, tokenizer)
-    return model
-
-
-def _finetune(tables: dict[str, Any], tokenizer: str) -> FinetuneModel:
-    table = _Table("model", tables.get("model", {}))
-    model = FinetuneModel(
-        base=table.text("base", maximum=1024),
-        trained_blocks=table.integer("trained_blocks", 1, 200),
-        context=table.integer("context", 0, 2**15, 0),
-        layers=table.integer("layers", 0, 200, 0),
-        heads=table.integer("heads", 0, 256, 0),
-        width=table.integer("width", 0, 2**14, 0),
-        vocabulary=table.integer("vocabulary", 0, MAX_VOCABULARY * 2, 0),
-        shape=table.choice("shape", SHAPES, SHAPES[0]),
-        kv_heads=table.integer("kv_heads", 0, 256, 0),
-        hidden=table.integer("hidden", 0, 2**16, 0),
-        positions=table.integer("positions", 0, 2**20, 0),
-        norm_epsilon=table.number("norm_epsilon", 1e-12, 1e-2, sizes.NORM_EPSILON),
-        rope_base=table.number("rope_base", 1.0, 1e9, sizes.ROPE_BASE),
-    )
-    table.done()
-    if not model.layers:  # not posted yet
-        return model
-    _check_based(model, tokenizer)
-    if model.trained_blocks > model.layers:
-        raise SpecError(
-            field="model.trained_blocks",
-            why=f"is {model.trained_blocks}, and the base has {model.layers} blocks",
-        )
-    return model
-
-
-def _check_based(model: Decoder, tokenizer: str) -> None:
-    """Refuse sizes of a published base that cannot be."""
-    whole = (model.heads, model.width, model.vocabulary, model.kv_heads, model.hidden)
-    if not all(whole) or not 8 <= model.context <= model.positions:
-        raise SpecError(
-            field="model.context", why=f"is 8 to the {model.positions:,} tokens that the base reads"
-        )
-    if tokenizer == BYTES and model.vocabulary < BYTE_VALUES:
-        raise SpecError(field="data.tokenizer", why="is bytes, and the base has fewer tokens")
-    _check_heads(model)
-
-
-def _classifier(tables: dict[str, Any], _tokenizer: str) -> ClassifierModel:
-    table = _Table("model", tables.get("model", {}))
-    shape = table.choice("shape", ("cnn", "mlp"), "cnn")
-    labels = table.text_or_none("labels", maximum=MAX_LABELS)
-    count = len(labels.split(",")) if labels else None
-    model = ClassifierModel(
-        classes=table.integer("classes", 2, MAX_CLASSES, count),
-        labels=labels,
-        shape=shape,
-        size=table.integer("size", 8, sizes.MAX_IMAGE_SIDE, 28),
-        channels=table.integer("channels", 1, 3, 1),
-        features=table.integer("features", 0, 2**16, 0),
-        width=table.integer("width", 4, 2**12, 32 if shape == "cnn" else 128),
-        layers=table.integer("layers", 1, 8, 2),
-    )
-    table.done()
-    if model.shape == "cnn" and model.features:
-        raise SpecError(field="model.features", why="is of rows, which a cnn does not read")
-    if model.shape == "cnn" and (model.width % 4 or model.side < sizes.FEWEST_PIXELS):
-        raise SpecError(
-            field="model.layers",
-            why=f"halve the image to {model.side} pixels a side, at least {sizes.FEWEST_PIXELS} are needed"
-            if model.width % 4 == 0
-            else "need a width that is a multiple of 4",
-        )
-    names = model.names
-    if names and (not all(names) or len(set(names)) != len(names)):
-        raise SpecError(field="model.labels", why="are different names with commas in between")
-    if names and len(names) != model.classes:
-        raise SpecError(
-            field="model.classes", why=f"is {model.classes}, and model.labels names {len(names)}"
-        )
-    return model
-
-
-def _check_heads(model: Decoder) -> None:
-    if model.width % model.heads:
-        raise SpecError(field="model.width", why=f"is no multiple of model.heads ({model.heads})")
-    if model.heads % model.kv_heads or (model.shape == "gpt" and model.kv_heads != model.heads):
-        raise SpecError(
-            field="model.kv_heads", why=f"divides model.heads ({model.heads}); of a gpt it is that"
-        )
-    if model.shape == "llama" and model.width // model.heads % 2:
-        raise SpecError(field="model.width", why="is no even multiple of model.heads")
-
-
-def _gan(tables: dict[str, Any], _tokenizer: str = NONE) -> GanModel:
-    table = _Table("model", tables.get("model", {}))
-    model = GanModel(
-        size=table.integer("size", 16, 32, 16),
-        channels=table.integer("channels", 1, 3, 1),
-        latent=table.integer("latent", 2, 512, 32),
-        base=table.integer("base", 4, 256, 16),
-    )
-    table.done()
-    if model.size not in (16, 32):
-        raise SpecError(field="model.size", why="is 16 or 32")
-    if model.base % 4:
-        raise SpecError(field="model.base", why="is a multiple of 4")
-    return model
-
-
 def _train(tables: dict[str, Any], kind: str) -> Train:
-    table = _Table("train", tables.get("train", {}))
+    table = Table("train", tables.get("train", {}))
     of_text = kind in ("lm", "finetune")
     optimizers = ("muon", "adamw") if of_text else ("adamw",)
     steps, batch, learning_rate, muon_rate = _RATES[kind]
@@ -562,7 +384,7 @@ def _population(tables: dict[str, Any], kind: str) -> Population:
         if "population" in tables:
             raise SpecError(field="population", why="is a table of a gan's task file")
         return Population()
-    table = _Table("population", tables.get("population", {}))
+    table = Table("population", tables.get("population", {}))
     population = Population(
         spread=table.number("spread", 1.0, 8.0, 2.0),
         beta=table.number("beta", 0.0, 0.95, 0.5),
@@ -573,19 +395,21 @@ def _population(tables: dict[str, Any], kind: str) -> Population:
 
 
 def _update(tables: dict[str, Any]) -> Update:
-    table = _Table("update", tables.get("update", {}))
+    table = Table("update", tables.get("update", {}))
     update = Update(
         top_k=table.integer("top_k", 1, 1024, 74),
         bits=table.integer("bits", 1, 1, 1),
         feedback=table.number("feedback", 0.0, 1.0, 0.8),
+        feedback_end=table.number("feedback_end", 0.0, 1.0, 0.0),
         amplify=table.number("amplify", 0.001, 100.0, 4.0),
+        parts=table.integer("parts", 1, MAX_PARTS, 1),
     )
     table.done()
     return update
 
 
 def _score(tables: dict[str, Any], kind: str) -> Score:
-    table = _Table("score", tables.get("score", {}))
+    table = Table("score", tables.get("score", {}))
     fewest, usual = _SEQUENCES[kind]
     score = Score(
         sequences=table.integer("sequences", fewest, 10**5, usual),
@@ -600,7 +424,7 @@ def _score(tables: dict[str, Any], kind: str) -> Score:
 
 
 def _phases(tables: dict[str, Any]) -> Phases:
-    table = _Table("phases", tables.get("phases", {}))
+    table = Table("phases", tables.get("phases", {}))
     defaults = Phases()
     phases = Phases(
         **{
@@ -619,7 +443,7 @@ _OF_KIND: dict[tuple[str, str], str] = {
     **{("population", item.name): "gan" for item in dataclasses.fields(Population)},
 }
 """Keys of a posted task that only one kind has."""
-_UNSAID = {("train", "units", 1)}
+_UNSAID = {("train", "units", 1), ("update", "parts", 1), ("update", "feedback_end", 0.0)}
 """Entries that a posted task leaves out: those of tasks from before there was the key."""
 _TITLES = ("data", "model", "train", "update", "score", "phases", "population")
 _COLUMNS = {"classifier": "image"}
@@ -632,70 +456,3 @@ _RATES = {
 """By kind: steps, batch, and the learning rates of AdamW and Muon, where a task does not say."""
 _SEQUENCES = {"lm": (2, 32), "finetune": (2, 32), "gan": (64, 2000), "classifier": (2, 256)}
 """By kind: the fewest sequences of a score, and those where a task does not say."""
-_MODELS: dict[Kind, Callable[[dict[str, Any], str], Model]] = {
-    "lm": _lm,
-    "finetune": _finetune,
-    "gan": _gan,
-    "classifier": _classifier,
-}
-
-
-class _Table:
-    """One table of the file; each read takes an entry out, and `done` refuses what is left."""
-
-    def __init__(self, title: str, entries: Any) -> None:  # noqa: ANN401 - TOML gives anything
-        if not isinstance(entries, dict):
-            raise SpecError(title, "is missing or is not a table")
-        self._title = title
-        self._entries = dict(entries)
-
-    def text(self, key: str, *, maximum: int, default: str | None = None) -> str:
-        value = self._take(key, default)
-        if not isinstance(value, str) or not 0 < len(value) <= maximum or not value.isprintable():
-            raise SpecError(self._name(key), f"is text of 1 to {maximum:,} characters in quotes")
-        return value
-
-    def choice(self, key: str, allowed: tuple[str, ...], default: str | None = None) -> str:
-        value = self._take(key, default)
-        if value not in allowed or not isinstance(value, str):
-            raise SpecError(
-                self._name(key), "is one of " + ", ".join(f'"{item}"' for item in allowed)
-            )
-        return value
-
-    def integer(self, key: str, low: int, high: int, default: int | None = None) -> int:
-        value = self._take(key, default)
-        if type(value) is not int or not low <= value <= high:
-            raise SpecError(self._name(key), f"is a whole number from {low:,} to {high:,}")
-        return value
-
-    def number(self, key: str, low: float, high: float, default: float | None = None) -> float:
-        value = self._take(key, default)
-        if type(value) not in (int, float) or not low <= value <= high:
-            raise SpecError(self._name(key), f"is a number from {low:g} to {high:g}")
-        return float(value)
-
-    def flag(self, key: str, *, default: bool) -> bool:
-        value = self._take(key, default)
-        if not isinstance(value, bool):
-            raise SpecError(self._name(key), "is true or false")
-        return value
-
-    def text_or_none(self, key: str, *, maximum: int) -> str:
-        """Text, or "" where there is none."""
-        if not self._entries.get(key):
-            self._entries.pop(key, None)
-            return ""
-        return self.text(key, maximum=maximum)
-
-    def done(self) -> None:
-        for key in self._entries:
-            raise SpecError(self._name(key), "is not a key of a task file")
-
-    def _take(self, key: str, default: Any) -> Any:  # noqa: ANN401 - checked by the caller
-        if key not in self._entries and default is None:
-            raise SpecError(self._name(key), "is missing")
-        return self._entries.pop(key, default)
-
-    def _name(self, key: str) -> str:
-        return f"{self._title}.{key}"

@@ -32,7 +32,7 @@ from swarm.training.errors import TranscriptError
 from swarm.training.transcript import ENTRY_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from torch import nn
 
@@ -50,46 +50,42 @@ _OPEN_KEY: Final = b"swarm/trace-key/1"
 
 
 class Sketcher:
-    """Sketches weights by one key.
+    """Sketches a model's weights, as they are when it is called, by one key.
 
     Args:
+        model: Whose weights; they are changed in place.
         key: Draws the signs.
     """
 
-    def __init__(self, key: bytes = _OPEN_KEY) -> None:
-        self._words = np.random.Philox(key=torch_seed("sketch", key))
-        self._signs = torch.from_numpy(self._draw(_BLOCK))
-        self._turns = torch.empty(0, dtype=torch.float64)
+    def __init__(self, model: nn.Module, key: bytes = _OPEN_KEY) -> None:
+        self._items = [item for _, item in sorted(model.state_dict().items())]
+        size = sum(item.numel() for item in self._items)
+        device = self._items[0].device
+        self._room = torch.zeros(-(-size // _BLOCK) * _BLOCK, device=device)
+        self._size = size
+        words = np.random.Philox(key=torch_seed("sketch", key))
+        self._signs = _signs(words, _BLOCK).to(device)
+        self._turns = _signs(words, len(self._room) // _BLOCK).to(device)
 
-    def __call__(self, model: nn.Module) -> Array:
+    @torch.no_grad()
+    def __call__(self) -> Array:
         """Shape (SIZE,), float64: of all weights, in the order of their names."""
-        named = sorted(model.state_dict().items())
-        folded = torch.zeros(_BLOCK, dtype=torch.float64)
-        blocks = 0
-        for _, item in named:
-            flat = item.detach().reshape(-1).cpu().double()
-            whole = len(flat) // _BLOCK
-            turns = self._turned(blocks, -(-len(flat) // _BLOCK))
-            if whole:
-                folded += turns[:whole] @ flat[: whole * _BLOCK].view(whole, _BLOCK)
-            rest = flat[whole * _BLOCK :]
-            if len(rest):
-                folded[: len(rest)] += turns[whole] * rest
-            blocks += len(turns)
-        found: Array = (folded * self._signs).view(-1, SIZE).sum(0).numpy()
+        torch.cat([item.reshape(-1).float() for item in self._items], out=self._room[: self._size])
+        folded = self._turns @ self._room.view(-1, _BLOCK)
+        found: Array = (folded * self._signs).view(-1, SIZE).double().sum(0).cpu().numpy()
         return found
 
-    def _turned(self, first: int, count: int) -> torch.Tensor:
-        while len(self._turns) < first + count:
-            more = torch.from_numpy(self._draw(_BLOCK))
-            self._turns = torch.cat([self._turns, more])
-        return self._turns[first : first + count]
+    @property
+    def length(self) -> float:
+        """Of all weights at the last call."""
+        return float(torch.linalg.vector_norm(self._room))
 
-    def _draw(self, count: int) -> Array:
-        words = self._words.random_raw(count // 64)
-        bits = np.unpackbits(words.astype("<u8").view(np.uint8), bitorder="little")
-        signs: Array = 1.0 - 2.0 * bits.astype(np.float64)
-        return signs
+
+def _signs(words: np.random.Philox, count: int) -> torch.Tensor:
+    """So many of +1 and -1, float32; drawn by 64."""
+    drawn = words.random_raw(-(-count // 64))
+    bits = np.unpackbits(drawn.astype("<u8").view(np.uint8), bitorder="little")[:count]
+    return torch.from_numpy(1 - 2 * bits.astype(np.float32))
 
 
 class Tracer:
@@ -100,10 +96,9 @@ class Tracer:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._model = model
-        self._sketch = Sketcher()
+        self._sketch = Sketcher(model)
         self._entries: list[bytes] = []
-        self._last = self._sketch(model)
+        self._last = self._sketch()
         self.begin()
 
     def begin(self) -> None:
@@ -113,7 +108,7 @@ class Tracer:
 
     def after(self, loss: float) -> None:
         """A step was taken."""
-        self._last = self._sketch(self._model)
+        self._last = self._sketch()
         moved = self._last - self._start
         entry = np.asarray([loss, *moved], "<f4").tobytes()
         self._entries.append(entry)
@@ -201,20 +196,14 @@ class Prover:
     """
 
     def __init__(self, model: nn.Module, key: bytes) -> None:
-        self._model = model
-        self._sketch = Sketcher(key)
-        self._start = self._sketch(model)
-        squares = sum(float(item.detach().double().square().sum().cpu()) for item in _floats(model))
-        self._length = math.sqrt(squares) or 1.0
+        self._sketch = Sketcher(model, key)
+        self._start = self._sketch()
+        self._length = self._sketch.length or 1.0
 
     def __call__(self) -> list[int]:
         """`SIZE` whole numbers, for the model as it is in the middle."""
-        moved = (self._sketch(self._model) - self._start) / self._length * PROOF_PARTS
+        moved = (self._sketch() - self._start) / self._length * PROOF_PARTS
         return [_whole(value) for value in moved]
-
-
-def _floats(model: nn.Module) -> Sequence[torch.Tensor]:
-    return [item for item in model.state_dict().values() if item.is_floating_point()]
 
 
 def _whole(value: float) -> int:

@@ -162,6 +162,20 @@ def test_a_suspended_keeper_is_bad_and_one_with_strikes_is_warned():
     assert checks.keeper(facts | {"strikes": 3, "suspended": True}).verdict == "bad"
 
 
+def test_a_clock_that_a_time_service_keeps_is_good_before_there_are_blocks_to_compare_it_with():
+    assert checks.clock(None, is_kept=True).verdict == "good"
+    alone = checks.clock(None, is_kept=False)
+    assert (alone.verdict, alone.fix) == ("unknown", "timedatectl set-ntp true")
+    assert checks.clock(None).fix == ""
+    assert checks.clock(gaps(*[-5_000] * ENOUGH), is_kept=True).verdict == "bad"
+
+
+def test_a_validators_weight_is_told_in_tokens():
+    facts = {"roles": ["validator"], "jailed_until": None, "weight": 1_500 * 10**9, "stake": 0}
+    found = checks.member(facts | {"min_bond": 1, "validates": True}, 1)
+    assert found.text.endswith("a stake of 1,500 tokens")
+
+
 def test_a_jailed_validator_is_told_when_it_may_leave():
     facts = {
         "roles": ["worker"],
@@ -187,6 +201,15 @@ def test_little_memory_warns_who_trains_and_hardly_any_is_bad_for_all():
 def test_what_its_owner_holds_back_is_said_with_the_way_back():
     found = checks.held_back(report(paused=[{"part": "train", "until": None}], finishing=True))
     assert [one.fix for one in found] == ["swarm resume", "swarm resume"]
+
+
+def test_what_the_limits_hold_back_is_no_fault_and_has_its_reason():
+    held = [
+        {"part": "train", "code": "idle", "why": "not idle: 3 of 300 s"},
+        {"part": "seal", "code": "paused", "why": "paused"},
+    ]
+    (found,) = checks.held_back(report(held=held))
+    assert (found.verdict, found.text) == ("good", "train waits: not idle: 3 of 300 s")
 
 
 def test_unknown_is_neither_good_nor_bad():

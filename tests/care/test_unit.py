@@ -1,5 +1,7 @@
 import os
+import shutil
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -33,7 +35,12 @@ def test_a_system_service_is_told_when_it_is_ready_and_may_write_its_data_alone(
 def test_a_gpu_stays_visible():
     plain = settings(Unit(PROGRAM, STATE, account="me"))
     gpu = settings(Unit(PROGRAM, STATE, ("--gpu",), account="me", has_gpu=True))
-    assert plain.keys() - gpu.keys() == {"PrivateDevices", "ProtectClock"}
+    assert plain.keys() - gpu.keys() == {
+        "PrivateDevices",
+        "ProtectClock",
+        "SystemCallFilter",
+        "SystemCallErrorNumber",
+    }
 
 
 @pytest.mark.parametrize(
@@ -55,6 +62,33 @@ def test_a_users_own_service_asks_for_nothing_that_needs_a_mount():
 
 def test_the_unit_says_who_wrote_it():
     assert Unit(PROGRAM, STATE, account="me").text().startswith(MARK)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not shutil.which("systemd-analyze"), reason="no systemd-analyze (Debian: systemd)"
+)
+@pytest.mark.parametrize("is_user", [False, True])
+@pytest.mark.parametrize("has_gpu", [False, True])
+def test_systemd_itself_finds_no_fault_with_the_unit(tmp_path, is_user, has_gpu):
+    program = tmp_path / "swarm node"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    account = None if is_user else "root"
+    flags = ("--gpu", "--schedule", "mon-fri 19:00-07:00; sat,sun 0:00-24:00")
+    unit = Unit((str(program),), STATE, flags, account=account, is_user=is_user, has_gpu=has_gpu)
+    (tmp_path / "swarm.service").write_text(unit.text())
+    line = ["systemd-analyze", "verify", "--man=no", *(["--user"] if is_user else [])]
+    done = subprocess.run(
+        [*line, str(tmp_path / "swarm.service")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"XDG_RUNTIME_DIR": str(tmp_path), "HOME": str(tmp_path)},
+        timeout=60,
+    )
+    said = [one for one in done.stderr.splitlines() if "swarm.service" in one]
+    assert (done.returncode, said) == (0, [])
 
 
 def test_words_mean_to_systemd_what_they_say():

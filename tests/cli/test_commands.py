@@ -146,6 +146,10 @@ def test_an_interrupted_command_exits_with_130(node, swarm, monkeypatch):
 
     monkeypatch.setattr("swarm.client.Client.status", interrupt)
     assert swarm("status")[0] == 130
+    monkeypatch.setattr("swarm.client.Client.get", interrupt)
+    code, _, err = swarm("get", CID)
+    assert (code, err.splitlines()[-2]) == (130, "error: interrupted")
+    assert "the same command goes on from there" in err.splitlines()[-1]
 
 
 def test_swarm_alone_shows_help_and_is_a_usage_error(swarm):

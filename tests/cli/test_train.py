@@ -82,3 +82,68 @@ def test_watching_once_prints_json_and_writes_the_drawing(node, swarm, found, tm
     code, out, _ = swarm("train", "watch", "tiny-gpt")
     assert code == 0
     assert "version 2" in out
+
+
+def test_accuracies_gpus_and_the_unit_of_the_speed_are_shown(found) -> None:
+    found["kind"] = "classifier"
+    for one in found["rounds"]:
+        one["accuracy"] = None
+    found["rounds"][2]["accuracy"] = 0.8751
+    found["gpus"] = [
+        {"name": "H200", "busy": 0.97, "used": 3 * 10**9, "total": 140 * 10**9, "watts": 512.4},
+        {"name": "", "busy": None, "used": None, "total": None, "watts": None},
+    ]
+    told = "\n".join(lines(found))
+    assert "version 2, 4.5000 -> 3.0000, accuracy 87.5%" in told
+    assert "samples/s" in told
+    assert "H200, 97% busy, 3.0 GB of 140.0 GB, 512 W" in told
+    found["kind"] = "finetune"
+    assert "tokens/s" in "\n".join(lines(found))
+
+
+VERSION = {"version": 1, "cid": "bafy", "height": 9, "round": 1, "task": None, "accepted": []}
+
+
+def test_the_log_of_a_classifier_has_its_accuracies_and_that_of_others_none(node, swarm) -> None:
+    class Registry:
+        shares = (0.5, None)
+
+        async def log(self, name, limit, _progress):
+            made = [VERSION | {"loss": 1.0, "accuracy": one} for one in self.shares]
+            return {"name": name, "versions": made, "more": False}
+
+    node.registry = Registry()
+    _, out, _ = swarm("model", "log", "digits")
+    assert "ACCURACY" in out
+    assert "50.0%" in out
+    Registry.shares = (None,)
+    _, out, _ = swarm("model", "log", "tiny-gpt")
+    assert "ACCURACY" not in out
+
+
+def test_a_classifier_is_asked_about_files_and_each_gets_a_line(node, swarm, tmp_path) -> None:
+    asked = []
+
+    class Registry:
+        async def classify(self, name, version, paths, top, resize, _progress):
+            asked.append((name, version, top, resize))
+            labels = [{"label": "a\nb", "probability": 0.75}, {"label": "c", "probability": 0.25}]
+            one, two = map(str, paths)
+            samples = [(one, 0), (two, 0), (two, 1)]
+            told = [{"path": path, "index": at, "labels": labels} for path, at in samples]
+            return {"name": name, "version": 3, "cid": "bafy", "samples": told}
+
+    node.registry = Registry()
+    for name in ("one.png", "many.npy"):
+        (tmp_path / name).write_bytes(b"x")
+    words = ("classify", "digits@3", "one.png", "many.npy", "-k", "2", "--resize", "crop")
+    code, out, _ = swarm(*words)
+    assert (code, asked) == (0, [("digits", 3, 2, "crop")])
+    assert out.splitlines() == [
+        f"{name}\ta\ufffdb\t0.7500\tc\t0.2500" for name in ("one.png", "many.npy[0]", "many.npy[1]")
+    ]
+    _, out, _ = swarm(*words, "--json")
+    assert [json.loads(line)["index"] for line in out.splitlines()] == [0, 0, 1]
+    code, _, err = swarm("classify", "digits", "nowhere.png")
+    assert code == 2
+    assert "nowhere.png" in err

@@ -17,7 +17,7 @@ from storage import cid as cids
 from storage import unixfs
 from swarm.errors import NotFoundError
 from swarm.gateway.service import serve
-from swarm.hub import app, revisions
+from swarm.hub import app, cards, revisions
 from swarm.hub.operations import HubOperations
 from swarm.hub.repository import Hub
 from swarm.hub.revisions import Revision, Revisions
@@ -188,6 +188,26 @@ async def test_a_revision_is_signed_and_known_again_without_the_ledger(hub, tmp_
     assert again.find(alias(hub.roots[1])) == known
 
 
+async def test_a_card_is_added_to_a_fetched_folder_that_has_none(hub, tmp_path) -> None:
+    operations = HubOperations(hub.hub, hub.shelf, trio.lowlevel.checkpoint)
+    folder = tmp_path / "fetched"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    add = partial(operations.add_card, hub.chain.ledger.view(), "gpt", 0, hub.roots[0], folder)
+    assert await add()
+    made = await hub("swarm/gpt/resolve/v0/README.md")
+    card = (folder / "README.md").read_bytes()
+    assert cards.read(card)["license"] == cards.read(made.content)["license"]
+    assert cids.text(hub.roots[0]).encode() in card
+    (folder / "README.md").write_text("an own one")
+    assert not await add()
+    assert (folder / "README.md").read_text() == "an own one"
+    file = partial(
+        operations.add_card, hub.chain.ledger.view(), "gpt", 0, hub.roots[0], folder / "config.json"
+    )
+    assert not await file()
+
+
 async def test_a_version_is_linked_into_the_cache_with_its_card(hub, tmp_path) -> None:
     async def caught_up(_progress) -> None:
         """There is nobody to wait for."""
@@ -200,6 +220,12 @@ async def test_a_version_is_linked_into_the_cache_with_its_card(hub, tmp_path) -
     snapshot = cache / "models--swarm--gpt" / "snapshots" / alias(hub.roots[0], 0)
     assert str(snapshot) == linked["path"]
     assert (snapshot / "deep" / "é.bin").read_bytes() == LARGE
+    kept = [one for one in (tmp_path / "shelf").rglob("é.bin") if one.is_file()]
+    assert linked["copied"] == 0
+    if "hard link" in linked["ways"]:
+        assert (snapshot / "deep" / "é.bin").stat().st_ino == kept[0].stat().st_ino
+    else:
+        assert linked["ways"]["reflink"] == 2
     assert (snapshot / "README.md").read_text().startswith("---\n")
     assert not (cache / "models--swarm--gpt" / "refs" / "main").exists()
     newest = await operations.link("models", "gpt", None, cache, lambda *_: None)

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import hashlib
 import random
+from dataclasses import replace
 
 import pytest
 
-from swarm.ledger import replays
+from swarm.ledger import replays, verdicts
+from swarm.ledger.draft import Draft
 from swarm.ledger.genesis import UNIT
 from swarm.ledger.holdings import EpochSet, EpochValidator
 from swarm.ledger.replaying import PROOF_SIZE, Found, near, seal_of
@@ -16,6 +18,7 @@ from swarm.ledger.vrf import VrfKey
 from tests.ledger.world import MERGED, SALT, World, root
 
 BOND = 50 * UNIT
+BUDGET = UNIT // 10
 WINDOW = 6
 MATCH, MISMATCH, WITHHELD = Finding.MATCH, Finding.MISMATCH, Finding.WITHHELD
 
@@ -35,7 +38,7 @@ def settle(world: World, *, rounds: int = 2) -> bytes:
     bob, carol = world.people["bob"], world.people["carol"]
     if not world.view.workers():
         world.register(bob, carol)
-    task = world.post(world.people["alice"], rounds=rounds, budget=UNIT)
+    task = world.post(world.people["alice"], rounds=rounds, budget=BUDGET)
     play(world, task)
     return task
 
@@ -230,7 +233,7 @@ def test_two_mismatches_take_reward_bond_and_role_and_the_verifier_gets_a_tenth(
     assert world.account(bob).bond == 0
     assert world.account(bob).balance == had
     assert world.account(bob).earned == 0
-    accuser_fined_and_paid = 3 * wage - 16 * wage  # one referee said match: it pays for the wages
+    accuser_fined_and_paid = 3 * wage - FINE * wage  # one referee said match: it pays for the wages
     assert world.view.money().burned - burned == taken - taken // 10 - accuser_fined_and_paid
     earned = world.account(verifier).balance - before
     assert earned >= taken // 10 + wage > taken // 10
@@ -365,7 +368,7 @@ def test_who_runs_it_again_is_paid_from_a_part_of_the_budget_and_the_rest_return
     one = of(world, task)
     wage = one.put_aside // 2
     assert (
-        wage == UNIT // 2 // 2 * 40 // 100
+        wage == BUDGET // 2 // 2 * 40 // 100
     )  # half of the budget is for checks where all are checked
     verifier = who_has(world, one.verifier)
     before = world.account(verifier).earned
@@ -435,6 +438,16 @@ def test_a_referee_that_guesses_does_not_count_and_pays(world):
     assert lazy_first.stage is Stage.CONVICTED
     fines = [fined(before[key], world.account(who_has(world, key))) for key in lazy_first.referees]
     assert fines == [FINE * wage, 0, 0]
+
+
+def test_a_fine_takes_a_hundredth_of_a_stake_at_most(world):
+    key = world.validators[0].public_key
+    draft = Draft(world.memory)
+    draft.put_account(replace(draft.account(key), balance=7, stake=1_000))
+    assert verdicts._fine(draft, key, 10) == 10
+    assert (draft.account(key).balance, draft.account(key).stake) == (0, 997)
+    assert verdicts._fine(draft, key, 10**9) == 9
+    assert draft.account(key).stake == 988
 
 
 def test_guesses_alone_decide_nothing():

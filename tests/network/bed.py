@@ -54,10 +54,14 @@ class Bed:
         self._links = 0
         self._helpers: list[subprocess.Popen] = []
 
+    def inside(self, machine: str) -> list[str]:
+        """The words before a command that run it in a machine."""
+        return [str(IP), "netns", "exec", self._prefix + machine]
+
     def run(self, machine: str, command: str) -> str:
         """Run a command in a machine."""
         done = subprocess.run(
-            [IP, "netns", "exec", self._prefix + machine, *command.split(" ")],
+            [*self.inside(machine), *command.split(" ")],
             capture_output=True,
             check=False,
             text=True,
@@ -130,7 +134,7 @@ class Bed:
 
     def rules(self, machine: str, text: str) -> None:
         """Add to a router's rules."""
-        command = [IP, "netns", "exec", self._prefix + machine, NFT, "-f", "-"]
+        command = [*self.inside(machine), NFT, "-f", "-"]
         subprocess.run(command, input=text, text=True, check=True)
 
     def forward(self, router: str, port: int, host: str) -> None:
@@ -172,7 +176,7 @@ class Bed:
             "uuid=d2a4f3c6-0000-4000-8000-000000000001\n"
             "allow 1024-65535 192.168.0.0/16 1024-65535\n"
         )
-        command = [*(IP, "netns", "exec", self._prefix + router), MINIUPNPD, "-d"]
+        command = [*self.inside(router), MINIUPNPD, "-d"]
         command += ["-f", str(config), "-P", str(folder / "pid")]
         self._helpers.append(
             subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -182,7 +186,7 @@ class Bed:
         """Start a node in a machine."""
         process = await trio.lowlevel.open_process(
             [
-                *(IP, "netns", "exec", self._prefix + machine),
+                *self.inside(machine),
                 *(sys.executable, str(NODE), str(number), json.dumps(settings)),
             ],
             stdin=subprocess.PIPE,

@@ -85,6 +85,8 @@ class FakeSource:
                 "bytes_out": 2 * 10**6,
                 "paused": self.held,
                 "finishing": False,
+                "held": [{"part": "seal", "why": "not idle: 3 of 300 s", "until": None}],
+                "warnings": [{"code": "strikes", "why": "2 of 3 strikes", "seconds": 600.0}],
             },
             "last": {
                 "task": "tiny-gpt",

@@ -55,6 +55,10 @@ async def test_a_person_reads_the_page_in_a_browser(opened):
     assert "<script>alert(1)</script>" in await tab.js(SAYS.format("problems"))
     assert await tab.js("document.querySelectorAll('main script').length") == 0
 
+    # What costs tokens soon has its time, and what is held back its reason.
+    assert "2 of 3 strikes (in 10 minutes)" in await tab.js(SAYS.format("problems"))
+    assert "seal: not idle: 3 of 300 s" in await tab.js(SAYS.format("problems"))
+
     # It is small, with all that it asks for.
     transferred = await tab.js(
         "[...performance.getEntriesByType('resource'), performance.getEntriesByType('navigation')[0]]"

@@ -10,14 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage import unixfs
+from storage import dag, unixfs
 from swarm.errors import SwarmError
 from swarm.participant import samples
 from swarm.participant.samples import Range, Samples, needed
 from swarm.shelf import Shelf
+from swarm.training import layout
 from swarm.training.data import TextData
+from swarm.training.labelled import LabelledData
+from swarm.training.spec import parse_spec
 from tests.gateway.reading import open_pair
 from tests.training.conftest import SPEC
+from tests.training.test_classifier import archive, idx, parquet, png
 
 MIB = 2**20
 CONTEXT = 16
@@ -147,3 +151,134 @@ def test_the_chunks_around_ranges_are_counted_once() -> None:
     leaf = samples.LEAF_BYTES
     ranges = [Range(0, 0, 10), Range(0, 20, leaf + 1), Range(1, leaf, leaf + 1)]
     assert samples.chunk_bytes([9 * leaf, leaf + 7], ranges) == 2 * leaf + 7
+
+
+LABELLED = b"""
+[task]
+name = "digits"
+kind = "classifier"
+rounds = 4
+budget = "1"
+[data]
+dataset = "train"
+pool = "pool"
+[model]
+classes = 10
+size = 32
+"""
+COUNT = 9_000
+"""Images of 32 x 32: nine chunks of a mebibyte."""
+
+
+def pictures(seed):
+    draw = np.random.default_rng(seed)
+    return draw.integers(0, 256, (COUNT, 32, 32), np.uint8), draw.integers(0, 10, COUNT)
+
+
+def arrays(folder):
+    folder.mkdir()
+    images, labels = pictures(1)
+    np.save(folder / "images.npy", images)
+    np.save(folder / "labels.npy", labels)
+
+
+def files_of_idx(folder):
+    folder.mkdir()
+    idx(folder, *pictures(1))
+
+
+def folders_of_files(folder):
+    """A picture a file, too large for a few to share a chunk."""
+    draw = np.random.default_rng(2)
+    for at in range(60):
+        place = folder / str(at % 10)
+        place.mkdir(parents=True, exist_ok=True)
+        image = draw.integers(0, 256, (200, 200), np.uint8)
+        (place / f"{at:03d}.png").write_bytes(png(image))
+
+
+def chunks(peer):
+    return set(peer.store.chunks)
+
+
+@pytest.mark.parametrize(("write", "most"), [(arrays, 5), (files_of_idx, 5), (folders_of_files, 4)])
+async def test_only_the_chunks_of_drawn_samples_are_fetched_of_arrays_and_pictures(
+    tmp_path, small, write, most
+) -> None:
+    """Beside manifests: two of pictures, the first of an array, and its labels."""
+    write(tmp_path / "data")
+    spec = LABELLED
+    if write is folders_of_files:
+        spec = spec.replace(b'pool = "pool"', b'pool = "pool"\nresize = "crop"')
+    task = parse_spec(spec)
+    whole = LabelledData(tmp_path / "data", task.classifier, task.data)
+    ids = [whole.total // 2, whole.total - 1]
+    async with open_pair() as pair:
+        root = unixfs.add_path(tmp_path / "data", pair[0].store).root
+        path, totals = await take(pair, root, tmp_path, ids, spec)
+        assert (path, totals) == (tmp_path / "part", [whole.total])
+        held = [cid for cid in pair[1].store.chunks if not dag.is_manifest(cid)]
+        there = [cid for cid in pair[0].store.chunks if not dag.is_manifest(cid)]
+    assert len(ids) <= len(held) <= most
+    assert len(there) >= 2 * len(held)
+    part = LabelledData(path, task.classifier, task.data)
+    assert part.total == whole.total
+    np.testing.assert_array_equal(part.labels, whole.labels)
+    assert part.samples(ids).tobytes() == whole.samples(ids).tobytes()
+    assert not part.content[0].any() or write is not folders_of_files
+
+
+async def test_of_text_only_the_chunks_of_drawn_samples_are_fetched(
+    dataset, tmp_path, small
+) -> None:
+    async with open_pair() as pair:
+        root = unixfs.add_path(dataset, pair[0].store).root
+        await take(pair, root, tmp_path, [2 * MIB // CONTEXT, 9 * MIB // CONTEXT])
+        held = [cid for cid in pair[1].store.chunks if not dag.is_manifest(cid)]
+        there = [cid for cid in pair[0].store.chunks if not dag.is_manifest(cid)]
+    assert len(held) <= 4 < len(there)
+
+
+@pytest.mark.parametrize("write", [archive, parquet])
+async def test_what_takes_reading_to_count_is_taken_whole(tmp_path, small, write) -> None:
+    draw = np.random.default_rng(2)
+    images = draw.integers(0, 256, (30, 200, 200), np.uint8)
+    write(tmp_path / "data", images, draw.integers(0, 10, 30))
+    async with open_pair() as pair:
+        root = unixfs.add_path(tmp_path / "data", pair[0].store).root
+        path, totals = await take(pair, root, tmp_path, [0], LABELLED)
+        assert totals == []
+        assert path.parent == tmp_path / "shelf"
+        assert chunks(pair[0]) == chunks(pair[1])
+
+
+@pytest.mark.parametrize("told", [COUNT + 1, COUNT // 2])
+async def test_an_array_that_says_another_shape_than_its_size_has_no_layout(
+    tmp_path, small, told
+) -> None:
+    """Then it is taken whole, and refused by who reads it."""
+    files_of_idx(tmp_path / "data")
+    place = next((tmp_path / "data").glob("*idx3*"))
+    with place.open("r+b") as file:
+        file.seek(4)
+        file.write(told.to_bytes(4, "big"))
+    async with open_pair() as pair:
+        root = unixfs.add_path(tmp_path / "data", pair[0].store).root
+        path, totals = await take(pair, root, tmp_path, [0], LABELLED)
+    assert (path.parent, totals) == (tmp_path / "shelf", [])
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(1, 5)), max_size=6), st.data())
+def test_every_item_of_a_layout_is_needed_once(files, data) -> None:
+    found = [layout.Stretch(at, count, 7, each) for at, (count, each) in enumerate(files)]
+    flat = [(one.file, at) for one in found for at in range(one.count)]
+    ids = data.draw(st.lists(st.integers(0, max(0, len(flat) - 1)), max_size=8)) if flat else []
+    wanted = {
+        (file, 7 + at * files[file][1] + byte)
+        for file, at in (flat[one] for one in ids)
+        for byte in range(files[file][1])
+    }
+    said = [
+        (file, at) for file, first, end in layout.needed(found, ids) for at in range(first, end)
+    ]
+    assert sorted(wanted) == said

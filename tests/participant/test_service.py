@@ -28,6 +28,8 @@ from tests.ledger.world import BASE
 from tests.protocols.exchange.conftest import open_neighbourhood
 
 TRAIN_BLOCKS = 4
+PATIENCE_SECONDS = 120
+"""Each step writes durably, and a busy disk can take its time."""
 UNITS = b"""
 [task]
 name = "gpt"
@@ -104,7 +106,7 @@ class Room:
 
     async def settled(self) -> None:
         """Until it waits for a block, or its work for the test."""
-        with trio.fail_after(30):
+        with trio.fail_after(PATIENCE_SECONDS):
             while True:
                 await wait_all_tasks_blocked(0.001)
                 activity = self._participant.activity.get(self.task)

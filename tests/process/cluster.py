@@ -86,7 +86,9 @@ class Node:
 class Cluster:
     """Four validators that know one address each, and whoever comes later."""
 
-    def __init__(self, folder: Path, count: int = 4) -> None:
+    def __init__(
+        self, folder: Path, count: int = 4, params: Params = PARAMS, flags: tuple[str, ...] = ()
+    ) -> None:
         self.folder = folder
         self.nodes: list[Node] = []
         homes = [folder / f"node-{number}" for number in range(1, count + 1)]
@@ -99,19 +101,20 @@ class Cluster:
                 for one in signers
             ],
             allocations=[(one.public_key, 10_000 * UNIT) for one in signers],
-            params=PARAMS,
+            params=params,
         )
         self.chain_id = genesis.chain_id.hex()
         genesis.save(folder / "genesis.cbor")
         for home in homes:
             arguments = [
-                "--no-seal",
+                *(() if "--seal-share" in flags else ("--no-seal",)),
                 "--network",
                 str(folder / "genesis.cbor"),
                 "--storage",
                 "200MB",
                 "--listen",
                 "127.0.0.1:0",
+                *flags,
             ]
             if self.nodes:
                 arguments += ["--bootstrap", self.address(0)]

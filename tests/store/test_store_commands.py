@@ -69,7 +69,7 @@ def test_content_is_pinned_listed_unpinned_and_its_room_comes_back(keepers, swar
     code, out, err = swarm("ls")
     assert code == 0
     assert out.splitlines()[1].split(maxsplit=4) == [text, "2.1", "MB", "pin", "the plays"]
-    assert "of 12.6 MB used" in err
+    assert "2.1 MB used, 10.5 MB free" in err
     (listed,) = (json.loads(line) for line in swarm("ls", "--json")[1].splitlines())
     assert (listed["kind"], listed["label"]) == ("pin", "the plays")
     assert [

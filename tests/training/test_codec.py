@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 
@@ -49,10 +50,15 @@ def altered(**changes: np.ndarray) -> bytes:
     return tensors.encode({**file.tensors, **changes}, file.metadata)
 
 
-@given(st.integers(0, 50), st.sampled_from([1, 7, 74, 110, 1024]), st.integers(1, 9000))
-def test_what_is_packed_comes_back(seed: int, k: int, size: int) -> None:
-    layout = codec.Layout({"w": (size, 1), "v": (size % 97,)}, k)
-    about = dataclasses.replace(ABOUT, k=k)
+@given(
+    st.integers(0, 50),
+    st.sampled_from([1, 7, 74, 110, 1024]),
+    st.integers(1, 9000),
+    st.sampled_from([(1, 0), (4, 0), (4, 3), (64, 5)]),
+)
+def test_what_is_packed_comes_back(seed: int, k: int, size: int, part: tuple[int, int]) -> None:
+    layout = codec.Layout({"w": (size, 1), "v": (size % 97,)}, k, *part)
+    about = dataclasses.replace(ABOUT, k=k, part=layout.said)
     sparse = codec.compress(groups(seed, layout), layout)
     data = codec.pack(sparse, layout, about)
     assert len(data) <= layout.max_bytes
@@ -74,6 +80,78 @@ def test_the_greatest_of_each_chunk_are_kept() -> None:
         assert (chunk[kept - start] >= limit).all()
 
 
+def test_an_update_of_one_part_names_no_value_of_another() -> None:
+    values = groups()
+    layout = codec.Layout(SHAPES, 310, 4, 2)
+    sparse = codec.compress(values, layout)
+    left = [flat.copy() for flat in values]
+    codec.subtract(left, sparse, layout)
+    for old, new, item in zip(values, left, sparse, strict=True):
+        changed = np.flatnonzero(old != new)
+        assert len(changed) == len(item.positions)
+        assert (changed % 4 == 2).all()
+
+
+def test_in_as_many_rounds_as_there_are_parts_every_value_has_its_turn() -> None:
+    seen = [np.zeros(group.size, np.int64) for group in LAYOUT.groups]
+    for part in range(7):
+        layout = codec.Layout(SHAPES, 74, 7, part)
+        for group, count in zip(layout.groups, seen, strict=True):
+            group.part(count)[:] += 1
+    assert all((count == 1).all() for count in seen)
+
+
+def test_a_group_of_fewer_values_than_parts_is_spoken_of_whole() -> None:
+    layout = codec.Layout(SHAPES, 74, 16, 15)
+    assert [group.said for group in layout.groups] == [812, 15, 293]
+
+
+def test_the_bytes_of_an_update_of_a_part_are_pinned() -> None:
+    layout = codec.Layout({"a": (70, 70), "n": (50,)}, 310, 4, 1)
+    words = np.random.Philox(key=3).random_raw(4950)
+    flat = ((words >> np.uint64(40)).astype(np.float64) * 2.0**-24 - 0.5).astype(np.float32)
+    sparse = codec.compress([flat[:4900], flat[4900:]], layout)
+    record = codec.Record(b"R" * 32, "bafkrecord", b"F" * 32)
+    found = [
+        hashlib.sha256(
+            codec.pack(sparse, layout, dataclasses.replace(ABOUT, k=310, part="1/4", record=one))
+        ).hexdigest()
+        for one in (None, record)
+    ]
+    assert found == [
+        "0e420067dd9de457b31a11dddc5aa0eab94da52fa05245a629b62c20ee52ad48",
+        "f8ee6816f7b6c94283b66a34070add6e8a6307b7a0721855b0e9d1ba5458dc70",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"part": "2/4"}, WRONG_SHAPES),
+        ({"part": "1/8"}, WRONG_SHAPES),
+        ({"part": "01/4"}, WRONG_SHAPES),
+        ({"part": "0/1"}, MALFORMED),
+        ({"format": "swarm-update-1"}, MALFORMED),
+        ({"transcript": "00" * 32}, MALFORMED),
+    ],
+)
+def test_an_update_of_another_part_than_the_rounds_is_refused(
+    change: dict[str, str], code: int
+) -> None:
+    layout = codec.Layout(SHAPES, 74, 4, 1)
+    about = dataclasses.replace(ABOUT, part="1/4")
+    expected = dataclasses.replace(EXPECTED, layout=layout)
+    data = codec.pack(codec.compress(groups(), layout), layout, about)
+    assert codec.unpack(data, expected).about == about
+    file = tensors.decode(data, max_bytes=10**6)
+    assert refusal(tensors.encode(file.tensors, {**file.metadata, **change}), expected) == code
+
+
+def test_an_update_without_a_part_is_refused_where_one_is_due() -> None:
+    layout = codec.Layout(SHAPES, 74, 4, 1)
+    assert refusal(packed(), dataclasses.replace(EXPECTED, layout=layout)) == WRONG_SHAPES
+
+
 def test_an_update_costs_a_fiftieth_of_a_byte_a_parameter() -> None:
     layout = codec.Layout({"w": (1024, 1024)}, 74)
     data = codec.pack(codec.compress(groups(0, layout), layout), layout, ABOUT)
@@ -84,7 +162,7 @@ def test_error_feedback_keeps_what_was_not_sent() -> None:
     values = groups()
     before = [flat.copy() for flat in values]
     sparse = codec.compress(values, LAYOUT)
-    codec.subtract(values, sparse)
+    codec.subtract(values, sparse, LAYOUT)
     for old, new, item in zip(before, values, sparse, strict=True):
         sent = np.zeros_like(old)
         sent[item.positions] = np.where(item.negative, -item.level, item.level)
@@ -178,19 +256,22 @@ def test_a_missing_and_an_endless_file_are_refused_unread(tmp_path: Path) -> Non
     assert caught.value.code == MALFORMED
 
 
-@given(st.data())
-def test_damaged_bytes_are_an_update_or_an_update_error(data: st.DataObject) -> None:
-    content = bytearray(packed())
+@given(st.data(), st.sampled_from([LAYOUT, codec.Layout(SHAPES, 74, 4, 1)]))
+def test_damaged_bytes_are_an_update_or_an_update_error(
+    data: st.DataObject, layout: codec.Layout
+) -> None:
+    about = dataclasses.replace(ABOUT, part=layout.said)
+    content = bytearray(codec.pack(codec.compress(groups(), layout), layout, about))
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     cut = data.draw(st.sampled_from([len(content), data.draw(st.integers(0, len(content)))]))
     try:
-        update = codec.unpack(bytes(content[:cut]), EXPECTED)
+        update = codec.unpack(bytes(content[:cut]), dataclasses.replace(EXPECTED, layout=layout))
     except UpdateError:
         return
-    for item, group in zip(update.groups, LAYOUT.groups, strict=True):
+    for item, group in zip(update.groups, layout.groups, strict=True):
         assert (np.diff(item.positions) > 0).all()
-        assert 0 <= item.positions[0] <= item.positions[-1] < group.size
+        assert 0 <= item.positions[0] <= item.positions[-1] < group.said
         assert 0 <= item.level <= codec.MAX_LEVEL
 
 

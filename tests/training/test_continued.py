@@ -198,7 +198,7 @@ def test_a_sharded_base_is_read_by_its_index_and_a_lie_in_it_is_named(
         assert caught.value.field == "model.base"
     made["weight_map"][names[0]] = shards.name(9, 9)
     (base / shards.INDEX).write_text(json.dumps(made))
-    with pytest.raises(SpecError, match="which its .* names"):
+    with pytest.raises(SpecError, match=r"which its .* names"):
         bases.weights(base, model)
     made["weight_map"][names[0]] = parts[1][0]
     (base / shards.INDEX).write_text(json.dumps(made))

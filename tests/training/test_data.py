@@ -59,6 +59,12 @@ def test_idx_gzip_npy_and_png_give_the_same_images(tmp_path: Path) -> None:
         np.testing.assert_array_equal(ImageData(tmp_path / name, 16, 1).pixels, wanted)
 
 
+def test_labels_beside_images_are_not_images(tmp_path: Path) -> None:
+    np.save(tmp_path / "images.npy", np.ones((3, 8, 8), np.uint8))
+    np.save(tmp_path / "labels.npy", np.arange(3))
+    assert ImageData(tmp_path, 8, 1).total == 3
+
+
 def test_a_lying_idx_file_and_a_pickle_are_refused(tmp_path: Path) -> None:
     (tmp_path / "x-idx3").write_bytes(idx(np.zeros((2, 8, 8), np.uint8))[:-1])
     with pytest.raises(DataError):

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from swarm.training import checkpoint, devices, models, objectives, team
+from swarm.training import checkpoint, codec, devices, jobs, models, objectives, team
 from swarm.training.devices import Batches
 from swarm.training.spec import parse_spec
+from tests.training.conftest import TASK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,7 +105,10 @@ def test_a_batch_that_fits_has_the_bits_that_it_always_had(room: Room) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_make_the_gradients_of_one(room: Room, tmp_path: Path) -> None:
+def test_two_processes_make_the_gradients_of_one(
+    room: Room, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(team, "END_SECONDS", 60.0)  # a machine under load ends them late
     spec = parse_spec(room.spec)
     config = checkpoint.Config("lm", "tiny", 0, "bytes", spec.model)
     values = models.initial(models.build(spec.model), 1)
@@ -134,3 +138,93 @@ def test_without_a_second_accelerator_there_is_no_team(tmp_path: Path) -> None:
     with team.of(tmp_path, CPU, is_mixed=True) as nobody:
         assert nobody is None
     assert devices.choose("cpu") == CPU
+
+
+def test_an_accelerator_is_taken_only_where_it_was_asked_for_and_is_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for cuda, mps, expected in (
+        (True, True, "cuda"),
+        (False, True, "mps"),
+        (False, False, "cpu"),
+    ):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda found=cuda: found)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda found=mps: found)
+        assert devices.choose("auto").type == expected
+        assert devices.choose("cpu") == CPU
+
+
+def test_on_cuda_the_forward_pass_alone_is_bfloat16_and_only_where_no_replay_compares(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, asked = torch.autocast, []
+
+    def autocast(kind: str, dtype: torch.dtype) -> torch.autocast:
+        asked.append((kind, dtype))
+        return real("cpu", dtype)  # what CUDA does, on the machine that there is
+
+    def here(model: nn.Module, samples: np.ndarray, _device: torch.device) -> Tensor:
+        return objectives.losses(model, samples, CPU)
+
+    monkeypatch.setattr(torch, "autocast", autocast)
+    cuda, expected = torch.device("cuda"), whole(room)
+    for device, mixed in ((cuda, False), (CPU, True)):
+        model = model_of(room)
+        loss = Batches(device, is_mixed=mixed, losses=here).backward(model, batch())
+        assert (loss, asked) == (expected[0], [])
+        assert all(torch.equal(item, expected[1][name]) for name, item in gradients(model).items())
+    model = model_of(room)
+    loss = Batches(cuda, most=4, is_mixed=True, losses=here).backward(model, batch())
+    assert asked == [("cuda", torch.bfloat16)] * 2
+    assert loss != expected[0]
+    assert loss == pytest.approx(expected[0], rel=1e-2)
+    for name, item in gradients(model).items():
+        assert item.dtype == torch.float32
+        gap = (item - expected[1][name]).norm()
+        assert gap <= 0.05 * expected[1][name].norm() + 1e-6
+
+
+def test_a_round_on_a_device_with_little_memory_ends_with_the_same_losses_and_says_the_same(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = type(models.build(parse_spec(room.spec).model))
+
+    def run(**job: object) -> dict[str, object]:
+        return jobs.run(job, jobs.Bench(CPU, lambda *_: None))
+
+    run(
+        job="initial",
+        spec=room.spec,
+        dataset=str(room.train),
+        out=str(room.folder / "v0"),
+        tokenizer=None,
+    )
+    forward = kind.forward
+    sizes: list[int] = []
+
+    def small(self: nn.Module, tokens: Tensor, *rest: object) -> Tensor:
+        sizes.append(len(tokens))
+        if len(tokens) > 1:
+            message = "CUDA out of memory. Tried to allocate 2.00 GiB"
+            raise torch.OutOfMemoryError(message)
+        return forward(self, tokens, *rest)
+
+    found = []
+    for name in ("plenty", "little"):
+        if name == "little":
+            monkeypatch.setattr(kind, "forward", small)
+        place = {"peer": "a", "dataset_root": "bafyd", "state": str(room.folder / name)}
+        out = room.folder / f"update-{name}"
+        result = run(job="train", **room.fields(), **place, out=str(out))
+        layout = codec.Layout(checkpoint.load(room.folder / "v0").shapes, 74)
+        wanted = codec.Expected("lm", layout, "bafyv0", TASK, 1)
+        sparse = codec.read(out, wanted).groups
+        found.append((result, sparse))
+    assert sizes[:3] == [4, 2, 1]
+    assert set(sizes[3:]) == {1}
+    (plenty, many), (little, few) = found
+    for key in ("loss_first", "loss_last"):
+        assert little[key] == pytest.approx(plenty[key], abs=1e-5)
+    for one, other in zip(many, few, strict=True):
+        same = np.isin(one.positions, other.positions).mean()
+        assert same > 0.98  # values of equal greatness may change places in the last bit

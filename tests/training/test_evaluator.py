@@ -171,6 +171,8 @@ def test_peers_and_rounds_choose_within_the_ranges_of_the_task() -> None:
         assert 1 / 3 <= min(found) < 0.4
         assert 2.5 < max(found) <= 3
     assert {one.beta for one in chosen} == {0.0, 0.9}
+    assert min(one.penalty for one in chosen) >= population.PENALTY / 3
+    assert max(one.penalty for one in chosen) <= population.PENALTY * 3
     assert {one.critic_steps for one in chosen} == {1, 2, 3, 4}
     fixed = task("[population]\nspread = 1\ncritic_steps = 1\n")
     assert {population.choose(fixed, place(f"p{at}")).generator_rate for at in range(9)} == {rate}

@@ -39,6 +39,15 @@ def test_the_bytes_of_a_merge_are_pinned() -> None:
     assert digest(merged) == "a78ddf8e7e5fa679bf4b81d2dd9b42a43a5fc202597a178b5e9d7b74318ba056"
 
 
+def test_a_merge_of_updates_of_one_part_moves_no_weight_of_another() -> None:
+    layout = codec.Layout(SHAPES, 310, 4, 3)
+    updates = [codec.compress(codec.gather(base(seed), layout), layout) for seed in (1, 2, 3)]
+    merged = codec.gather(merge.merge(base(), updates, layout, 2500), layout)
+    for at, old in enumerate(codec.gather(base(), layout)):
+        named = np.unique(np.concatenate([update[at].positions for update in updates]))
+        assert (np.flatnonzero(merged[at] != old) == named * 4 + 3).all()
+
+
 def test_every_order_of_arrival_gives_the_same_bytes() -> None:
     updates = [update(seed, 0.01 * seed) for seed in range(1, 5)]
     found = {

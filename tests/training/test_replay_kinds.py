@@ -28,7 +28,11 @@ def prepare(kind: str, room: Room, bench: jobs.Bench) -> None:
             test_classifier.npy(room.folder / folder, *test_classifier.shapes(at, 200))
         room.spec = test_classifier.SPEC.replace(b'"train"', b'"images"')
         room.spec = room.spec.replace(b"steps = 12", b"steps = 6")
-    fields = {"spec": room.spec, "dataset": str(data_of(kind, room)), "out": str(room.folder / "v0")}
+    fields = {
+        "spec": room.spec,
+        "dataset": str(data_of(kind, room)),
+        "out": str(room.folder / "v0"),
+    }
     jobs.run({"job": "initial", **fields}, bench)
 
 

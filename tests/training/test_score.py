@@ -16,7 +16,7 @@ from swarm.training.sequential import Evidence
 from swarm.training.spec import parse_spec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 CPU = torch.device("cpu")
 TASK = parse_spec((Path(swarm.training.__file__).parent / "tasks" / "gpt.toml").read_bytes())
@@ -72,6 +72,18 @@ def test_a_copy_is_one_whatever_levels_it_gives_its_groups() -> None:
     assert copies.copies(made, [0, 1, 2, 3]) == {1}
 
 
+def test_what_is_put_together_out_of_others_is_a_copy_though_it_is_like_none_of_them() -> None:
+    # A third of it is that of each of three.
+    layout = Layout(dict.fromkeys("abc", (64, 64)), 74)
+    drawn = np.random.default_rng(5).standard_normal((5, 3, 4096)).astype(np.float32)
+    one, two, three, four, own = (codec.compress(list(each), layout) for each in drawn)
+    made = [one, two, three, four, [one[0], two[1], three[2]], [own[0], two[1], own[2]]]
+    assert copies.copies(made, list(range(6))) == {4, 5}
+    # One that shares a group of which everybody says the same has taken nothing.
+    alike = [spliced(one, update(at)) for at in range(1, 6)]
+    assert copies.copies(alike, list(range(5))) == set()
+
+
 def test_the_exact_copy_of_the_only_other_update_is_one() -> None:
     assert copies.copies([update(0), update(0)], [1, 0]) == {0}
     assert copies.copies([update(0), update(1)], [0, 1]) == set()
@@ -103,11 +115,21 @@ def test_a_margin_is_in_its_own_errors_and_nothing_without_samples() -> None:
     assert margins.margin(np.array([np.inf, 1.0]), others) == 0.0
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def drawn_update(base: Checkpoint, layout: Layout, seed: int) -> list[Sparse]:
     """One step down the gradient on some samples, as a worker would say it."""
     model = models.fill(models.build(base.config.model), base.tensors, CPU)
-    objectives.losses(model, sequences(16, seed), CPU).mean().backward()
-    down = {name: 3 * item.grad.numpy() for name, item in model.named_parameters()}
+    loss = objectives.losses(model, sequences(8, seed), CPU).mean()
+    names, weights = zip(*model.named_parameters(), strict=True)
+    slopes = torch.autograd.grad(loss, weights)
+    down = {name: 3 * item.numpy() for name, item in zip(names, slopes, strict=True)}
     return codec.compress(codec.gather(down, layout), layout)
 
 
@@ -127,26 +149,27 @@ def test_an_update_is_scored_at_half_of_its_step() -> None:
     base = first_checkpoint(16)
     layout = Layout(base.shapes, 110)
     made = drawn_update(base, layout, 1)
-    asked = sequences(16, 2)
     whole = merge.merge(base.tensors, [made], layout, 4000)
     half = score.alone(base, made, layout, 4000)
     for name, item in base.tensors.items():
         np.testing.assert_allclose(half[name] - item, (whole[name] - item) / 2, rtol=0, atol=1e-7)
     # So one whose whole step is too long by itself, and which leads downhill, counts as an improvement.
-    before, loud = score.model_losses(base, base.tensors, asked, CPU).mean(), made
-    while (
-        score.model_losses(base, merge.merge(base.tensors, [loud], layout, 4000), asked, CPU).mean()
-        < before
-    ):
-        loud = [dataclasses.replace(item, level=item.level * 1.2) for item in loud]
-    assert (
-        score.model_losses(base, score.alone(base, loud, layout, 4000), asked, CPU).mean() < before
-    )
+    loud = made
+    while gain(base, merge.merge(base.tensors, [loud], layout, 4000)) > 0:
+        loud = [dataclasses.replace(item, level=item.level * 2) for item in loud]
+    assert gain(base, score.alone(base, loud, layout, 4000)) > 0
+
+
+def gain(base: Checkpoint, values: Mapping[str, np.ndarray]) -> float:
+    """Of other weights than the base's, on samples that nobody trained on."""
+    asked = sequences(8, 2)
+    one, other = (score.model_losses(base, held, asked, CPU) for held in (base.tensors, values))
+    return float((one - other).mean())
 
 
 @pytest.mark.slow
 def test_scores_and_evidence_agree_whatever_the_threads(tmp_path: Path) -> None:
-    """A model wide enough that torch divides the work: its sums differ in their last bits, and no score by more than one."""
+    """A model wide enough that torch divides the work, and every part of a score: gains, margins, evidence."""
     base = first_checkpoint(128)
     layout = Layout(base.shapes, 110)
     peers = ["a", "b", "c"]
@@ -155,22 +178,20 @@ def test_scores_and_evidence_agree_whatever_the_threads(tmp_path: Path) -> None:
         packed = codec.pack(drawn_update(base, layout, at), layout, about)
         (tmp_path / peer).write_bytes(packed)
     found = []
-    threads = torch.get_num_threads()
     for count in (1, 2):
         torch.set_num_threads(count)
         evidence = Evidence(usual=[(0, 3000)])
         loss, scores = score.score(
-            dataclasses.replace(TASK, score=dataclasses.replace(TASK.score, sequences=64)),
+            dataclasses.replace(TASK, score=dataclasses.replace(TASK.score, sequences=16)),
             base,
-            sequences(64, 9),
+            sequences(16, 9),
             [tmp_path / peer for peer in peers],
             [codec.Expected("lm", layout, "bafy", bytes(32), 1, peer) for peer in peers],
             CPU,
             lambda *_: None,
-            own=[sequences(64, at) for at in range(3)],
+            own=[sequences(16, at) for at in range(3)],
             evidence=evidence,
         )
         found.append((loss, *scores))
-    torch.set_num_threads(threads)
     assert all(abs(one - two) <= 1 for one, two in zip(*found, strict=True))
     assert max(found[0][1:]) > 0

@@ -37,6 +37,13 @@ def test_the_packaged_tasks_are_read_and_written_back(name: str) -> None:
     assert (posted.data.dataset, posted.data.pool, posted.model) == ("bafyA", "bafyB", spec.model)
 
 
+def test_a_task_without_parts_is_posted_as_before_there_were_any() -> None:
+    assert b"parts" not in write_spec(parse_spec(SMALL))
+    parted = parse_spec(SMALL + b"[update]\nparts = 4")
+    assert parted.update.parts == 4
+    assert parse_spec(write_spec(parted)) == parted
+
+
 def test_a_path_with_quotes_and_backslashes_survives_writing() -> None:
     spec = with_data(parse_spec(SMALL), 'a "b" \\ c', "é/ü")
     assert parse_spec(write_spec(spec)) == spec
@@ -56,6 +63,8 @@ def test_a_path_with_quotes_and_backslashes_survives_writing() -> None:
         ("train.steps", "[train]\nsteps = 1.5", "", ""),
         ("train.speed", "[train]\nspeed = 1", "", ""),
         ("update.bits", "[update]\nbits = 2", "", ""),
+        ("update.parts", "[update]\nparts = 0", "", ""),
+        ("update.parts", "[update]\nparts = 65", "", ""),
         ("model.width", "[model]\nwidth = 65", "", ""),
         ("model", "[model]\nlayers = 200\nwidth = 16384", "", ""),
         ("extra", "[extra]", "", ""),

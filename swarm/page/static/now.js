@@ -43,9 +43,15 @@ const last = (told) => {
   ];
 };
 
-const problems = (told) => (told.length
-  ? [el("div", { class: "notice" }, el("h3", {}, several(told.length, "problem")), el("ul", {}, told.slice(0, 8).map((one) => el("li", {}, one))))]
+const notice = (told, one, many) => (told.length
+  ? [el("div", { class: "notice" }, el("h3", {}, several(told.length, one, many)), el("ul", {}, told.slice(0, 8).map((text) => el("li", {}, text))))]
   : []);
+
+// What costs tokens next, and in how long.
+const warnings = (told) => told.map(({ why, seconds }) => why + (seconds === null ? "" : ` (in ${duration(seconds)})`));
+
+// What else than training is held back, and why.
+const held = (told) => told.filter(({ part }) => part !== "train").map(({ part, why }) => `${part}: ${why}`);
 
 let shown = "";
 
@@ -71,10 +77,14 @@ export const render = ({ state, status, last: contribution, trains, block_second
     ["Works as", status.roles.join(", ") || "reader", status.device],
     ["Up for", duration(status.uptime_s), `${size(status.bytes_in)} in, ${size(status.bytes_out)} out`],
   ]);
-  const now = JSON.stringify([status.problems, contribution, status.addresses]);
+  const soon = warnings(status.warnings ?? []);
+  const back = held(status.held ?? []);
+  const now = JSON.stringify([status.problems, soon, back, contribution, status.addresses]);
   if (now !== shown) {
     shown = now;
-    fill(byId("problems"), problems(status.problems));
+    fill(byId("problems"), [
+      ...notice(status.problems, "problem"), ...notice(soon, "warning"), ...notice(back, "part held back", "parts held back"),
+    ]);
     fill(byId("last"), last(contribution));
     lines(byId("identity"), [
       ["Account and peer", el("span", { class: "mono" }, status.account)],
