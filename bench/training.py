@@ -47,7 +47,7 @@ from swarm.training.errors import DataError
 
 TASK = b"T" * 32
 SEQUENCES = 256
-TRIED_STEPS, TRIES = 60, 3
+TRIED_STEPS, TRIES = 30, 2
 """By which threads are timed."""
 
 
@@ -207,7 +207,7 @@ def together(task: spec.TaskSpec, room: Path, dataset: Path, pool: Path, workers
             f"{len(kept)} of {workers} accepted, scores {scores}",
             flush=True,
         )
-    if task.kind == "gan":
+    if task.kind == "gan" and found[4:]:
         print("every five rounds: " + ", ".join(f"{one:.4f}" for one in found[4::5]))
     print(
         f"{result['parameters']:,} parameters, bytes a parameter in an update: "

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cli.money import format_tokens, short_tokens
 from cli.output import one_line
-from swarm.config import format_size
+from swarm.sizes import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

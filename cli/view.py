@@ -8,7 +8,7 @@ from cli import standing
 from cli.money import short_tokens
 from cli.output import loss, share
 from cli.standing import duration
-from swarm.config import format_size
+from swarm.sizes import format_size
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

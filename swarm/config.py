@@ -21,6 +21,7 @@ from swarm.errors import UsageError
 from swarm.ledger.checkpoint import Checkpoint
 from swarm.limits.line import AUTO, MIN_RATE
 from swarm.limits.schedule import Schedule
+from swarm.sizes import format_size as format_size
 from swarm.store.retention import KEEP_ROUNDS, KEEP_VERSIONS
 
 if TYPE_CHECKING:
@@ -119,15 +120,6 @@ def parse_rate(text: object) -> int:
         )
         raise UsageError(message, "`swarm pause serve` stops what can be stopped")
     return rate
-
-
-def format_size(size: int) -> str:
-    """A size for people, in powers of 1000: `1.4 GB`."""
-    if size < 1000:
-        return f"{size} B"
-    units = ("kB", "MB", "GB", "TB", "PB", "EB")
-    power = next(at for at in range(1, 7) if at == 6 or size / 1000**at < 999.95)
-    return f"{size / 1000**power:.1f} {units[power - 1]}"
 
 
 def parse_address(text: str) -> str:

@@ -182,8 +182,8 @@ def reachable(report: Json) -> Check:
         return unknown("reachable", "no peer is connected", "swarm join --bootstrap ADDRESS")
     text = "nobody has dialled in yet; this node dials others, which works behind a router too"
     if found.get("relays"):
-        places = len(found["relays"])
-        text = f"directly is not known yet; through a relay it is (places at {places})"
+        count = len(found["relays"])
+        text = f"directly is not known yet; through a relay it is (places at {count})"
     return unknown("reachable", text, forward)
 
 

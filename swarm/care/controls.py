@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-import structlog
-
 from storage.files import DISK
 from swarm.errors import UsageError
 
@@ -41,8 +39,6 @@ MAX_FILE_BYTES: Final = 4096
 _DURATION: Final = re.compile(
     r"(?P<bare>\d{1,6})|(?:(?P<d>\d{1,3})d)?(?:(?P<h>\d{1,5})h)?(?:(?P<m>\d{1,6})m)?(?:(?P<s>\d{1,8})s)?"
 )
-
-_log = structlog.get_logger("swarm.care")
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +217,10 @@ def _read(path: Path) -> dict[str, float | None]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, RecursionError) as error:
-        _log.warning("controls.unreadable", path=str(path), error=str(error))
+        import structlog  # here, since every command imports this module
+
+        log = structlog.get_logger("swarm.care")
+        log.warning("controls.unreadable", path=str(path), error=str(error))
         return {}
 
 

@@ -94,7 +94,7 @@ def needed(found: Sequence[Stretch], ids: Iterable[int]) -> list[tuple[int, int,
     before = at = 0
     for one in found:
         while at < len(wanted) and wanted[at] < before + one.count:
-            first = one.start + (wanted[at] - before + 1) * one.each
+            first = one.start + (wanted[at] - before) * one.each
             if ranges and ranges[-1][0] == one.file and ranges[-1][2] == first:
                 ranges[-1] = (one.file, ranges[-1][1], first + one.each)
             elif one.each:

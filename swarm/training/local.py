@@ -7,10 +7,11 @@ are those of the model that all it has learnt would give; then it says the great
     E <- feedback * what is left of E after theta_t - theta_{t-1}
     theta_w = H steps from theta_t - E;  E <- theta_t - theta_w;  U = Q(top-k of E);  E <- E - U
 
-What the agreed checkpoint moved by of itself, others have said: a weight that it moved where E would move it is
-taken out of E, so a worker keeps its place there, and nobody says twice what all have learnt.
-The state (moments, E and the agreed checkpoint) is kept a file a round, so that a round can be done again after a
-crash.
+In a task of several parts, what is left is what nobody else has said: where the agreed checkpoint moved a weight the
+way of E, that is taken out of E, so that a worker keeps its place there, and nobody says twice what all have learnt.
+(In short tasks without parts the swarm does better with all of E: 1.808 for 1.829 nats after 32 rounds.)
+The state (moments, E and, with parts, the agreed checkpoint) is kept a file a round, so that a round can be done again
+after a crash.
 
 Source: Xu et al., "Step-Ahead Error Feedback for Distributed Training with Compressed Gradient" (2020) for the
 start; Seide et al., "1-bit stochastic gradient descent" (2014) for E itself.
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from swarm.training.checkpoint import Checkpoint
+    from swarm.training.codec import Layout
     from swarm.training.recorder import Recorder
     from swarm.training.spec import TaskSpec, Train
     from swarm.training.tensors import Array
@@ -161,7 +163,9 @@ def train(
     model = models.fill(models.build(base.config.model), base.tensors, device)
     optimizers = Optimizers(model, settings)
     before = codec.gather(base.tensors, layout)
-    unsaid = _restore(state, place, optimizers, before, feedback(spec, place.round))
+    agreed = before if spec.update.parts > 1 else []
+    share = feedback(spec, place.round)
+    unsaid = _restore(state, place, optimizers, layout, agreed, share)
     start = [flat - carried for flat, carried in zip(before, unsaid, strict=True)]
     model.load_state_dict(
         {name: torch.from_numpy(item) for name, item in codec.scatter(start, layout).items()}
@@ -196,7 +200,7 @@ def train(
     )
     packed = codec.pack(sparse, layout, about)
     codec.subtract(error, sparse, layout)
-    _keep(state, place, optimizers, error, before)
+    _keep(state, place, optimizers, error, agreed)
     write_file(out, packed)
     return Outcome(
         losses[0],
@@ -272,15 +276,21 @@ def unheard(error: Array, moved: Array) -> Array:
 
 
 def _restore(
-    folder: Path, place: Place, optimizers: Optimizers, agreed: Sequence[Array], share: float
+    folder: Path,
+    place: Place,
+    optimizers: Optimizers,
+    layout: Layout,
+    agreed: Sequence[Array],
+    share: float,
 ) -> list[Array]:
     """Take up the newest state from before this round, and give what is left of E; without one, start afresh.
 
     E fades to `share` with every round since, also with those that the peer missed: the others have moved on.
+    Without agreed weights nothing is taken out of it.
     """
     fresh = optimizers.state()
     wanted = {name: tuple(item.shape) for name, item in fresh.items()}
-    wanted |= {f"feedback.{at}": flat.shape for at, flat in enumerate(agreed)}
+    wanted |= {f"feedback.{at}": (group.size,) for at, group in enumerate(layout.groups)}
     wanted |= {f"agreed.{at}": flat.shape for at, flat in enumerate(agreed)}
     for path in sorted(folder.glob("round-*.safetensors"), reverse=True):
         if path.name >= _state_name(place.round):
@@ -298,11 +308,11 @@ def _restore(
         copied = {name: torch.from_numpy(np.array(file.tensors[name])) for name in fresh}
         optimizers.restore(copied)
         kept = np.float32(share ** (place.round - _state_round(path)))
-        return [
-            kept * unheard(file.tensors[f"feedback.{at}"], file.tensors[f"agreed.{at}"] - flat)
-            for at, flat in enumerate(agreed)
-        ]
-    return [np.zeros_like(flat) for flat in agreed]
+        error = [file.tensors[f"feedback.{at}"] for at in range(len(layout.groups))]
+        for at, flat in enumerate(agreed):
+            error[at] = unheard(error[at], file.tensors[f"agreed.{at}"] - flat)
+        return [kept * flat for flat in error]
+    return [np.zeros(group.size, np.float32) for group in layout.groups]
 
 
 def _keep(

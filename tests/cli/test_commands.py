@@ -155,7 +155,7 @@ def test_an_interrupted_command_exits_with_130(node, swarm, monkeypatch):
 def test_swarm_alone_shows_help_and_is_a_usage_error(swarm):
     code, out, err = swarm()
     assert (code, out) == (2, "")
-    assert "Commands:" in err
+    assert "Content:" in err
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,24 @@ def test_a_node_stops_cleanly_when_it_is_told_to(environ, tmp_path, end):
         child.wait()
 
 
+def test_a_folder_that_knows_no_network_is_given_none_by_a_command_that_asks(
+    environ, tmp_path, swarm
+):
+    code, out, err = swarm("status")
+    assert (code, out) == (2, "")
+    assert "hint: `swarm join` starts one" in err
+    assert not (tmp_path / "home").exists()
+
+
 def test_a_command_that_finds_no_node_starts_a_temporary_one_and_stops_it(environ, tmp_path, swarm):
+    first = start(tmp_path / "home")
+    try:
+        wait_until_it_answers(first, tmp_path / "home")
+        first.terminate()
+        first.communicate(timeout=START_SECONDS)
+    finally:
+        first.kill()
+        first.wait()
     code, out, err = swarm("status", "--json")
     assert code == 0, err
     status = json.loads(out)

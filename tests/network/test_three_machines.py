@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -11,6 +10,8 @@ from pathlib import Path
 import pytest
 import trio
 
+from swarm.client import Client
+from swarm.errors import SwarmError
 from swarm.identity import Identity
 from swarm.ledger.genesis import UNIT, Genesis, GenesisValidator, Params
 from swarm.ledger.vrf import VrfKey
@@ -64,6 +65,8 @@ class Machine:
                 await process.wait()
             finally:
                 process.kill()
+                with trio.CancelScope(shield=True):
+                    await process.wait()
 
         nursery.start_soon(hold)
         with trio.fail_after(60):
@@ -71,13 +74,21 @@ class Machine:
                 await trio.sleep(0.1)
         return process
 
+    def status(self) -> dict | None:
+        """What its node says; None while it does not answer."""
+        try:
+            with Client.of_home(self.home) as client:
+                return client.status()
+        except SwarmError:
+            return None
+
     async def until(self, true) -> dict:
         """Ask for the status until it is so."""
         status = None
         with trio.move_on_after(60):
             while True:
-                status = json.loads(await self.swarm("status", "--json"))
-                if true(status):
+                status = await trio.to_thread.run_sync(self.status)
+                if status is not None and true(status):
                     return status
                 await trio.sleep(0.2)
         raise AssertionError(status)
@@ -121,8 +132,7 @@ async def test_content_goes_from_one_home_to_another_and_nodes_come_back_after_a
         assert (tmp_path / "copy").read_bytes() == (tmp_path / "poem").read_bytes()
 
         # A power cut, and a stop as one should.
-        node = json.loads(await a.swarm("status", "--json"))["pid"]
-        os.kill(node, 9)
+        os.kill(a.status()["pid"], 9)
         (a.home / "control.sock").unlink(missing_ok=True)
         assert "swarm join" in await a.swarm("finish", code=5)
         await b.swarm("finish")

@@ -135,7 +135,7 @@ def test_a_worker_killed_in_mid_round_holds_nobody_past_the_deadline_and_a_newco
     after = second if is_in_time else third_round  # a slow machine starts a node in a round's time
     assert peer_of(late) in {each["worker"] for each in after["submissions"]}
     assert first["outcome"] == "merged"
-    assert second["blocks"] < TRAIN_BLOCKS + REVEAL_BLOCKS  # nobody waits for the dead a second time
+    assert second["blocks"] < TRAIN_BLOCKS + REVEAL_BLOCKS  # nobody waits for it again
 
     for each in (one, two, late):
         folder = tmp_path / f"model-{each.home.name}"

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swarm.training import codec, merge, tensors
@@ -57,6 +57,7 @@ def test_every_order_of_arrival_gives_the_same_bytes() -> None:
     assert len(found) == 1
 
 
+@settings(deadline=None)  # exact fractions are slow on a machine under load
 @given(st.integers(1, 6), st.integers(1, 9000), st.integers(0, 1000))
 def test_the_merge_is_the_formula_in_exact_fractions(count: int, amplify: int, seed: int) -> None:
     updates = [update(seed * 10 + at, 0.01 * (at + 1)) for at in range(count)]
