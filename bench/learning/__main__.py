@@ -1,6 +1,6 @@
 """`make bench-training`: the loss at equal tokens, and a round's exchange beside hivemind.
 
-    python -m bench.learning curves [--rounds 200] [--workers 8] [--seeds 3] [--top-k 320] [--ways swarm,dense]
+    python -m bench.learning curves [--rounds 200] [--workers 8] [--seeds 3] [--top-k 320] [--parts 4] [--ways swarm,dense]
     python -m bench.learning tune   [--rounds 40] [--workers 8]
     python -m bench.learning exchange [--rounds 5]
 
@@ -36,7 +36,7 @@ RATES = {
     "central": (0.012, 0.02),
     "parallel": (0.024, 0.04),
 }
-"""(AdamW's rate, Muon's rate) of each way, as `tune` chose them of three."""
+"""(AdamW's rate, Muon's rate) of each way, as `tune` chose them of three; the swarm's without parts (`--parts 1 --top-k 56`)."""
 FACTORS = (0.5, 1.0, 2.0)
 
 
