@@ -29,6 +29,7 @@ check: $(STAMP)
 # Every decoder, looked at a hundred times as long as `make test` does.
 fuzz: $(STAMP)
 	FUZZ_EXAMPLES=6000 $(BIN)/python -m pytest tests/fuzz
+	FUZZ_EXAMPLES=1000 $(BIN)/python -m pytest tests/control/test_fuzz.py
 
 bench: $(STAMP)
 	set -e; for each in $(filter-out machine,$(notdir $(basename $(wildcard bench/[a-z]*.py)))); do echo "== $$each"; $(BIN)/python -m bench.$$each; done

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 import platformdirs
 import psutil
 
+from swarm.errors import RefusedError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -65,10 +67,17 @@ class Machine:
 
     Args:
         folder: Made if need be, for this user alone.
+
+    Raises:
+        RefusedError: Another user of the machine made it, or made what it lies in, and could say what stands there.
     """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for each in (folder, folder.parent):
+            if each.stat().st_uid not in {os.getuid(), 0}:
+                message = f"{each} belongs to another user"
+                raise RefusedError(message, "set XDG_RUNTIME_DIR to a folder of your own")
         self._folder = folder
 
     def decide(self) -> Deciding | None:

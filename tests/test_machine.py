@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 
+import pytest
 import trio
 
+from swarm.errors import RefusedError
 from swarm.heights import Heights
 from swarm.machine import Machine
 
@@ -72,3 +74,14 @@ async def test_a_waiting_task_wakes_at_the_next_height_only(autojump_clock) -> N
         heights.move(6)
     assert seen == [6]
     assert await heights.above(5) == 6
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
+def test_a_folder_that_another_user_made_is_refused(tmp_path):
+    for which in ("swarm", "."):
+        folder = tmp_path / which / "swarm"
+        folder.mkdir(parents=True)
+        given = folder if which == "swarm" else folder.parent
+        os.chown(given, 12345, -1)
+        with pytest.raises(RefusedError, match="belongs to another user"):
+            Machine(folder)

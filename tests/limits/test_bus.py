@@ -69,9 +69,10 @@ class Logind(threading.Thread):
     """
 
     def __init__(self, bus: str, properties: dict[str, tuple[str, object]]) -> None:
-        super().__init__(daemon=True)
+        super().__init__()
         self.properties = properties
         self.asked: list[tuple[str, str, str]] = []
+        self._is_over = threading.Event()
         self._connection = open_dbus_connection(bus)
         reply = self._connection.send_and_get_reply(message_bus.RequestName(NAME), timeout=10)
         assert reply.body == (1,)
@@ -79,9 +80,12 @@ class Logind(threading.Thread):
     def run(self) -> None:
         while True:
             try:
-                message = self._connection.receive()
-            except (OSError, EOFError):  # the test ends
-                return
+                message = self._connection.receive(timeout=0.05)
+            except TimeoutError:
+                if self._is_over.is_set():
+                    self._connection.close()
+                    return
+                continue
             if message.header.message_type is not MessageType.method_call:
                 continue
             path = message.header.fields[HeaderFields.path]
@@ -95,7 +99,8 @@ class Logind(threading.Thread):
             self._connection.send(answer)
 
     def close(self) -> None:
-        self._connection.close()
+        self._is_over.set()
+        self.join()
 
 
 @pytest.fixture

@@ -335,7 +335,9 @@ class TestOnDisk:
     def test_another_version_of_the_layout_is_refused(self, folder):
         SegmentBlockstore(folder, 2**30).close()
         (folder / "format").write_bytes(FORMAT.replace(b"1", b"2"))
-        with pytest.raises(LogError, match="of version 2, and this program reads version 1; run the swarm"):
+        with pytest.raises(
+            LogError, match="of version 2, and this program reads version 1; run the swarm"
+        ):
             SegmentBlockstore(folder, 2**30)
         assert (folder / "format").read_bytes() != FORMAT
 
