@@ -78,10 +78,9 @@ async def test_a_waiting_task_wakes_at_the_next_height_only(autojump_clock) -> N
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
 def test_a_folder_that_another_user_made_is_refused(tmp_path):
-    for which in ("swarm", "."):
-        folder = tmp_path / which / "swarm"
+    for given in (tmp_path / "itself", tmp_path / "above"):
+        folder = given if given.name == "itself" else given / "swarm"
         folder.mkdir(parents=True)
-        given = folder if which == "swarm" else folder.parent
         os.chown(given, 12345, -1)
         with pytest.raises(RefusedError, match="belongs to another user"):
             Machine(folder)
