@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 OTHER_PROGRAM: Final = "run the swarm that wrote it, or a later one"
 """What to do about a file of a version that is not known; it is left as it is."""
@@ -82,6 +85,17 @@ class DiskFullError(QuotaError):
     def __init__(self, needed: int, free: int) -> None:
         super().__init__(needed, free)
         self.args = (f"the disk is full: {needed:,} bytes are needed and {free:,} are free",)
+
+
+class FileSystemFullError(DiskFullError):
+    """The file system that a person writes to is full; it need not be that of the store."""
+
+    def __init__(self, needed: int, free: int, where: Path) -> None:
+        super().__init__(needed, free)
+        self.where = where
+        self.args = (
+            f"the file system at {where} is full: {needed:,} bytes are needed and {free:,} are free",
+        )
 
 
 class DiskReserveError(DiskFullError):

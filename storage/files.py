@@ -7,13 +7,34 @@ The databases beside the segments are SQLite's own business.
 from __future__ import annotations
 
 import os
+import shutil
 from typing import TYPE_CHECKING, Final
 
 from storage import direct
+from storage.errors import FileSystemFullError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+
+def check_free(folder: Path, needed: int) -> None:
+    """See whether the file system of a folder has room for so many bytes.
+
+    Raises:
+        FileSystemFullError: It has not; it is named by where it is mounted.
+    """
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise FileSystemFullError(needed, free, mount_of(folder))
+
+
+def mount_of(folder: Path) -> Path:
+    """Where the file system of a folder is mounted."""
+    found = folder.resolve()
+    while not found.is_mount():
+        found = found.parent
+    return found
 
 
 class Files:

@@ -7,7 +7,6 @@ end and folders of folders without number are refused, and nothing is written bu
 from __future__ import annotations
 
 import os
-import shutil
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Literal
@@ -16,11 +15,11 @@ from storage import cid as cids
 from storage import dag, hamt
 from storage.errors import (
     ChunkNotFoundError,
-    DiskFullError,
     ManifestError,
     PathNotFoundError,
     TargetExistsError,
 )
+from storage.files import check_free
 from storage.importer import MAX_FOLDER_DEPTH, Added, add_path, content_size, hash_path
 from storage.unixfs_beside import beside
 from storage.unixfs_nodes import (
@@ -242,15 +241,13 @@ def write_path(
         ManifestError: The manifest is malformed, or holds a name that cannot be one or a symbolic link that leads out.
         ChunkNotFoundError: A chunk is not held.
         TargetExistsError: A folder is there, or a file where a folder is to be.
-        DiskFullError: The disk has no room for it.
+        FileSystemFullError: The target's file system has no room for it.
     """
     node = _node(root, store)
     total = _Measure(store).of(node, "", 0).size
     if target.is_symlink() or target.is_dir() or (target.exists() and node.kind is not Kind.FILE):
         raise TargetExistsError(str(target))
-    free = shutil.disk_usage(target.parent).free
-    if total > free:
-        raise DiskFullError(total, free)
+    check_free(target.parent, total)
     with beside(target) as fresh:
         _Export(store, total, progress).write(node, fresh)
         if node.kind is Kind.FILE:

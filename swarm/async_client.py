@@ -288,8 +288,7 @@ class AsyncClient:
             if answer.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
                 return
             if answer.status_code not in {httpx.codes.OK, httpx.codes.PARTIAL_CONTENT}:
-                await answer.aread()
-                raise refused(answer)
+                raise refused(answer.status_code, await answer.aread())
             async for part in answer.aiter_bytes():
                 yield part
 

@@ -15,11 +15,12 @@ import json
 import os
 import socket
 import time
+from contextlib import contextmanager
+from functools import partial
+from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteRead
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, cast
-from urllib.parse import quote
-
-import httpx
+from typing import TYPE_CHECKING, Any, Final, Self, cast
+from urllib.parse import quote, urlencode
 
 from swarm.errors import (
     NetworkError,
@@ -33,7 +34,7 @@ from swarm.release import HEADER, version
 from swarm.sockets import socket_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import TracebackType
 
     Json = dict[str, Any]
@@ -58,10 +59,18 @@ ANY_VERSION = frozenset({"stop", "care/finish", "care/leave"})
 
 MAX_EVENT_BYTES = 64 * 2**20
 MAX_REASON_BYTES = 4096
+READ_BYTES = 2**18
+
+OK: Final = 200
+PARTIAL: Final = 206
+NOT_IN_RANGE: Final = 416
+NO_HEADERS: Final[Mapping[str, str]] = {}
 
 
 class Client:
-    """One connection to a node's control socket; not for several threads at once.
+    """Asks a node over its control socket; each question is a connection of its own.
+
+    Plain `http.client`, since to load more takes longer than the node takes to answer.
 
     Args:
         socket_path: As `socket_of` gives it.
@@ -69,13 +78,6 @@ class Client:
 
     def __init__(self, socket_path: Path) -> None:
         self._path = socket_path
-        self._http = httpx.Client(
-            # No certificates are read, which takes 30 ms: what goes over this socket is not TLS.
-            transport=httpx.HTTPTransport(uds=str(socket_path), verify=False),
-            base_url="http://swarm/v1/",
-            timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
-            trust_env=False,
-        )
 
     @classmethod
     def of_home(cls, home: Path) -> Self:
@@ -83,8 +85,7 @@ class Client:
         return cls(socket_of(home))
 
     def close(self) -> None:
-        """Close the connection."""
-        self._http.close()
+        """Nothing is held between two questions."""
 
     def __enter__(self) -> Self:
         return self
@@ -462,7 +463,7 @@ class Client:
         try:
             return cast("Json", self._run("care/finish", progress, wait=wait))
         except NetworkError as error:
-            if not isinstance(error.__cause__, httpx.RemoteProtocolError | httpx.ReadError):
+            if not isinstance(error.__cause__, HTTPException | ConnectionError):
                 raise
             return {"owing": 0, "finishing": True}
 
@@ -471,74 +472,98 @@ class Client:
         try:
             self._run("stop", None)
         except NetworkError as error:
-            if not isinstance(error.__cause__, httpx.RemoteProtocolError | httpx.ReadError):
+            if not isinstance(error.__cause__, HTTPException | ConnectionError):
                 raise
 
     def _ask(self, route: str, **query: object) -> Any:  # noqa: ANN401 - JSON
-        params = {name: str(value) for name, value in query.items() if value is not None}
-        self._check_socket()
-        try:
-            answer = self._http.get(route, params=params)
-        except httpx.TransportError as error:
-            raise self._unreachable(error) from error
-        self._check_version(route, answer)
-        return answer_value(answer.content)
+        params = urlencode({name: value for name, value in query.items() if value is not None})
+        with self._exchange("GET", f"/v1/{route}?{params}".rstrip("?")) as answer:
+            self._check_version(route, answer)
+            return answer_value(self._read(answer.read))
 
     def _run(self, route: str, progress: Progress | None, **fields: object) -> Any:  # noqa: ANN401
         body = {name: value for name, value in fields.items() if value is not None}
-        self._check_socket()
-        try:
-            with self._http.stream("POST", route, json=body) as answer:
-                self._check_version(route, answer)
-                if answer.status_code != httpx.codes.OK:
-                    return answer_value(answer.read())
-                for event in _events(answer):
-                    match event.get("event"):
-                        case "progress":
-                            if progress is not None:
-                                progress(event["stage"], event["done"], event["total"])
-                        case "result":
-                            return event["value"]
-                        case "error":
-                            raise from_json(event["error"])
-        except httpx.TransportError as error:
-            raise self._unreachable(error) from error
+        headers = {"content-type": "application/json"}
+        with self._exchange("POST", f"/v1/{route}", json.dumps(body), headers) as answer:
+            self._check_version(route, answer)
+            if answer.status != OK:
+                return answer_value(self._read(answer.read))
+            for event in self._events(answer):
+                match event.get("event"):
+                    case "progress":
+                        if progress is not None:
+                            progress(event["stage"], event["done"], event["total"])
+                    case "result":
+                        return event["value"]
+                    case "error":
+                        raise from_json(event["error"])
         message = "the node stopped before it was done"
-        raise NetworkError(message)
+        raise NetworkError(message) from IncompleteRead(b"")
 
     def _bytes(self, route: str, headers: dict[str, str]) -> Iterator[bytes]:
-        self._check_socket()
-        url = f"http://swarm{route}"
+        with self._exchange("GET", route, headers=headers) as answer:
+            if answer.status == NOT_IN_RANGE:
+                return
+            if answer.status not in {OK, PARTIAL}:
+                raise refused(answer.status, self._read(answer.read))
+            while part := self._read(partial(answer.read1, READ_BYTES)):
+                yield part
+            if answer.length:  # `read1` does not tell an end that came too early
+                raise self._unreachable(IncompleteRead(b"", answer.length))
+
+    @contextmanager
+    def _exchange(
+        self,
+        method: str,
+        target: str,
+        body: str | None = None,
+        headers: Mapping[str, str] = NO_HEADERS,
+    ) -> Iterator[HTTPResponse]:
+        """One question and its answer, over a connection that ends with them.
+
+        Raises:
+            NetworkError: Nobody listens, the node is silent for too long, or it ends in the middle.
+        """
+        connection = _Connection(self._path)
         try:
-            with self._http.stream("GET", url, headers=headers) as answer:
-                if answer.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
-                    return
-                if answer.status_code not in {httpx.codes.OK, httpx.codes.PARTIAL_CONTENT}:
-                    raise refused(answer)
-                yield from answer.iter_bytes()
-        except httpx.TransportError as error:
+            connection.connect()
+        except OSError as error:
+            connection.close()
+            raise self._nobody() from error
+        try:
+            try:
+                connection.request(method, target, body, dict(headers))
+                answer = connection.getresponse()
+            except (HTTPException, OSError) as error:
+                raise self._unreachable(error) from error
+            with answer:
+                yield answer
+        finally:
+            connection.close()
+
+    def _events(self, answer: HTTPResponse) -> Iterator[Json]:
+        while line := self._read(partial(answer.readline, MAX_EVENT_BYTES + 1)):
+            if len(line) > MAX_EVENT_BYTES:
+                message = f"the node's answer has a line of more than {MAX_EVENT_BYTES:,} bytes"
+                raise SwarmError(message)
+            if line.strip():
+                yield json.loads(line)
+
+    def _read(self, part: Callable[[], bytes]) -> bytes:
+        try:
+            return part()
+        except (HTTPException, OSError) as error:
             raise self._unreachable(error) from error
 
-    def _check_socket(self) -> None:
-        """Try the socket that a killed node leaves behind: httpcore does not close one that cannot connect."""
-        with socket.socket(socket.AF_UNIX) as probe:
-            try:
-                probe.connect(os.fspath(self._path))
-            except OSError as error:
-                raise self._nobody() from error
-
-    def _check_version(self, route: str, answer: httpx.Response) -> None:
+    def _check_version(self, route: str, answer: HTTPResponse) -> None:
         """Refuse a node of another version, whose answers may lack what this one's have.
 
         Raises:
             RefusedError: It is one.
         """
-        theirs = answer.headers.get(HEADER)
+        theirs = answer.getheader(HEADER, "unknown (an older build)")
         if theirs == version() or route in ANY_VERSION:
             return
-        if theirs is None:  # a node of before there was the header
-            told = self._http.get("status")
-            theirs = f"{answer_value(told.content).get('version', 'unknown')} (an older build)"
         message = f"the node runs version {theirs}, this command is {version()}"
         raise RefusedError(
             message, "restart the node: `swarm finish` ends it, `swarm join` starts it"
@@ -547,12 +572,24 @@ class Client:
     def _nobody(self) -> NetworkError:
         return NetworkError(f"no node answers on {self._path}", "start one with: swarm join")
 
-    def _unreachable(self, error: httpx.TransportError) -> NetworkError:
-        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-            return self._nobody()
-        if isinstance(error, httpx.TimeoutException):
+    def _unreachable(self, error: HTTPException | OSError) -> NetworkError:
+        if isinstance(error, TimeoutError):
             return NetworkError(f"the node has not answered for {ANSWER_SECONDS} s")
         return NetworkError("the node stopped before it was done")
+
+
+class _Connection(HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("swarm", timeout=ANSWER_SECONDS)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(CONNECT_SECONDS)
+        self.sock.connect(os.fspath(self._path))
+        self.sock.settimeout(ANSWER_SECONDS)
 
 
 def _absolute(path: Path | None) -> str | None:
@@ -571,20 +608,8 @@ def answer_value(content: bytes) -> Any:  # noqa: ANN401 - JSON
     return answer["value"]
 
 
-def refused(answer: httpx.Response) -> SwarmError:
+def refused(status: int, content: bytes) -> SwarmError:
     """Why bytes were not given."""
-    text = answer.read()[:MAX_REASON_BYTES].decode(errors="replace").strip()
+    text = content[:MAX_REASON_BYTES].decode(errors="replace").strip()
     kind = {400: UsageError, 404: NotFoundError, 409: RefusedError, 503: NetworkError}
-    return kind.get(answer.status_code, SwarmError)(text or f"HTTP {answer.status_code}")
-
-
-def _events(answer: httpx.Response) -> Iterator[Json]:
-    buffer = bytearray()
-    for part in answer.iter_bytes():
-        buffer += part
-        *lines, rest = bytes(buffer).split(b"\n")
-        yield from (json.loads(line) for line in lines if line)
-        buffer = bytearray(rest)
-        if len(buffer) > MAX_EVENT_BYTES:
-            message = f"the node's answer has a line of more than {MAX_EVENT_BYTES:,} bytes"
-            raise SwarmError(message)
+    return kind.get(status, SwarmError)(text or f"HTTP {status}")

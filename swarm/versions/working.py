@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from storage import cid as cids
-from storage.errors import DiskFullError, ManifestError
+from storage.errors import ManifestError
+from storage.files import check_free
 from storage.importer import Added, add_path
 from storage.memory import MemoryBlockstore
 from storage.unixfs import read_file
@@ -190,7 +191,7 @@ class Switch:
     Raises:
         ManifestError: The tree is malformed.
         ChunkNotFoundError: A chunk is not held.
-        DiskFullError: The disk has no room for what is new.
+        FileSystemFullError: The folder's file system has no room for what is new.
     """
 
     def __init__(
@@ -238,9 +239,7 @@ def _stage(
         if change.new is not None and not change.is_folder
     ]
     total = sum(_size(link, store) for _, link in wanted)
-    free = shutil.disk_usage(staging).free
-    if total > free:
-        raise DiskFullError(total, free)
+    check_free(staging, total)
     done = 0
     staged: dict[str, Path] = {}
     for index, (path, link) in enumerate(wanted):
