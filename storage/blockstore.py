@@ -14,7 +14,7 @@ from storage import folder as folders
 from storage.chunks import check_chunk
 from storage.contract import Beside, Blockstore, Checked, Pairs, Progress
 from storage.errors import ChangedFileError, ChunkNotFoundError, CorruptChunkError, StorageError
-from storage.files import DISK, Files
+from storage.files import DISK, Files, mount_of
 from storage.folder import FORMAT
 from storage.index import ChunkIndex
 from storage.leases import Ends, Leases
@@ -110,6 +110,7 @@ class SegmentBlockstore:
                 disk_free=lambda: files.space(folder)[1],
             )
             self._opened = opened.pop_all()
+        self._folder = folder
         self.writer = Writer(self.log, self.index, self.quota)
         self.leases = Leases(lambda: Ends(self.writer.end(), self.references.end()))
         self._collected = Usage(0, 0, 0, 0)
@@ -210,6 +211,10 @@ class SegmentBlockstore:
             held=self._collected.held,
             reclaimable=self._collected.reclaimable,
         )
+
+    def is_on(self, mount: Path) -> bool:
+        """Whether the chunks lie on the file system that is mounted there."""
+        return mount_of(self._folder) == mount
 
     def set_limit(self, limit_bytes: int) -> None:
         self.quota.set_limit(limit_bytes)

@@ -112,9 +112,6 @@ class Operations:
         stats = node.consensus.stats()
         exchanged = node.exchange.stats()
         epoch = view.validators(view.epoch)
-        roles = [*account.roles]
-        if epoch.weight_of(node.signer.public_key) and "validator" not in roles:
-            roles.append("validator")
         return {
             "peer": node.signer.peer_id,
             "account": node.signer.peer_id,
@@ -132,7 +129,7 @@ class Operations:
             "balance": account.balance,
             "earned": account.earned,
             "stake": account.stake,
-            "roles": sorted(roles),
+            "roles": reports.roles(view, node.signer.public_key),
             "device": node.device,
             "task": self._task_now(view),
             "version": node.version,

@@ -32,6 +32,21 @@ def root_text(root: Cid) -> str | None:
     return cid.text(root) if root else None
 
 
+def roles(view: LedgerView, public_key: bytes) -> list[str]:
+    """What an account is: what it registered as, and a validator only with a stake that makes it one."""
+    account = view.account(public_key)
+    found = set(account.roles)
+    try:
+        weight = view.validators(view.epoch).weight_of(public_key)
+    except LedgerError:  # the validators of this epoch are not fixed yet
+        weight = 0
+    if weight:
+        found.add("validator")
+    elif account.stake < max(1, view.params.min_bond):
+        found.discard("validator")
+    return sorted(found)
+
+
 def loss_of(units: int | None) -> float | None:
     """A loss in nats; None where there is none."""
     return None if units is None else units / LOSS_UNITS

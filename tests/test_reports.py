@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from swarm import reports
+from swarm.ledger.transactions import Register, Stake
+from swarm.ledger.vrf import VrfKey
 from tests.ledger.world import MERGED, World
 
 
@@ -40,3 +42,17 @@ def test_a_summary_never_reads_a_whole_history(told, monkeypatch) -> None:
     monkeypatch.setattr(reports, "MAX_LOOKED_AT", 2)
     summary = reports.task_summary(world.view, world.view.task(task))
     assert (summary["first_loss"], summary["loss"]) == (0.5, None)
+
+
+def test_an_account_is_a_validator_only_with_a_stake_that_makes_it_one() -> None:
+    world = World(worker_bond=0)
+    alice = world.people["alice"]
+    key = alice.public_key
+    assert reports.roles(world.view, key) == []
+    both = ("validator", "worker")
+    world.ok((alice, Register(VrfKey.of(alice.seed).public_key, "cpu", both)))
+    assert reports.roles(world.view, key) == ["worker"]
+    world.ok((alice, Stake(world.view.params.min_bond)))
+    assert reports.roles(world.view, key) == ["validator", "worker"]
+    for one in world.validators:
+        assert reports.roles(world.view, one.public_key) == ["validator"]

@@ -59,6 +59,7 @@ def fields(told: Json) -> list[tuple[str, str]]:
         ("held for others", kept),
         ("own", f"{format_size(told['own'])} pinned"),
         ("unpacked", format_size(told["shelf"]) if told["shelf"] else ""),
+        ("encodings", format_size(told["encodings"]) if told["encodings"] else ""),
         ("in place", format_size(told["in_place"]) if told["in_place"] else ""),
         ("reclaimable", format_size(told["reclaimable"])),
         ("free", format_size(told["free"])),

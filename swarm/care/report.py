@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from swarm import reports
 from swarm.care.checks import place_of
 from swarm.ledger.errors import LedgerError
 
@@ -101,7 +102,7 @@ def _member(node: Node) -> Json:
     return {
         "stake": account.stake,
         "balance": account.balance,
-        "roles": sorted(account.roles),
+        "roles": reports.roles(view, key),
         "jailed_until": view.jailed_until(key),
         "weight": weight,
         "min_bond": view.params.min_bond,

@@ -51,16 +51,15 @@ class LendingOperations:
         """Everything about this node's disk and what it lends.
 
         Returns:
-            What `summary` tells, and `shelf`, `own` (bytes), `slots` (`sealed`, `goal`, `holding` (chunks of pieces),
+            What `summary` tells, and `shelf`, `encodings`, `own` (bytes), `slots` (`sealed`, `goal`, `holding` (chunks of pieces),
             `counted`, `proven`, `share`), `duties` (`pieces`, `here`, `bytes`), `collateral`, `earned`, `strikes`,
             `suspended`, `audit` (the last one that counted this keeper), `verdict`, `next_audit`, `opens` (heights) and
             `problems` (sentences).
         """
         node = self._node
         await node.collector.recount()
-        return await trio.to_thread.run_sync(
-            self._storage, node.ledger.view(), dict(self.summary())
-        )
+        told = self.summary() | {"encodings": node.encodings.taken()}
+        return await trio.to_thread.run_sync(self._storage, node.ledger.view(), told)
 
     def _storage(self, view: LedgerView, told: Json) -> Json:
         node, key, params = self._node, self._node.signer.public_key, view.params

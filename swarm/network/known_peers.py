@@ -14,6 +14,8 @@ from swarm.network.peerbook import MAX_FILE_BYTES
 if TYPE_CHECKING:
     from swarm.network.peerbook import PeerBook
 
+SAVE_FIRST_S = 1.0
+"""Until the first peers are saved: a machine may lose its power soon after it joined. Doubles up to `SAVE_S`."""
 SAVE_S = 30.0
 SAVE_AT_END_S = 1.0
 
@@ -60,9 +62,11 @@ class KnownPeers:
             log.warning("network.known_peers_unwritable", path=str(path), error=str(error))
 
     async def run(self) -> None:
+        pause = SAVE_FIRST_S
         while True:
-            await trio.sleep(SAVE_S)
+            await trio.sleep(pause)
             await self.save()
+            pause = min(2 * pause, SAVE_S)
 
     async def save_at_end(self) -> None:
         """Save although the node is being stopped, for at most `SAVE_AT_END_S`."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 
 from storage import cid as cids
+from storage.errors import FileSystemFullError
 from storage.pins import MAX_LABEL_CHARACTERS
 from swarm.config import format_size
 from swarm.control.faults import translate
@@ -206,7 +207,9 @@ class StoreOperations:
         }
 
     async def advice(self, error: QuotaError) -> RefusedError:
-        """A refusal for want of room, as a person is told it: with what a collection would give back."""
+        """A refusal for want of room, as a person is told it: with what would give some back."""
+        if isinstance(error, FileSystemFullError) and not self._store.is_on(error.where):
+            return RefusedError(str(error), f"make room on {error.where}, or write elsewhere")
         size = await self._collector.reclaimable()
         told = translate(error)
         if not size:

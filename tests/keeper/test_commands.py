@@ -43,6 +43,7 @@ STORAGE = {
     "goal": 400 * GB,
     "seconds_left": 7_200.0,
     "shelf": 2 * GB,
+    "encodings": 3 * GB,
     "own": 5 * GB,
     "slots": {
         "sealed": 95_367,
@@ -216,6 +217,6 @@ def test_publish_with_replicas_posts_a_deal_for_what_it_published(keeping, swarm
 
 def test_a_node_without_slots_says_nothing_of_sealing():
     assert sealed({"lent": GB, "used": 0, "free": GB}) == ""
-    assert sealed({"sealed": 0, "goal": 0, "seconds_left": None}) == "0 B of 0 B"
+    assert sealed({"sealed": 0, "goal": 0, "seconds_left": None}) == "nothing yet"
     full = {"sealed": 3 * GB, "goal": GB, "seconds_left": 0.0}
     assert sealed(full) == "3.0 GB, and no more is sealed"

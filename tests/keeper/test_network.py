@@ -63,7 +63,9 @@ class CheapNode(QuietNode):
 async def test_cheap_seals_and_lost_slots_are_struck_and_a_damaged_slot_is_sealed_again(
     tmp_path,
 ) -> None:
-    async with network(tmp_path, 3, audit_leaves=48, audit_answer_blocks=10) as (net, nursery):
+    # Long enough to seal again what may be: who is late here has lost more than is mended.
+    times = {"audit_blocks": 100, "audit_answer_blocks": 60}
+    async with network(tmp_path, 3, audit_leaves=48, **times) as (net, nursery):
         cheap, wiped, damaged = (f"keeper-{at}" for at in range(3))
         await net.start(nursery, cheap, kind=CheapNode)
         await net.start(nursery, wiped, storage=45_000_000)

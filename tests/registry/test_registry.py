@@ -12,6 +12,7 @@ from storage import cid as cids
 from swarm.errors import NotFoundError, RefusedError
 from swarm.ledger.transactions import NameRegister, NameUpdate, TaskPost
 from swarm.ledger.transactions import Phases as Lengths
+from swarm.participant.accuracies import Accuracies
 from swarm.registry.operations import Registry
 from swarm.wallet import Wallet
 from tests.ledger.alone import ALICE, BOB, open_alone
@@ -27,13 +28,17 @@ def silent(*_) -> None:
     """Nobody watches."""
 
 
-def on_world(world) -> Registry:
+def on_world(world, folder) -> Registry:
     """A registry that reads a ledger whose rounds the test plays."""
-    quiet = SimpleNamespace(activity={}, problems={}, losses={})
+    known = Accuracies(folder / "accuracies.json")
+    known.note(MERGED, 0.75)
+    quiet = SimpleNamespace(activity={}, problems={}, losses={}, accuracies=known)
     node = SimpleNamespace(
         ledger=SimpleNamespace(view=lambda: world.view),
         worker=SimpleNamespace(speeds={}),
         participant=quiet,
+        device="cpu: test",
+        settings=SimpleNamespace(gpu=False),
     )
     return Registry(node, caught_up)
 
@@ -49,13 +54,14 @@ def played():
     return world
 
 
-async def test_a_log_tells_what_made_each_version_and_whose_work_it_holds(played) -> None:
-    found = await on_world(played).log("gpt", 10, silent)
+async def test_a_log_tells_what_made_each_version_and_whose_work_it_holds(played, tmp_path) -> None:
+    found = await on_world(played, tmp_path).log("gpt", 10, silent)
     newest, first = found["versions"]
     assert (newest["version"], newest["round"], newest["cid"]) == (1, 1, cids.text(MERGED))
     assert (newest["base_loss"], newest["loss"]) == (0.5, 0.49)
     assert newest["accepted"] == [signing.peer_id(played.w[0].public_key)]
     assert newest["height"] == played.height
+    assert (newest["accuracy"], first["accuracy"]) == (0.75, None)
     assert (first["version"], first["round"], first["loss"], first["accepted"]) == (
         0,
         None,
@@ -63,14 +69,14 @@ async def test_a_log_tells_what_made_each_version_and_whose_work_it_holds(played
         [],
     )
     assert (found["more"], found["task"]) == (False, played.task.hex())
-    short = await on_world(played).log("gpt", 1, silent)
+    short = await on_world(played, tmp_path).log("gpt", 1, silent)
     assert ([one["version"] for one in short["versions"]], short["more"]) == ([1], True)
     with pytest.raises(NotFoundError, match="other"):
-        await on_world(played).log("other", 1, silent)
+        await on_world(played, tmp_path).log("other", 1, silent)
 
 
-async def test_a_task_is_watched_with_its_rounds_and_reasons(played) -> None:
-    registry = on_world(played)
+async def test_a_task_is_watched_with_its_rounds_and_reasons(played, tmp_path) -> None:
+    registry = on_world(played, tmp_path)
     registry._node.worker.speeds[played.task] = 7.0
     found = await registry.watch("gpt")
     assert (found["all_rounds"], found["round"], found["phase"]) == (2, 2, "train")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,8 @@ import trio
 from storage import cid as cids
 from storage import dag, unixfs
 from storage.collection import Step
+from storage.errors import FileSystemFullError
+from storage.files import mount_of
 from storage.quota import Usage
 from storage.walk import missing_below
 from swarm import datasets
@@ -188,6 +191,17 @@ async def test_what_lies_between_live_chunks_is_given_back_where_a_person_insist
         done = await keeper.door.collect(silent, is_thorough=True)
         assert (done["freed"] >= MIB // 2, done["reclaimable"]) == (True, 0)
         assert list(missing_below(kept, keeper.store, dag.links)) == []
+
+
+async def test_another_full_file_system_is_not_told_what_a_collection_gives_back(tmp_path):
+    other = Path("/proc")
+    assert mount_of(other) == other != mount_of(tmp_path)
+    async with open_keepers(tmp_path, 1) as (keeper,):
+        unixfs.add_path(write(tmp_path / "in", "gone", 2 * MIB, 1), keeper.store)
+        told = await keeper.door.advice(FileSystemFullError(10, 1, other))
+        assert told.hint == "make room on /proc, or write elsewhere"
+        told = await keeper.door.advice(FileSystemFullError(10, 1, mount_of(tmp_path)))
+        assert "`swarm gc` gives up to" in told.hint
 
 
 async def test_what_could_be_given_back_is_told_without_a_collection(tmp_path):
