@@ -110,9 +110,16 @@ async def test_a_coded_deal_lies_in_slots_survives_a_lost_piece_and_gives_the_co
             return all(held) and set().union(*held) == leaves
 
         await net.until("the pieces to lie in slots", in_slots)
-        for name, chunks in sealed(net).items():
-            store = net.nodes[name].store
-            assert all(store.index.find(cid) is None and store.has(cid) for cid in chunks)
+
+        def only_in_slots():
+            for name, chunks in sealed(net).items():
+                store = net.nodes[name].store
+                assert all(store.has(cid) for cid in chunks)
+                if any(store.index.find(cid) is not None for cid in chunks):
+                    return False
+            return True
+
+        await net.until("the pieces to lie nowhere else", only_in_slots)
         # What is proven from now on is a root over slots with pieces in them, whole slots among them.
         await net.until(
             "the ledger to count them",

@@ -97,7 +97,6 @@ def test_a_task_goes_on_from_a_published_model_with_all_of_its_weights(
 def test_a_model_that_went_on_is_still_one_that_transformers_loads(
     room: Room, bench: jobs.Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     transformers = pytest.importorskip("transformers")
     write_base(room.folder / "base", UNTIED)
     begin(room, bench)
