@@ -80,7 +80,7 @@ async def take(folder: str, root: str, addresses: str, kill_at: str = "0") -> No
         first: list[tuple[int, float]] = []
         started = time.perf_counter()
 
-        def tell(done: int, _total: int) -> None:
+        def tell(done: int, _total: int, _note: str = "") -> None:
             if not first:
                 first.append((done, time.perf_counter() - started))
             if 0 < int(kill_at) <= done:

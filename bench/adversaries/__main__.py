@@ -1,11 +1,11 @@
 """What half of the workers can do to the demo's GPT when they are hostile: one line a kind of adversary.
 
     python -m bench.adversaries [--honest 3] [--hostile 3] [--rounds 6] [--seeds 1] [--only "sign flip"] [--full]
-                              [--sequences 32] [--z 0] [--unguarded] [--small]
+                              [--sequences 32] [--z 0] [--unguarded] [--small] [--parts 4]
 
 Honest workers train, attackers do what `attackers` says, and both go through the shipped codec, score, verdict of the
 ledger, pay and merge; only network and chain are left out. One thread; the first rounds of the task's 32. `--full` is 4 and 4, 16 rounds,
-three seeds; `--small` a model of a tenth of the size, so that twelve rounds of three seeds are minutes; `--unguarded` leaves out what compares the updates of a round with each other.
+three seeds; `--small` a model of a tenth of the size, so that twelve rounds of three seeds are minutes; `--unguarded` leaves out what compares the updates of a round with each other; `--parts` has each round speak of a part of the weights, as in a long task.
 `pay` is what an attacker earns for each unit of an honest worker of the same run; `loss` is over 512 sequences of the
 pool, and `against` the difference to the same run without attackers.
 """
@@ -25,6 +25,9 @@ from bench.adversaries.arena import Arena, Run
 from bench.adversaries.attackers import ATTACKS
 from bench.machine import describe
 from swarm.training import demo_data, spec
+
+PARTED_TOP_K = 320
+"""Of each 4,096 values of a part."""
 
 
 def main() -> None:
@@ -46,6 +49,9 @@ def main() -> None:
     if options.small:
         sizes = dataclasses.replace(task.lm, layers=2, width=32, hidden=128, heads=2, kv_heads=2)
         task = dataclasses.replace(task, model=sizes)
+    if options.parts > 1:
+        parted = {"parts": options.parts, "top_k": PARTED_TOP_K, "feedback_end": 0.9}
+        task = dataclasses.replace(task, update=dataclasses.replace(task.update, **parted))
     if options.z is not None:
         task = dataclasses.replace(task, score=dataclasses.replace(task.score, z=options.z))
     print(describe())
@@ -90,6 +96,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", action="append", choices=tuple(ATTACKS))
     parser.add_argument("--sequences", type=int)
     parser.add_argument("--z", type=float)
+    parser.add_argument("--parts", type=int, default=1)
     parser.add_argument("--unguarded", action="store_true")
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--small", action="store_true")

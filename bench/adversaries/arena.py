@@ -102,7 +102,10 @@ class Arena:
         values = models.initial(models.build(spec.model), spec.train.seed)
         config = checkpoint.Config("lm", spec.name, 0, spec.data.tokenizer, spec.model)
         self._first = checkpoint.Checkpoint(config, values)
-        self.layout = codec.Layout(self._first.shapes, spec.update.top_k)
+
+    def layout(self, scene: Scene) -> codec.Layout:
+        """Of the round's updates."""
+        return codec.layout(self.spec, self._first.shapes, scene.round)
 
     def trained(
         self,
@@ -146,10 +149,19 @@ class Arena:
     def submit(self, scene: Scene, peer: str, groups: list[codec.Sparse], out: Path) -> Path:
         """Write an update in a peer's name."""
         count = self.spec.train.steps * self.spec.train.batch
+        layout = self.layout(scene)
         about = codec.About(
-            "lm", self.layout.k, scene.root, TASK, scene.round, peer, bytes(32), count
+            "lm",
+            layout.k,
+            scene.root,
+            TASK,
+            scene.round,
+            peer,
+            bytes(32),
+            count,
+            part=layout.said,
         )
-        local.write_file(out, codec.pack(groups, self.layout, about))
+        local.write_file(out, codec.pack(groups, layout, about))
         return out
 
     def run(
@@ -177,7 +189,7 @@ class Arena:
             ]
             values = scene.base.tensors
             if groups:
-                values = merge.merge(values, groups, self.layout, self.spec.amplify_milli)
+                values = merge.merge(values, groups, self.layout(scene), self.spec.amplify_milli)
             scene = self._scene(scene, dataclasses.replace(scene.base, tensors=values), round_ + 1)
         count = min(HELD_SEQUENCES, self.held.total)
         held = self.held.samples([at * self.held.total // count for at in range(count)])
@@ -270,7 +282,7 @@ class Arena:
         return Scene(round_, base, digest.hexdigest()[:16], before, beacon)
 
     def _expected(self, scene: Scene, peer: str | None) -> codec.Expected:
-        return codec.Expected("lm", self.layout, scene.root, TASK, scene.round, peer)
+        return codec.Expected("lm", self.layout(scene), scene.root, TASK, scene.round, peer)
 
     def _task(self) -> TaskState:
         none = cid.of_raw(b"")

@@ -63,8 +63,9 @@ def noise(arena: Arena, scene: Scene, peer: str, files: Sequence[Path]) -> Path:
     chance = _chance(scene, peer)
     share = 0.05 if int(peer[-1]) % 2 else 1.0
     sparse = []
+    layout = arena.layout(scene)
     for item, picks, sizes in zip(
-        arena.read(scene, files[0]), arena.layout.picks, arena.layout.chunk_sizes, strict=True
+        arena.read(scene, files[0]), layout.picks, layout.chunk_sizes, strict=True
     ):
         places = [
             np.sort(chance.choice(size, count, replace=False)) + at * 4096
@@ -150,14 +151,15 @@ def _poisoned(arena: Arena, scene: Scene, peer: str, kind: str, kept: float) -> 
     honest = arena.read(scene, arena.trained(scene, peer))
     judged = arena.held.samples(range(0, arena.held.total, arena.held.total // 64))
     before = score.model_losses(scene.base, scene.base.tensors, judged, CPU).mean()
+    layout = arena.layout(scene)
 
     def gain(update: list[Sparse]) -> float:
-        moved = score.alone(scene.base, update, arena.layout, arena.spec.amplify_milli)
+        moved = score.alone(scene.base, update, layout, arena.spec.amplify_milli)
         return float(before - score.model_losses(scene.base, moved, judged, CPU).mean())
 
     masks = [
-        np.random.default_rng([scene.round, at]).random(group.size)
-        for at, group in enumerate(arena.layout.groups)
+        np.random.default_rng([scene.round, at]).random(group.said)
+        for at, group in enumerate(layout.groups)
     ]
     least = kept * gain(honest)
     tried = honest

@@ -84,6 +84,19 @@ def test_what_is_put_together_out_of_others_is_a_copy_though_it_is_like_none_of_
     assert copies.copies(alike, list(range(5))) == set()
 
 
+def test_honest_updates_of_a_parts_first_turn_are_no_copies_beside_what_is_like_nothing() -> None:
+    first = update(0)
+    honest = [first, noisy(first, 0.2, 1), noisy(first, 0.2, 2)]  # 0.6 alike
+    made = [*honest, update(1), update(2), update(3)]
+    order = list(range(6))
+    assert copies.copies(made, order) == {1, 2}
+    assert copies.copies(made, order, is_first=True) == set()
+    shared = [spliced(first, noisy(first, 0.35, at)) for at in range(3)]  # one group is the same
+    assert copies.copies([*shared, *made[3:]], order) == {1, 2}
+    assert copies.copies([*shared, *made[3:]], order, is_first=True) == set()
+    assert copies.copies([first, noisy(first, 0.02), *made[3:]], order[:5], is_first=True) == {1}
+
+
 def test_the_exact_copy_of_the_only_other_update_is_one() -> None:
     assert copies.copies([update(0), update(0)], [1, 0]) == {0}
     assert copies.copies([update(0), update(1)], [0, 1]) == set()
