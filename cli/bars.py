@@ -1,4 +1,4 @@
-"""Bars of a terminal: how much, how fast, how long still, and since when nothing has come."""
+"""Bars of a terminal: how much, how fast, how long still, and under them from whom it comes or why nothing does."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 from rich.text import Text
 
+from cli.output import one_line
 from swarm.config import format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterable, Iterator
 
-    from rich.console import Console
+    from rich.console import Console, RenderableType
     from rich.progress import Task, TaskID
-
-    Tell = Callable[[str, int, int], None]
 
 BYTE_STAGES: Final = frozenset(
     {
@@ -42,7 +41,7 @@ NARROW: Final = 72
 
 
 @contextmanager
-def bars(console: Console) -> Iterator[Tell]:
+def bars(console: Console) -> Iterator[Bars]:
     """Show a bar for each stage while the block runs; they are gone afterwards.
 
     Args:
@@ -54,25 +53,47 @@ def bars(console: Console) -> Iterator[Tell]:
         TextColumn("{task.fields[amount]}"),
         Pace(),
     )
-    with Progress(*columns, console=console, transient=True) as progress:
-        tasks: dict[str, TaskID] = {}
-        newest = ""
+    with _Noted(*columns, console=console, transient=True) as progress:
+        yield Bars(progress)
 
-        def tell(stage: str, done: int, total: int) -> None:
-            nonlocal newest
-            if stage not in tasks:
-                tasks[stage] = progress.add_task(stage, total=total or None, amount="", moved=None)
-            task = tasks[stage]
-            is_new = newest != stage or done != progress.tasks[task].completed
-            if is_new and newest not in {"", stage}:
-                progress.update(tasks[newest], moved=None)
-            newest = stage
-            fields: dict[str, Any] = {"amount": _amount(stage, done, total)}
-            if is_new:
-                fields["moved"] = time.monotonic()
-            progress.update(task, completed=done, total=total or None, **fields)
 
-        yield tell
+class Bars:
+    """One bar a stage; a `swarm.client.Noting`."""
+
+    def __init__(self, progress: _Noted) -> None:
+        self._progress = progress
+        self._tasks: dict[str, TaskID] = {}
+        self._newest = ""
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Show it on the bar of the stage."""
+        progress, tasks = self._progress, self._tasks
+        if stage not in tasks:
+            tasks[stage] = progress.add_task(stage, total=total or None, amount="", moved=None)
+        task = tasks[stage]
+        is_new = self._newest != stage or done != progress.tasks[task].completed
+        if is_new and self._newest not in {"", stage}:
+            progress.update(tasks[self._newest], moved=None)
+        self._newest = stage
+        fields: dict[str, Any] = {"amount": _amount(stage, done, total)}
+        if is_new:
+            fields["moved"] = time.monotonic()
+        progress.update(task, completed=done, total=total or None, **fields)
+
+    def note(self, _stage: str, text: str) -> None:
+        """Show it under the bars, in place of what stood there."""
+        self._progress.text = one_line(text)
+
+
+class _Noted(Progress):
+    """Bars with a line of text under them, cut where the terminal ends."""
+
+    text = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        if self.text:
+            yield Text(self.text, style="dim", no_wrap=True, overflow="ellipsis")
 
 
 def _amount(stage: str, done: int, total: int) -> str:

@@ -27,9 +27,11 @@ from swarm.client import (
     CONNECT_SECONDS,
     MAX_EVENT_BYTES,
     Client,
+    Noting,
     answer_value,
     refused,
     socket_of,
+    tell,
 )
 from swarm.errors import (
     NetworkError,
@@ -51,6 +53,7 @@ __all__ = [
     "AsyncClient",
     "NetworkError",
     "NotFoundError",
+    "Noting",
     "RefusedError",
     "SwarmError",
     "UsageError",
@@ -272,7 +275,7 @@ class AsyncClient:
             # To its end: a stream that is left early is not closed at once.
             async for event in _events(answer):
                 if event.get("event") == "progress" and call.progress is not None:
-                    call.progress(event["stage"], event["done"], event["total"])
+                    tell(call.progress, event)
                 last = event
         match last.get("event"):
             case "result":

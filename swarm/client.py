@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from functools import partial
 from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteRead
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, cast, runtime_checkable
 from urllib.parse import quote, urlencode
 
 from swarm.errors import (
@@ -44,6 +44,7 @@ __all__ = [
     "Client",
     "NetworkError",
     "NotFoundError",
+    "Noting",
     "RefusedError",
     "SwarmError",
     "UsageError",
@@ -65,6 +66,17 @@ OK: Final = 200
 PARTIAL: Final = 206
 NOT_IN_RANGE: Final = 416
 NO_HEADERS: Final[Mapping[str, str]] = {}
+
+
+@runtime_checkable
+class Noting(Protocol):
+    """A progress callback that is told of each stage, beside how much is done, how it stands."""
+
+    def __call__(self, stage: str, done: int, total: int, /) -> None:
+        """So much of a stage is done; the total is 0 while it is not known."""
+
+    def note(self, stage: str, text: str, /) -> None:
+        """From whom it comes and how fast, or why nothing comes; empty where there is nothing to say."""
 
 
 class Client:
@@ -492,7 +504,7 @@ class Client:
                 match event.get("event"):
                     case "progress":
                         if progress is not None:
-                            progress(event["stage"], event["done"], event["total"])
+                            tell(progress, event)
                     case "result":
                         return event["value"]
                     case "error":
@@ -594,6 +606,13 @@ class _Connection(HTTPConnection):
 
 def _absolute(path: Path | None) -> str | None:
     return None if path is None else str(Path(path).absolute())
+
+
+def tell(progress: Progress, event: Json) -> None:
+    """Tell a callback of an event of progress."""
+    progress(event["stage"], event["done"], event["total"])
+    if isinstance(progress, Noting):
+        progress.note(event["stage"], event.get("note", ""))
 
 
 def answer_value(content: bytes) -> Any:  # noqa: ANN401 - JSON

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from protocols.bitswap.service import BitswapService
     from protocols.exchange.service import ExchangeService
+    from protocols.progress import Tell
     from protocols.transport import PeerId, Transport
     from storage.blockstore import Blockstore
     from storage.cid import Cid
@@ -186,7 +187,7 @@ async def get(
     exchange: ExchangeService | BitswapService,
     store: Blockstore,
     target: Path,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Tell | None = None,
     *,
     providers: Sequence[PeerId] | None = None,
     label: str = "",
@@ -201,7 +202,7 @@ async def get(
         exchange: Fetches what the store lacks.
         store: Where its chunks go.
         target: Where the file or folder is to stand; nothing may be there.
-        progress: Told (bytes here, bytes in total) from this task.
+        progress: Told (bytes here, bytes in total, from whom they come or why none do) from this task.
         providers: Whom to ask; None looks for them.
         label: What it is, for the exchange's list.
         max_bytes: Refuse content that is larger.

@@ -9,7 +9,7 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -259,8 +259,8 @@ class Operations:
             path,
             node.store,
             node.network,
-            progress=_stage(progress, "hash"),
-            announced=_stage(progress, "announce"),
+            progress=partial(progress, "hash"),
+            announced=partial(progress, "announce"),
             preserve_mode=preserve_mode,
             in_place=in_place,
         )
@@ -279,7 +279,7 @@ class Operations:
 
     async def plan(self, path: Path, progress: Progress, *, preserve_mode: bool = False) -> Json:
         planned = await datasets.plan(
-            path, self._node.store, progress=_stage(progress, "hash"), preserve_mode=preserve_mode
+            path, self._node.store, progress=partial(progress, "hash"), preserve_mode=preserve_mode
         )
         return {
             "cid": cids.text(planned.root),
@@ -324,7 +324,7 @@ class Operations:
             node.bitswap,
             node.store,
             path,
-            progress=_stage(progress, "fetch"),
+            progress=partial(progress, "fetch"),
             providers=[peer],
         )
         return {"cid": cids.text(root), "path": str(path), "bytes": got.size}
@@ -348,7 +348,7 @@ class Operations:
         }
         if path is None:
             taken = await self._node.shelf.take(
-                proven.entry.root, progress=_stage(progress, "fetch")
+                proven.entry.root, progress=partial(progress, "fetch")
             )
             return report | {"cid": cids.text(proven.entry.root), "path": str(taken)}
         root, number = proven.entry.root, proven.entry.version
@@ -398,8 +398,8 @@ class Operations:
             node.exchange,
             node.store,
             path,
-            progress=_stage(progress, "fetch"),
-            writing=_stage(progress, "write"),
+            progress=partial(progress, "fetch"),
+            writing=partial(progress, "write"),
         )
         return {"cid": cids.text(root), "path": str(path), "bytes": got.size}
 
@@ -418,12 +418,12 @@ class Operations:
         return await cars.entries(self.ranges.of(_cid(cid)), path)
 
     async def hold(self, cid: str, progress: Progress) -> Json:
-        fetched = await self._node.exchange.fetch(_cid(cid), progress=_stage(progress, "fetch"))
+        fetched = await self._node.exchange.fetch(_cid(cid), progress=partial(progress, "fetch"))
         return {"cid": cid, "bytes": fetched.bytes}
 
     async def import_car(self, path: Path, progress: Progress) -> Json:
         node = self._node
-        loading = partial(cars.load, path, node.store, node.network, _stage(progress, "import"))
+        loading = partial(cars.load, path, node.store, node.network, partial(progress, "import"))
         return await node.room_for(loading, lambda why: progress(why, 0, 0))
 
     # Training
@@ -461,7 +461,7 @@ class Operations:
         progress("base", 1, 1)
         payload = TaskPost(
             spec.name,
-            spec.kind,
+            spec.settled_as,
             encoded,
             base.root,
             dataset,
@@ -515,7 +515,7 @@ class Operations:
         if not path.exists():
             message = f"data.{field}: {value!r} is neither a CID nor a path below {folder}"
             raise UsageError(message)
-        node, told = self._node, _stage(progress, field)
+        node, told = self._node, partial(progress, field)
         adding = partial(datasets.publish, path, node.store, node.network, progress=told)
         return (await node.room_for(adding, lambda why: progress(why, 0, 0))).root
 
@@ -603,12 +603,8 @@ def _check_free(path: Path) -> None:
         raise RefusedError(message, "give another path with -o, or remove it")
 
 
-def _silent(_stage_name: str, _done: int, _total: int) -> None:
+def _silent(_stage: str, _done: int, _total: int, _note: str = "", /) -> None:
     """Progress that nobody watches."""
-
-
-def _stage(progress: Progress, stage: str) -> Any:  # noqa: ANN401 - Callable[[int, int], None]
-    return lambda done, total: progress(stage, done, total)
 
 
 def _cid(text: str) -> cids.Cid:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from protocols.exchange.service import ExchangeService
+    from protocols.progress import Tell
     from storage.blockstore import Blockstore
     from storage.cid import Cid
 
@@ -83,7 +84,7 @@ class Shelf:
         self,
         root: Cid,
         providers: Sequence[str] | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Tell | None = None,
         *,
         max_bytes: int | None = None,
     ) -> Path:
@@ -92,7 +93,7 @@ class Shelf:
         Args:
             root: What to take.
             providers: Who is asked first; None looks for them.
-            progress: Told (bytes here, bytes in total).
+            progress: Told (bytes here, bytes in total, from whom they come or why none do).
             max_bytes: Refuse content that is larger; the shelf's limit if that is lower.
 
         Raises:
@@ -107,7 +108,7 @@ class Shelf:
         self,
         root: Cid,
         providers: Sequence[str] | None,
-        progress: Callable[[int, int], None] | None,
+        progress: Tell | None,
         max_bytes: int | None,
     ) -> Path:
         path = self.path(root)
@@ -138,7 +139,7 @@ class Shelf:
         root: Cid,
         path: Path,
         providers: Sequence[str] | None,
-        progress: Callable[[int, int], None] | None,
+        progress: Tell | None,
         max_bytes: int | None,
     ) -> None:
         most = self._limit if max_bytes is None else min(max_bytes, self._limit)
@@ -151,7 +152,7 @@ class Shelf:
         root: Cid,
         path: Path,
         providers: Sequence[str] | None,
-        progress: Callable[[int, int], None] | None,
+        progress: Tell | None,
         most: int,
     ) -> None:
         await self._exchange.fetch(root, providers, progress, max_bytes=most)
@@ -215,7 +216,7 @@ class Lease:
         self,
         root: Cid,
         providers: Sequence[str] | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Tell | None = None,
         *,
         max_bytes: int | None = None,
     ) -> Path:

@@ -23,7 +23,7 @@ def folder(tmp_path):
 async def test_what_one_publishes_another_gets(folder, tmp_path):
     async with open_neighbourhood() as near:
         giver, taker = await near.node(), await near.node()
-        told: list[tuple[int, int]] = []
+        told = []
         published = await datasets.publish(
             folder, giver.store, giver.transport, progress=lambda *now: told.append(now)
         )
@@ -33,7 +33,11 @@ async def test_what_one_publishes_another_gets(folder, tmp_path):
         assert told[-1][0] == told[-1][1] > 0
 
         target = tmp_path / "copy"
-        got = await datasets.get(published.root, taker.exchange, taker.store, target)
+        told.clear()
+        got = await datasets.get(
+            published.root, taker.exchange, taker.store, target, lambda *now: told.append(now)
+        )
+        assert told[-1] == (got.fetched, got.fetched, "")
         assert got.size == published.size
         assert got.fetched == published.new_bytes
         assert set(got.from_peers) == {giver.peer}

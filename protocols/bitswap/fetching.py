@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from protocols.bitswap.lines import Way
     from protocols.bitswap.schedule import Effect
+    from protocols.progress import Tell
     from protocols.transport import PeerId
     from storage.blockstore import Blockstore
     from storage.cid import Cid
@@ -99,7 +100,7 @@ class Fetching:
         around: Surroundings,
         root: Cid,
         peers: Sequence[PeerId],
-        progress: Callable[[int, int], None] | None,
+        progress: Tell | None,
         limit: int | None,
         patience: float,
     ) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from trio_typing import TaskStatus
 
     from protocols.bitswap.messages import Message, Payload
+    from protocols.progress import Tell
     from protocols.transport import PeerId, Stream, Transport
     from storage.blockstore import Blockstore
     from storage.cid import Cid
@@ -103,7 +104,7 @@ class BitswapService:
         self,
         root: Cid,
         providers: Sequence[PeerId] | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Tell | None = None,
         *,
         label: str = "",
         max_bytes: int | None = None,

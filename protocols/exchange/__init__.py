@@ -22,6 +22,7 @@ The server reads a chunk from its store only when the stream has taken the one b
 it has room for, so it can always read. Memory grows with neither the content nor the peers' wishes.
 
 Rooms: `messages` (bytes), `lines` (what is owed on one stream), `walk` (what is known of a DAG), `core` (which chunk is asked
-of whom), `sessions` (a stream to a provider), `fetching` (one fetch), `serving` (one stream's answers), `service`.
+of whom), `sessions` (a stream to a provider), `search` (whom one fetch can ask), `fetching` (one fetch), `notes` (how it
+stands, in words), `serving` (one stream's answers), `service`.
 Source: ours; the shape follows Bitswap 1.2 (wants, haves, dont-haves) without its sessions by broadcast.
 """

@@ -83,6 +83,21 @@ class Drop:
 Effect: TypeAlias = Ask | Withdraw | Drop
 
 
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """A provider that was asked for chunks which have not come.
+
+    Attributes:
+        peer: Who it is.
+        rate: Bytes a second at which chunks come from it; None before that is known.
+        silent: Seconds since a byte came.
+    """
+
+    peer: PeerId
+    rate: float | None
+    silent: float
+
+
 @dataclass(slots=True)
 class _Want:
     cid: Cid
@@ -129,6 +144,11 @@ class _Provider:
             rate = min(rate, _likely(*next(iter(self.in_flight.items()))) / waited)
         return max(rate, 1.0)
 
+    def rate_told(self, now: float) -> float | None:
+        """Its rate now; a wait that is shorter than a sample says nothing of it."""
+        waits = now - self.last_answer >= SAMPLE_SECONDS
+        return self.rate_now(now) if waits and self.rate is not None else self.rate
+
 
 class Schedule:
     """Hands the chunks of one fetch out to its providers.
@@ -156,6 +176,11 @@ class Schedule:
     def is_checking(self) -> bool:
         """Whether chunks that came wait to be checked and stored."""
         return bool(self._checking)
+
+    @property
+    def missing(self) -> int:
+        """Chunks that are known to be wanted and have not come."""
+        return len(self._wants)
 
     @property
     def queued(self) -> int:
@@ -189,6 +214,14 @@ class Schedule:
         """Bytes a second that a provider was measured to send; None before that."""
         provider = self._providers.get(peer)
         return None if provider is None else provider.rate
+
+    def senders(self, now: float) -> tuple[Sender, ...]:
+        """Who was asked for chunks that are still missing, in the order in which they joined."""
+        return tuple(
+            Sender(one.peer, one.rate_told(now), now - one.last_heard)
+            for one in self._providers.values()
+            if any(cid in self._wants for cid in one.in_flight)
+        )
 
     def add(self, cid: Cid, size: int) -> None:
         """A chunk is to be fetched; `size` is the most bytes that it may have."""

@@ -1,4 +1,4 @@
-"""One fetch: finds providers, asks as the schedule says, checks and stores what comes, and walks the DAG."""
+"""One fetch: asks as the schedule says, checks and stores what comes, walks the DAG, and tells how it stands."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import trio
 
 from protocols.exchange.core import LOW_LEAVES, Ask, Drop, Schedule, Withdraw
 from protocols.exchange.errors import ContentNotFoundError, FetchStalledError
+from protocols.exchange.notes import Standing, note
+from protocols.exchange.search import Search
 from protocols.exchange.walk import Walk
-from protocols.transport import StreamError, UnreachableError
 from storage import cid as cids
 from storage import dag
 from storage.dag import is_manifest
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from protocols.exchange.core import Effect
-    from protocols.exchange.sessions import Session
-    from protocols.transport import PeerId, Transport
-    from storage.blockstore import Blockstore
+    from protocols.exchange.search import Surroundings
+    from protocols.progress import Tell
+    from protocols.transport import PeerId
     from storage.cid import Cid
     from storage.leases import Lease
     from storage.quota import Reservation
@@ -39,19 +40,8 @@ BATCH_BYTES = 4 * 2**20
 BATCH_MANIFESTS = 256
 """Manifests read back from the store at a time."""
 TICK_SECONDS = 0.25
-LOOKUP_SECONDS = 10.0
-"""For one search of provider records."""
-QUERY_SECONDS = 5.0
-"""For a connected peer to say whether it has a chunk."""
-MAX_ASKED_PEERS = 32
-"""Connected peers asked in one search."""
-MAX_TRIES = 3
-"""Streams opened to a provider that delivers nothing."""
-RELAYED_PATIENCE_SECONDS = 3.0
-"""Without a chunk for this long a fetch turns to providers behind relays too, though it has others."""
-FIRST_PAUSE_SECONDS = 1.0
-LAST_PAUSE_SECONDS = 4.0
-"""Between two searches."""
+NOTE_SECONDS = 0.5
+"""Between two looks at how it stands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,29 +71,6 @@ class _Absorbed:
     wanted: list[tuple[Cid, int]] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What a fetch needs of its service.
-
-    Attributes:
-        transport: Where providers are looked for.
-        store: Where chunks go.
-        limiter: The room's threads.
-        session: Gives the session with a peer.
-        share: Bytes that this fetch may have in flight or unwritten.
-        is_liar: Whether a peer has sent wrong bytes before.
-        on_liar: Told (peer, reason).
-    """
-
-    transport: Transport
-    store: Blockstore
-    limiter: trio.CapacityLimiter
-    session: Callable[[PeerId], Awaitable[Session]]
-    share: Callable[[], int]
-    is_liar: Callable[[PeerId], bool]
-    on_liar: Callable[[PeerId, str], None]
-
-
 class Fetching:
     """One fetch; a `sessions.Sink`.
 
@@ -111,7 +78,7 @@ class Fetching:
         around: The service.
         root: What is fetched.
         providers: Whom to ask first; None looks for them.
-        progress: Told (bytes here, bytes in total) from the fetch's task.
+        progress: Told (bytes here, bytes in total, how it stands) from the fetch's task.
         limit: Bytes that the caller accepts.
         patience: Seconds without a chunk until it is given up.
         alone: Fetch the one block, and nothing that it names.
@@ -122,7 +89,7 @@ class Fetching:
         around: Surroundings,
         root: Cid,
         providers: Sequence[PeerId] | None,
-        progress: Callable[[int, int], None] | None,
+        progress: Tell | None,
         limit: int | None,
         patience: float,
         *,
@@ -132,29 +99,27 @@ class Fetching:
         self._alone = alone
         self.walk = Walk(root, limit)
         self._around = around
-        self._providers = providers
         self._progress = progress
+        self._note = ""
         self._patience = patience
         self._started = trio.current_time()
+        self._note_at = self._started + NOTE_SECONDS
         self._schedule = Schedule(self._started)
         self._inbox: deque[tuple[PeerId, Cid, bytes]] = deque()
         self._checked, self._to_keep = trio.open_memory_channel[_Blocks](0)
-        self._sessions: dict[PeerId, Session] = {}
-        self._talking: set[PeerId] = set()
-        self._dialling = 0
-        self._asked: dict[str, str] = {}
         self._heard = 0
         self._heard_at = self._started
         self._from_peers: dict[PeerId, int] = {}
+        self._search = Search(
+            around, root, providers, self._schedule, self, self._from_peers, self._wake
+        )
         self._chunks = 0
         self._reservation: Reservation | None = None
         self._lease: Lease | None = None
         self._changed = trio.Event()
         self._arrived = trio.Event()
-        self._starving = trio.Event()
         self._is_done = False
         self._failure: Exception | None = None
-        self._nursery: trio.Nursery | None = None
 
     async def run(self) -> Fetched:
         """Fetch until everything is here.
@@ -168,14 +133,13 @@ class Fetching:
         """
         try:
             async with trio.open_nursery() as nursery:
-                self._nursery = nursery
-                for part in (self._check_all, self._absorb_all, self._search):
+                for part in (self._check_all, self._absorb_all, self._search.run):
                     nursery.start_soon(self._guard, part)
                 await self._guard(self._drive)
                 nursery.cancel_scope.cancel()
         finally:
             self._is_done = True
-            for session in list(self._sessions.values()):
+            for session in list(self._search.sessions.values()):
                 session.detach(self)
             if self._reservation is not None:
                 self._reservation.release()
@@ -214,16 +178,19 @@ class Fetching:
     def lacks(self, peer: PeerId, cid: Cid) -> None:
         """See `sessions.Sink`."""
         self._schedule.lacks(peer, cid)
-        self._asked.setdefault(peer, f"{peer} does not have {cids.text(cid)}")
+        self._search.told.setdefault(peer, f"{peer} does not have {cids.text(cid)}")
         self._changed.set()
 
     def lost(self, peer: PeerId, why: str) -> None:
         """See `sessions.Sink`."""
         self._schedule.leave(peer)
-        self._asked[peer] = f"{peer}: {why}"
+        self._search.told[peer] = f"{peer}: {why}"
         self._changed.set()
 
     # The tasks.
+
+    def _wake(self) -> None:
+        self._changed.set()
 
     async def _guard(self, part: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -245,13 +212,34 @@ class Fetching:
             is_silent = now - max(self._heard_at, schedule.last_progress) > self._patience
             if is_silent or waited > self._patience + self._heard / LEAST_RATE:
                 raise self._give_up(waited)
-            if schedule.is_starving and not self._dialling:
-                self._starving.set()
+            if schedule.is_starving:
+                self._search.starve()
+            self._look_how_it_stands(now)
             with trio.move_on_after(TICK_SECONDS):
                 await self._changed.wait()
 
+    def _look_how_it_stands(self, now: float) -> None:
+        if self._progress is None or self.walk.is_complete or now < self._note_at:
+            return
+        self._note_at = now + NOTE_SECONDS
+        schedule, search = self._schedule, self._search
+        standing = Standing(
+            schedule.senders(now),
+            schedule.missing,
+            schedule.is_checking,
+            search.liars,
+            search.dialling,
+            len(search.unreachable),
+            search.answers,
+            search.has_looked,
+            search.again(now),
+        )
+        if (told := note(standing)) != self._note:
+            self._note = told
+            self._progress(self.walk.done, self.walk.total, told)
+
     def _give_up(self, waited: float) -> Exception:
-        asked = tuple(self._asked.values())
+        asked = tuple(self._search.told.values())
         schedule = self._schedule
         wanted = schedule.first_wanted()
         if schedule.is_starving and wanted is not None and not schedule.fell_silent:
@@ -260,9 +248,9 @@ class Fetching:
 
     def _apply(self, effects: Sequence[Effect]) -> None:
         for effect in effects:
-            session = self._sessions.get(effect.peer)
+            session = self._search.sessions.get(effect.peer)
             if isinstance(effect, Drop):
-                self._asked[effect.peer] = f"{effect.peer}: {effect.reason}"
+                self._search.told[effect.peer] = f"{effect.peer}: {effect.reason}"
                 if session is not None:
                     session.stop(effect.reason)
             elif session is None:
@@ -272,117 +260,6 @@ class Fetching:
                     self._schedule.put_back(effect.peer, cid)
             elif isinstance(effect, Withdraw):
                 session.cancel(self, effect.cids)
-
-    async def _search(self) -> None:
-        for peer in self._providers or ():
-            self._consult(peer)
-        if self._providers is None:
-            await self._look()
-        pause = FIRST_PAUSE_SECONDS
-        while True:
-            self._starving = trio.Event()
-            self._changed.set()
-            await self._starving.wait()
-            self._schedule.forget_refusals()
-            self._changed.set()
-            await self._look()
-            await trio.sleep(pause)
-            pause = min(2 * pause, LAST_PAUSE_SECONDS)
-
-    async def _look(self) -> None:
-        """Ask for provider records, and connected peers for a chunk that is missing."""
-        wanted = self._schedule.first_wanted() or self.root
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._look_up)
-            others = [peer for peer in self._around.transport.peers() if peer not in self._talking]
-            for peer in others[:MAX_ASKED_PEERS]:
-                if not self._around.is_liar(peer):
-                    nursery.start_soon(self._query, peer, wanted)
-
-    async def _look_up(self) -> None:
-        found: list[PeerId] = []
-        with trio.move_on_after(LOOKUP_SECONDS):
-            found = await self._around.transport.find_providers(self.root)
-        self._asked["dht"] = f"provider records name {len(found)} peers"
-        for peer in found:
-            self._consult(peer)
-
-    async def _query(self, peer: PeerId, wanted: Cid) -> None:
-        told = f"no answer within {QUERY_SECONDS:.0f} s"
-        with trio.move_on_after(QUERY_SECONDS):
-            try:
-                session = await self._around.session(peer)
-                if not session.can_query:
-                    return
-                if await session.query((wanted,)):
-                    self._consult(peer)
-                    return
-                told = f"does not have {cids.text(wanted)}"
-            except (UnreachableError, StreamError) as error:
-                told = str(error)
-        self._asked[peer] = f"{peer}: {told}"
-
-    def _consult(self, peer: PeerId) -> None:
-        around = self._around
-        if peer in self._talking or peer == around.transport.me or self._nursery is None:
-            return
-        if around.is_liar(peer):
-            self._asked[peer] = f"{peer}: not asked, it has sent wrong bytes before"
-            return
-        self._talking.add(peer)
-        self._nursery.start_soon(self._talk, peer)
-
-    def _stands_back(self, peer: PeerId) -> bool:
-        """Whether a provider is behind a relay, while others that are not deliver, or may be about to.
-
-        Whoever is behind a relay is slow, and takes of what the relay gives to all.
-        """
-        is_relayed = self._around.transport.is_relayed
-        idle = trio.current_time() - self._schedule.last_progress
-        return (
-            idle < RELAYED_PATIENCE_SECONDS
-            and is_relayed(peer)
-            and not all(map(is_relayed, self._talking))
-        )
-
-    async def _join(self, peer: PeerId) -> None:
-        """Have a session with a provider as soon as it is its turn.
-
-        Raises:
-            UnreachableError: It cannot be dialled, or does not exchange.
-        """
-        await trio.lowlevel.checkpoint()  # until all who were found together are known
-        while True:
-            while self._stands_back(peer):  # noqa: ASYNC110 - a clock is waited for
-                await trio.sleep(TICK_SECONDS)
-            self._dialling += 1
-            try:
-                session = await self._around.session(peer)
-            finally:
-                self._dialling -= 1
-                self._changed.set()
-            # The connection is there now, and may turn out to be relayed.
-            if not self._stands_back(peer):
-                break
-        self._sessions[peer] = session
-        session.attach(self)
-        self._schedule.join(peer, trio.current_time())
-
-    async def _talk(self, peer: PeerId) -> None:
-        tries = 0
-        while tries < MAX_TRIES and not self._around.is_liar(peer):
-            before = self._from_peers.get(peer, 0)
-            try:
-                await self._join(peer)
-            except UnreachableError as error:
-                self._asked[peer] = str(error)
-            if (joined := self._sessions.get(peer)) is not None:
-                await joined.closed.wait()
-                del self._sessions[peer]
-            tries = 1 if self._from_peers.get(peer, 0) > before else tries + 1
-            await trio.sleep(FIRST_PAUSE_SECONDS * (tries - 1))
-        self._talking.discard(peer)
-        self._changed.set()
 
     async def _check_all(self) -> None:
         """Hash what comes; one batch is hashed while the one before it is written."""
@@ -436,7 +313,8 @@ class Fetching:
         for cid, size in result.wanted:
             self._schedule.add(cid, size)
         if self._progress is not None:
-            self._progress(self.walk.done, self.walk.total)
+            told = "" if self.walk.is_complete else self._note
+            self._progress(self.walk.done, self.walk.total, told)
         self._changed.set()
 
     # In a thread; one of these at a time, and nothing else touches the walk meanwhile.

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
-from protocols.exchange.fetching import PATIENCE_SECONDS, Fetched, Fetching, Surroundings
+from protocols.exchange.fetching import PATIENCE_SECONDS, Fetched, Fetching
 from protocols.exchange.messages import PROTOCOL
+from protocols.exchange.notes import waiting_for_a_turn
+from protocols.exchange.search import Surroundings
 from protocols.exchange.serving import Serving
 from protocols.exchange.sessions import Session, Sessions
 from protocols.transport import RemoteProtocolError, StreamError
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from trio_typing import TaskStatus
 
+    from protocols.progress import Tell
     from protocols.transport import PeerId, Stream, Transport
     from storage.blockstore import Blockstore
     from storage.cid import Cid
@@ -130,7 +133,7 @@ class ExchangeService:
         self,
         root: Cid,
         providers: Sequence[PeerId] | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Tell | None = None,
         *,
         label: str = "",
         max_bytes: int | None = None,
@@ -144,7 +147,7 @@ class ExchangeService:
         Args:
             root: A manifest or a chunk.
             providers: Whom to ask; None looks for them. Others are looked for when these cannot serve.
-            progress: Told (bytes here, bytes in total) from this task.
+            progress: Told (bytes here, bytes in total, from whom it comes or why nothing does) from this task.
             label: What it is, for `stats`.
             max_bytes: Refuse content that is larger.
             patience: Seconds without a chunk until it is given up.
@@ -161,6 +164,8 @@ class ExchangeService:
             QuotaError: It does not fit into what this node lends.
         """
         await self._running.wait()
+        if progress is not None and not self._slots.available_tokens:
+            progress(0, 0, waiting_for_a_turn(MAX_FETCHES))
         async with self._slots:
             fetching = Fetching(
                 self._around(), root, providers, progress, max_bytes, patience, alone=alone

@@ -8,7 +8,6 @@ by the control app (quota: refused; a malformed CID: usage; a chunk or root nobo
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 if TYPE_CHECKING:
@@ -27,8 +26,13 @@ if TYPE_CHECKING:
     from swarm.versions.operations import Versions
 
 Json: TypeAlias = dict[str, Any]
-Progress: TypeAlias = Callable[[str, int, int], None]
-"""Called as (stage, done, total); cheap, from the task of the operation, never from another thread."""
+
+
+class Progress(Protocol):
+    """Told how an operation goes; cheap, from the task of the operation, never from another thread."""
+
+    def __call__(self, stage: str, done: int, total: int, note: str = "", /) -> None:
+        """So much of a stage is done; the note says from whom it comes, or why nothing does."""
 
 
 class NodeApi(Protocol):

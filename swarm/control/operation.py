@@ -36,7 +36,7 @@ class Operation:
 
     def __init__(self, work: Callable[[Progress], Awaitable[Any]]) -> None:
         self._work = work
-        self._progress: dict[str, tuple[int, int]] = {}
+        self._progress: dict[str, tuple[int, int, str]] = {}
         self._changed = trio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,8 +62,8 @@ class Operation:
             teller.cancel_scope.cancel()
         return event
 
-    def _note(self, stage: str, done: int, total: int) -> None:
-        self._progress[stage] = (done, total)
+    def _note(self, stage: str, done: int, total: int, note: str = "", /) -> None:
+        self._progress[stage] = (done, total, note)
         self._changed.set()
 
     async def _tell(self, send: Send) -> None:
@@ -78,9 +78,9 @@ class Operation:
 
     async def _flush(self, send: Send) -> bool:
         told, self._progress = self._progress, {}
-        for stage, (done, total) in told.items():
+        for stage, (done, total, note) in told.items():
             event = {"event": "progress", "stage": stage, "done": done, "total": total}
-            await send(_message(event))
+            await send(_message(event | ({"note": note} if note else {})))
         return bool(told)
 
 

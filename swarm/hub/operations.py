@@ -93,9 +93,7 @@ class HubOperations:
         refs += [] if revision.version is None else [f"v{revision.version}"]
         with self._shelf.lease() as lease:
             tree = await found.tree()
-            source = await lease.take(
-                tree, progress=lambda done, total: progress("fetch", done, total)
-            )
+            source = await lease.take(tree, progress=partial(progress, "fetch"))
             if not source.is_dir():
                 message = f"{name} is a file and no folder"
                 raise UsageError(message)

@@ -172,7 +172,7 @@ class Duties:
             return False
         here = 0
 
-        def told(done: int, total: int) -> None:
+        def told(done: int, total: int, _note: str = "", /) -> None:
             nonlocal here
             here = done
             task.coming = min(task.coming, max(0, duty.size - total))

@@ -6,9 +6,8 @@ be all that is lacking.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
@@ -19,10 +18,11 @@ from storage.errors import DiskFullError, QuotaError
 from storage.slots import SLOT_COST
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from protocols.bitswap.fetching import Fetched as FetchedByBitswap
     from protocols.exchange.fetching import Fetched
+    from protocols.progress import Tell
     from protocols.transport import PeerId
     from storage.blockstore import SegmentBlockstore
     from storage.cid import Cid
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from swarm.keeper.space import LentSpace
 
 _T = TypeVar("_T")
-Counted: TypeAlias = Callable[[int, int], None]
-"""Told (bytes here, bytes in total)."""
 
 ROOM_SECONDS: Final = 600.0
 """For which room is waited: longer than an audit with the blocks before it in which nothing is committed."""
@@ -163,27 +161,29 @@ class MakingRoom:
 
     async def fetching(
         self,
-        fetch: Callable[[Counted], Awaitable[_T]],
-        progress: Counted | None,
+        fetch: Callable[[Tell], Awaitable[_T]],
+        progress: Tell | None,
     ) -> _T:
         """Fetch patiently.
 
         Args:
-            fetch: Given what to tell (bytes here, bytes in total); does not fetch again what is here.
-            progress: Told the same.
+            fetch: Given what to tell (bytes here, bytes in total, a note); does not fetch again what is here.
+            progress: Told the same, and what is waited for.
 
         Raises:
             QuotaError: There will not be enough.
         """
         seen = (0, 0)
 
-        def told(done: int, total: int) -> None:
+        def told(done: int, total: int, note: str = "", /) -> None:
             nonlocal seen
             seen = (done, total)
             if progress is not None:
-                progress(done, total)
+                progress(done, total, note)
 
-        return await self.patiently(lambda: fetch(told), left=lambda: seen[1] - seen[0])
+        return await self.patiently(
+            lambda: fetch(told), lambda why: told(*seen, why), lambda: seen[1] - seen[0]
+        )
 
 
 async def _nothing() -> int:
@@ -203,7 +203,7 @@ class PatientExchange(ExchangeService):
         self,
         root: Cid,
         providers: Sequence[PeerId] | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Tell | None = None,
         *,
         label: str = "",
         max_bytes: int | None = None,
@@ -238,7 +238,7 @@ class PatientBitswap(BitswapService):
         self,
         root: Cid,
         providers: Sequence[PeerId] | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Tell | None = None,
         *,
         label: str = "",
         max_bytes: int | None = None,

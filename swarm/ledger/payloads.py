@@ -49,7 +49,7 @@ MAX_FAILED = 512
 MAX_MISSING = 128
 """Pieces of keepers that one report names: with `MAX_FAILED`, what fits into a transaction."""
 ROLES = ("keeper", "reader", "validator", "worker")
-KINDS = ("classifier", "finetune", "gan", "lm")
+KINDS = ("classifier", "finetune", "gan", "gan-mean", "lm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +184,7 @@ class TaskPost:
     """Post a task; the budget moves into escrow."""
 
     name: str  # the model that its rounds write
-    kind: str  # "lm" or "gan"
+    kind: str  # one of `KINDS`; of a "gan" a round takes the best alone
     spec: bytes  # TOML that the ledger does not read
     base: Cid
     dataset: Cid

@@ -1,46 +1,51 @@
 """The part of a dataset that a worker needs: the chunks that hold its samples, where that is much less than the whole.
 
-Over bytes, sample `i` is the bytes from `i * context` on of all files joined in order of their paths, and one more than
-`context` of them. So the folder's manifests and the draw of the round say which bytes are read, and only the chunks
-around these are fetched. They are written to files of full length with holes in between, one for each file of the
-dataset and in the same order: what reads samples from them does not know the difference.
+`training.layout` says which bytes of which files hold a sample, from the folder's manifests, the beginnings of arrays
+and the footers of tables, and only the chunks around the drawn ones are fetched. They are written to files of full
+length with holes in between, one for each file of the dataset and in the same order: what reads samples from them does
+not know the difference. Text is numbered files, so that a million fit into one folder; a classifier's files have their
+own names, since labels stand in these, and a picture of no drawn sample is an empty file.
 
-A classifier's arrays have items of one length, and its pictures a file each (`training.layout`): the same is done for
-them, with the files' own names, since labels stand in these; a picture of no drawn sample is an empty file.
-Tables, archives, tokenized text and the images of a gan, which looks at all of them, are taken whole.
+Archives, what is gzipped, tokenized text, and tables whose footers do not say enough are taken whole; so are the images
+of a gan, of which every peer looks at more than it has drawn.
 
-Sizes of files of one chunk that is not here are as the dataset's author claims; a claim that a fetched chunk gives the
-lie ends the work with an error, and one about a chunk that nobody reads moves no byte but this author's own.
+Sizes of files of one chunk that is not here are as the dataset's author claims, and counts of a table as its footer
+does; a claim that fetched bytes give the lie ends the work with an error, and one about a chunk that nobody reads moves
+no byte but this author's own.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from bisect import bisect_right
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
 from storage.unixfs_nodes import LEAF_BYTES
 from swarm.errors import SwarmError
-from swarm.training import layout
+from swarm.training import footers, layout
+from swarm.training.errors import DataError
 from swarm.training.images import PICTURES
-from swarm.training.labelled import PARTIAL
+from swarm.training.layout import Range
+from swarm.training.rowgroups import PARTIAL
 from swarm.training.spec import BYTES, parse_spec
 from swarm.training.text import CARD, EXTRACTORS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
     from pathlib import Path
 
     from storage.cid import Cid
     from swarm.ranges import Ranges, Reading
     from swarm.shelf import Lease
-    from swarm.training.sizes import ClassifierModel
+    from swarm.training.footers import Group
+    from swarm.training.layout import Layout
+    from swarm.training.spec import TaskSpec
+
+_T = TypeVar("_T")
 
 MIN_BYTES = 64 * 2**20
 """A smaller dataset is fetched whole: more nodes that have it serve it."""
@@ -50,6 +55,12 @@ MAX_FILES = 100_000
 """A dataset of more files is fetched whole."""
 MAX_SAMPLES = 2**20
 """A round of more samples is given the whole."""
+MAX_TABLES = 4_096
+"""A dataset of more Parquet files is fetched whole."""
+MAX_GROUPS = 2**16
+"""And one of more row groups."""
+MAX_FOOTERS_BYTES = 2**25
+"""And one of longer footers in all."""
 READERS = 8
 """Ranges that are fetched at once."""
 
@@ -61,46 +72,6 @@ class Source:
     cid: Cid
     size: int
     path: str = ""  # below the dataset's folder
-
-
-@dataclass(frozen=True, slots=True)
-class Range:
-    """Bytes of one file, by its place in the order of files."""
-
-    file: int
-    start: int
-    end: int
-
-
-def needed(sizes: Sequence[int], ids: Iterable[int], context: int) -> list[Range]:
-    """The bytes that hold samples, in order and without overlap.
-
-    Args:
-        sizes: Of the files, in order.
-        ids: The samples.
-        context: Tokens that a model reads.
-    """
-    ends = list(accumulate(sizes))
-    found: list[Range] = []
-    for start, end in _joined(sorted({at * context for at in ids}), context + 1):
-        at = bisect_right(ends, start)
-        while start < end:
-            before = ends[at] - sizes[at]
-            stop = min(end, ends[at])
-            if start < stop:
-                found.append(Range(at, start - before, stop - before))
-            start, at = stop, at + 1
-    return found
-
-
-def _joined(starts: list[int], length: int) -> list[tuple[int, int]]:
-    joined: list[tuple[int, int]] = []
-    for start in starts:
-        if joined and start <= joined[-1][1]:
-            joined[-1] = (joined[-1][0], start + length)
-        else:
-            joined.append((start, start + length))
-    return joined
 
 
 def chunk_bytes(sizes: Sequence[int], ranges: Iterable[Range]) -> int:
@@ -151,35 +122,33 @@ class Samples:
             return await lease.take(root)
         reading, sources, wanted = part
         task = parse_spec(spec)
-        places = _places(folder, sources, named=task.kind == "classifier")
+        dataset = folder / "data"
+        places = _places(dataset, sources, named=task.kind == "classifier")
         await trio.to_thread.run_sync(_make, folder, sources, wanted, places)
         await _fill_all(reading, sources, wanted, places)
-        return folder
+        return dataset
 
     async def _part(
         self, reading: Reading, root: Cid, spec: bytes, draw: Callable[[int], list[int]]
     ) -> tuple[Reading, list[Source], list[Range]] | None:
         """What to fetch; None where the whole is better."""
         task = parse_spec(spec)
-        is_bytes = task.kind == "lm" and task.data.tokenizer == BYTES
-        if not is_bytes and task.kind != "classifier":
+        is_text = task.kind == "lm" and task.data.tokenizer == BYTES
+        if not is_text and task.kind != "classifier":
             return None
         if task.train.steps * task.train.batch > MAX_SAMPLES:
             return None
         sources = await _sources(reading, root)
-        total = 0 if sources is None else sum(one.size for one in sources)
-        if sources is None or total < MIN_BYTES:
+        sizes = [one.size for one in sources or ()]
+        if sources is None or sum(sizes) < MIN_BYTES:
             return None
-        sizes = [one.size for one in sources]
-        if is_bytes:
-            context = task.lm.context
-            ids = await trio.to_thread.run_sync(draw, (total - 1) // context)
-            wanted: list[Range] | None = needed(sizes, ids, context)
-        else:
-            wanted = await _labelled(reading, sources, task.classifier, draw)
-        if wanted is None:
+        plan = _of_text if is_text else _labelled
+        found = await plan(reading, sources, task)
+        if found is None or found.total < 1:
             return None
-        is_worth_it = chunk_bytes(sizes, wanted) * WORTH <= total
+        ids = await trio.to_thread.run_sync(draw, found.total)
+        wanted = await trio.to_thread.run_sync(found.wanted, ids)
+        is_worth_it = chunk_bytes(sizes, wanted) * WORTH <= sum(sizes)
         return (reading, sources, wanted) if is_worth_it else None
 
 
@@ -199,8 +168,6 @@ async def _sources(reading: Reading, root: Cid) -> list[Source] | None:
             if entry.kind == "folder":
                 folders.append((f"{path}/", entry.cid))
             elif entry.kind == "file" and entry.name != CARD:
-                if entry.name.lower().endswith(tuple(EXTRACTORS)):
-                    return None
                 key = path.encode(errors="surrogateescape")
                 found[key] = Source(entry.cid, entry.size, path)
             if len(found) + len(folders) > MAX_FILES:
@@ -208,43 +175,126 @@ async def _sources(reading: Reading, root: Cid) -> list[Source] | None:
     return [found[path] for path in sorted(found)]
 
 
-async def _labelled(
-    reading: Reading,
-    sources: Sequence[Source],
-    model: ClassifierModel,
-    draw: Callable[[int], list[int]],
-) -> list[Range] | None:
-    """The bytes of a labelled dataset that hold drawn samples, and its labels; None where it has no layout."""
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Where a dataset's samples are.
+
+    Attributes:
+        found: Its items in order: bytes of text, or samples.
+        always: Bytes that are fetched whatever is drawn.
+        step: A sample begins at every so many-th item.
+        length: Items of a sample.
+    """
+
+    found: Layout
+    always: list[Range]
+    step: int = 1
+    length: int = 1
+
+    @property
+    def total(self) -> int:
+        """How many samples there are."""
+        return max(0, layout.total(self.found) - self.length + self.step) // self.step
+
+    def wanted(self, ids: Iterable[int]) -> list[Range]:
+        """The bytes to fetch for samples."""
+        items = layout.windows(ids, self.step, self.length)
+        return layout.merged([*self.always, *layout.needed(self.found, items)])
+
+
+async def _of_text(reading: Reading, sources: Sequence[Source], task: TaskSpec) -> Plan | None:
+    """Where the bytes of text are; None where a file does not say how many it has."""
+    names = [one.path.lower() for one in sources]
+    if any(one.endswith(tuple(EXTRACTORS)) and not one.endswith(layout.TABLE) for one in names):
+        return None
+    tables = await _tables(reading, sources, [(task.data.column, "data.column")])
+    if tables is None:
+        return None
+    groups, always = tables
+    found = layout.text([one.size for one in sources], groups)
+    context = task.lm.context
+    return None if found is None else Plan(found, always, context, context + 1)
+
+
+async def _labelled(reading: Reading, sources: Sequence[Source], task: TaskSpec) -> Plan | None:
+    """Where labelled samples are; None where the dataset has no layout."""
     paths = [PurePosixPath(one.path) for one in sources]
-    places = layout.arrays(paths, rows=bool(model.features))
-    if places is None:
+    arrays = layout.arrays(paths, rows=bool(task.classifier.features))
+    if arrays is None:
         return None
+    columns = [(task.data.column, "data.column"), (task.data.label, "data.label")]
+    tables = await _tables(reading, sources, columns)
+    if tables is None:
+        return None
+    groups, always = tables
     heads: dict[int, bytes] = {}
-    for at in places:
-        parts = [part async for part in reading.read(sources[at].cid, 0, layout.HEAD_BYTES)]
-        heads[at] = b"".join(parts)
+
+    async def head(at: int) -> None:
+        heads[at] = await _read(reading, sources[at], 0, layout.HEAD_BYTES)
+
+    await _all(head, arrays)
     sizes = [one.size for one in sources]
-    found = layout.stretches(paths, sizes, heads)
-    if not found:
+    found = layout.labelled(paths, sizes, heads, groups)
+    always += [Range(at, 0, sizes[at]) for at in layout.whole(paths)]
+    always += [Range(at, 0, min(layout.HEAD_BYTES, sizes[at])) for at in arrays]
+    return Plan(found, always) if found else None
+
+
+async def _tables(
+    reading: Reading, sources: Sequence[Source], columns: Sequence[tuple[str, str]]
+) -> tuple[dict[int, list[Group]], list[Range]] | None:
+    """The row groups of each table, by its place, and where the footers are; None where there are too many.
+
+    Raises:
+        SwarmError: A footer is malformed, or does not fit its file.
+    """
+    places = layout.tables([PurePosixPath(one.path) for one in sources])
+    if len(places) > MAX_TABLES:
         return None
-    total = sum(one.count for one in found)
-    ids = await trio.to_thread.run_sync(draw, total)
-    wanted = [Range(at, 0, sizes[at]) for at in layout.whole(paths) if sizes[at]]
-    wanted += [Range(at, 0, min(layout.HEAD_BYTES, sizes[at])) for at in places]
-    return wanted + [Range(*one) for one in layout.needed(found, ids)]
+    groups: dict[int, list[Group]] = {}
+    always: list[Range] = []
+
+    async def footer(at: int) -> None:
+        if _too_much(groups, always):
+            return
+        one = sources[at]
+        name = PurePosixPath(one.path).name
+        await _check_size(reading, one)
+        tail = await _read(reading, one, max(0, one.size - footers.TAIL_BYTES), one.size)
+        try:
+            length = footers.length(tail, one.size, name)
+            if length > len(tail):
+                tail = await _read(reading, one, one.size - length, length)
+            always.append(Range(at, one.size - length, one.size))
+            groups[at] = await trio.to_thread.run_sync(
+                footers.groups, tail[-length:], one.size, name, columns
+            )
+        except DataError as error:
+            raise SwarmError(str(error)) from error
+
+    await _all(footer, places)
+    return None if _too_much(groups, always) else (groups, always)
+
+
+def _too_much(groups: dict[int, list[Group]], footers_at: Sequence[Range]) -> bool:
+    return (
+        sum(len(one) for one in groups.values()) > MAX_GROUPS
+        or sum(one.end - one.start for one in footers_at) > MAX_FOOTERS_BYTES
+    )
 
 
 def _places(folder: Path, sources: Sequence[Source], *, named: bool) -> list[Path]:
-    """Where each file is written; by number where names say nothing, so that a million fit into one folder."""
+    """Where each file is written; by number where names say nothing but that it is a table."""
     if named:
         return [folder / one.path for one in sources]
-    return [folder / f"{at:08d}" for at in range(len(sources))]
+    endings = [layout.TABLE * one.path.lower().endswith(layout.TABLE) for one in sources]
+    return [folder / f"{at:08d}{ending}" for at, ending in enumerate(endings)]
 
 
 def _make(
     folder: Path, sources: Sequence[Source], wanted: Sequence[Range], places: Sequence[Path]
 ) -> None:
-    """Files of full length, all holes; a picture of which nothing is wanted is empty."""
+    """Files of full length, all holes, and beside them that they are; a picture of which nothing is wanted is empty."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / PARTIAL).touch()
@@ -259,36 +309,55 @@ def _make(
 async def _fill_all(
     reading: Reading, sources: Sequence[Source], wanted: Sequence[Range], places: Sequence[Path]
 ) -> None:
-    """Fetch ranges, some at once; the first fault ends it, and comes out as it is and not in a group."""
-    left = iter(wanted)
+    async def fill(one: Range) -> None:
+        await _check_size(reading, sources[one.file])
+        at = one.start
+        async for piece in reading.read(sources[one.file].cid, at, one.end - at):
+            await trio.to_thread.run_sync(_write, places[one.file], at, piece)
+            at += len(piece)
+        _check_end(at, one.end)
+
+    await _all(fill, wanted)
+
+
+async def _read(reading: Reading, source: Source, start: int, length: int) -> bytes:
+    """Bytes of a file, to its end at most."""
+    parts = [part async for part in reading.read(source.cid, start, length)]
+    found = b"".join(parts)
+    _check_end(start + len(found), min(start + length, source.size))
+    return found
+
+
+async def _check_size(reading: Reading, source: Source) -> None:
+    if (await reading.look(source.cid)).size != source.size:
+        message = "a file of the dataset has another size than its folder claims"
+        raise SwarmError(message)
+
+
+def _check_end(found: int, due: int) -> None:
+    if found != due:
+        message = f"a file of the dataset ends at {found:,} where {due:,} bytes are due"
+        raise SwarmError(message)
+
+
+async def _all(work: Callable[[_T], Awaitable[None]], items: Iterable[_T]) -> None:
+    """Work on items, some at once; the first fault ends it, and comes out as it is and not in a group."""
+    left = iter(items)
     faults: list[Exception] = []
     async with trio.open_nursery() as nursery:
 
-        async def fill() -> None:
+        async def take() -> None:
             try:
                 for one in left:
-                    await _fill(reading, sources[one.file], one, places[one.file])
+                    await work(one)
             except Exception as fault:  # noqa: BLE001 - raised below
                 faults.append(fault)
                 nursery.cancel_scope.cancel()
 
         for _ in range(READERS):
-            nursery.start_soon(fill)
+            nursery.start_soon(take)
     if faults:
         raise faults[0]
-
-
-async def _fill(reading: Reading, source: Source, one: Range, place: Path) -> None:
-    if (await reading.look(source.cid)).size != source.size:
-        message = "a file of the dataset has another size than its folder claims"
-        raise SwarmError(message)
-    at = one.start
-    async for piece in reading.read(source.cid, one.start, one.end - one.start):
-        await trio.to_thread.run_sync(_write, place, at, piece)
-        at += len(piece)
-    if at != one.end:
-        message = f"a file of the dataset ends at {at:,} where {one.end:,} bytes are due"
-        raise SwarmError(message)
 
 
 def _write(path: Path, at: int, data: bytes) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -87,7 +88,7 @@ class Registry:
             folders = []
             for side in sides:
                 stage = f"{side.name}@{side.version}"
-                folder = await lease.take(side.root, progress=_stage(progress, "fetch"))
+                folder = await lease.take(side.root, progress=partial(progress, "fetch"))
                 if not (folder / CONFIG).is_file():
                     message = f"{stage} is not a model: it holds no {CONFIG}"
                     raise UsageError(message, "`swarm dataset diff` compares datasets")
@@ -164,7 +165,7 @@ class Registry:
         view = self._node.ledger.view()
         side = _side(view, name, version)
         with self._node.shelf.lease() as lease:
-            folder = await lease.take(side.root, progress=_stage(progress, "fetch"))
+            folder = await lease.take(side.root, progress=partial(progress, "fetch"))
             if not (folder / CONFIG).is_file():
                 message = f"{name}@{side.version} is not a model: it holds no {CONFIG}"
                 raise UsageError(message)
@@ -284,7 +285,3 @@ def _resize(view: LedgerView, one: NameVersion) -> str:
         return RESIZES[0] if task is None else parse_spec(task.spec).data.resize
     except SpecError:
         return RESIZES[0]
-
-
-def _stage(progress: Progress, stage: str) -> Any:  # noqa: ANN401 - Callable[[int, int], None]
-    return lambda done, total: progress(stage, done, total)

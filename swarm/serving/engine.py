@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from protocols.progress import Tell
     from swarm.heights import Heights
     from swarm.ledger.names import NameVersion
     from swarm.serving.requests import Wish
@@ -78,7 +79,7 @@ class Engine:
             raise FailedError(message)
         return self._current.served
 
-    async def open(self, progress: Callable[[int, int], None] | None = None) -> None:
+    async def open(self, progress: Tell | None = None) -> None:
         """Take up the first checkpoint.
 
         Raises:
@@ -168,9 +169,7 @@ class Engine:
             message = f"the model {wish.model!r} is not served here: {self.served.name} is"
             raise NoModelError(message, "model")
 
-    async def _take_up(
-        self, wanted: NameVersion, progress: Callable[[int, int], None] | None
-    ) -> None:
+    async def _take_up(self, wanted: NameVersion, progress: Tell | None) -> None:
         """Load a checkpoint once nobody is being answered, and let the one before go."""
         with ExitStack() as stack:
             lease = stack.enter_context(self._shelf.lease())

@@ -79,7 +79,7 @@ class ServingOperations:
         async with trio.open_nursery() as nursery:
             await nursery.start(worker.run)
             with closing(Engine(find, node.heights, node.shelf, worker)) as engine:
-                await engine.open(lambda done, total: progress("fetch", done, total))
+                await engine.open(partial(progress, "fetch"))
                 taken = await nursery.start(serve, engine, address, port, token)
 
                 def tell(served: Served) -> None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from storage.errors import QuotaError
     from swarm.control.api import Json, Progress
     from swarm.store.collector import StoreCollector
-    from swarm.store.repair import Read, Tell
+    from swarm.store.repair import Count, Read
 
 T = TypeVar("T")
 
@@ -270,7 +270,7 @@ class StoreOperations:
         }
 
     async def _read(
-        self, read: Callable[[SegmentBlockstore, Tell], Read], progress: Progress
+        self, read: Callable[[SegmentBlockstore, Count], Read], progress: Progress
     ) -> Read:
         """Read in a thread, which ends where its task is cancelled."""
         counter = Counter()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import trio
 
 from protocols.bitswap.errors import BitswapError
+from protocols.exchange import notes
 from protocols.exchange.errors import ExchangeError
 from storage import cid as cids
 from storage import dag
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
     from protocols.exchange.service import ExchangeService
+    from protocols.progress import Tell
     from protocols.transport import PeerId, Transport
     from storage.blockstore import SegmentBlockstore
     from storage.cid import Cid
@@ -47,7 +49,7 @@ MAX_ROUNDS = 1_024
 SLOT_CHARACTERS = 2
 """Before each name in a shard of a large folder."""
 
-Tell: TypeAlias = "Callable[[int, int], None]"
+Count: TypeAlias = "Callable[[int, int], None]"
 """Told of each chunk: (bytes read, bytes in total); it may end the reading by raising."""
 
 
@@ -104,7 +106,7 @@ class Read:
         self.bad += 1
 
 
-def read_everything(store: SegmentBlockstore, tell: Tell) -> Read:
+def read_everything(store: SegmentBlockstore, tell: Count) -> Read:
     """Read every chunk that the store holds again: those in the user's files, in sealed slots, and its own."""
     total = store.index.totals()[1] + store.references.size
     sealed: list[Cid] = []
@@ -129,7 +131,7 @@ def read_everything(store: SegmentBlockstore, tell: Tell) -> Read:
     return read
 
 
-def read_below(root: Cid, store: SegmentBlockstore, tell: Tell, *, is_whole: bool) -> Read:
+def read_below(root: Cid, store: SegmentBlockstore, tell: Count, *, is_whole: bool) -> Read:
     """Read every chunk again that the store holds below a root."""
     try:
         total = dag.tree_size(root, store.get(root)) or 0
@@ -233,7 +235,7 @@ class Repair:
         self,
         root: Cid,
         lost: Sequence[Lost],
-        progress: Callable[[int, int], None],
+        progress: Tell,
         *,
         is_whole: bool,
     ) -> dict[Cid, str]:
@@ -242,7 +244,7 @@ class Repair:
         Args:
             root: Whose providers are asked.
             lost: What `lost_below` found.
-            progress: Told (chunks that came, chunks in total).
+            progress: Told (chunks that came, chunks in total, from whom they come or why none do).
             is_whole: As for `lost_below`.
 
         Returns:
@@ -252,13 +254,14 @@ class Repair:
             QuotaError: There is no room for them.
         """
         providers: list[PeerId] = []
+        progress(0, len(lost), notes.LOOKING)
         with trio.move_on_after(LOOKUP_SECONDS):
             providers = await self._transport.find_providers(root)
         failed: dict[Cid, str] = {}
         came = 0
 
-        def tell(more: int) -> None:
-            progress(came + more, came + len(wanted))
+        def tell(more: int, note: str) -> None:
+            progress(came + more, came + len(wanted), note)
 
         with await trio.to_thread.run_sync(
             self._store.lease, "repair", root, limiter=self._limiter
@@ -282,7 +285,7 @@ class Repair:
         return await trio.to_thread.run_sync(all_lost, limiter=self._limiter)
 
     async def _bring(
-        self, wanted: Collection[Cid], providers: Sequence[PeerId], tell: Callable[[int], None]
+        self, wanted: Collection[Cid], providers: Sequence[PeerId], tell: Callable[[int, str], None]
     ) -> dict[Cid, str]:
         """Fetch chunks, each alone; why it did not work, of those that did not come.
 
@@ -294,6 +297,9 @@ class Repair:
         left = iter(wanted)
         count: Counter[str] = Counter()
 
+        def tell_note(_done: int, _total: int, note: str = "", /) -> None:
+            tell(count["came"], note)
+
         async def fetch_some() -> None:
             for cid in left:
                 if count["in a row"] >= MAX_FAILURES:
@@ -301,7 +307,7 @@ class Repair:
                     continue
                 try:
                     await self._exchange.fetch(
-                        cid, providers, max_bytes=MAX_CHUNK_BYTES, alone=True
+                        cid, providers, tell_note, max_bytes=MAX_CHUNK_BYTES, alone=True
                     )
                 except QuotaError as error:
                     refused.append(error)
@@ -312,7 +318,7 @@ class Repair:
                 else:
                     count["came"] += 1
                     count["in a row"] = 0
-                    tell(count["came"])
+                    tell(count["came"], "")
 
         async with trio.open_nursery() as nursery:
             for _ in range(AT_ONCE):

@@ -5,19 +5,21 @@ A column of pictures holds their bytes, or structs with `bytes`, as the `dataset
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from swarm.training import rowgroups
 from swarm.training.errors import DataError
 from swarm.training.images import MAX_FILE_BYTES
-from swarm.training.memory import bounded_memory
-from swarm.training.text import PARQUET_OPTIONS, contained
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
     from pathlib import Path
 
+    from swarm.training.footers import Group
+    from swarm.training.images import Frame
     from swarm.training.tensors import Array
 
 BATCH_ROWS: Final = 16
@@ -25,42 +27,66 @@ MAX_TABLE_ROWS: Final = 10**7
 
 
 def pairs(
-    path: Path, column: str, label: str
-) -> Generator[tuple[list[Any], list[Any]], None, None]:
+    path: Path, column: str, label: str, *, is_partial: bool
+) -> Generator[tuple[list[Any], list[Any]] | int, None, None]:
     """The values of two columns, some rows at a time; rows without either are left out.
+
+    Of a row group that was not fetched, how many samples it has.
 
     Raises:
         DataError: The file is malformed, too large, or has no such columns.
     """
-    try:
-        import pyarrow  # type: ignore[import-untyped]
-        from pyarrow import parquet
-    except ImportError as error:
-        message = f"{path.name} is a Parquet file, and pyarrow, which reads it, is not installed"
-        raise DataError(message) from error
-    pyarrow.allocate_buffer(1)  # with the first, its pool reserves addresses beyond the bound below
-    faults = (pyarrow.ArrowException, OSError, ValueError, KeyError)
+    chosen = ((column, "data.column"), (label, "data.label"))
     read = 0
-    options = PARQUET_OPTIONS
-    with contained(path, faults), bounded_memory(), parquet.ParquetFile(path, **options) as file:
-        for name, field in ((column, "data.column"), (label, "data.label")):
-            if file.schema_arrow.names.count(name) != 1:
-                has = ", ".join(file.schema_arrow.names)[:200]
-                message = f"{path.name} has no column {name!r} ({field}): it has {has}"
-                raise DataError(message)
-        for batch in file.iter_batches(BATCH_ROWS, columns=[column, label], use_threads=False):
-            read += batch.num_rows
+    found = rowgroups.read(path, chosen, BATCH_ROWS, is_partial=is_partial)
+    with rowgroups.contained(path), closing(found) as groups:
+        for group, batches in groups:
+            read += group.rows
             if read > MAX_TABLE_ROWS:
                 message = f"{path.name} holds more than {MAX_TABLE_ROWS:,} rows"
                 raise DataError(message)
-            values, labels = batch.column(column), batch.column(label)
-            kept = [
-                (one.as_py(), other.as_py())
-                for one, other in zip(values, labels, strict=True)
-                if one.is_valid and other.is_valid
-            ]
-            if kept:
-                yield [one for one, _ in kept], [other for _, other in kept]
+            if batches is None:
+                yield _absent(path, group)
+                continue
+            count = 0
+            for batch in batches:
+                values, labels = batch.column(column), batch.column(label)
+                kept = [
+                    (one.as_py(), other.as_py())
+                    for one, other in zip(values, labels, strict=True)
+                    if one.is_valid and other.is_valid
+                ]
+                count += len(kept)
+                if kept:
+                    yield [one for one, _ in kept], [other for _, other in kept]
+            rowgroups.contradict(path, group, "samples", count, group.samples)
+
+
+def images(path: Path, column: str, frame: Frame) -> Generator[Array, None, None]:
+    """The pictures of a column, (N, channels, size, size) uint8 at a time; rows without one are left out.
+
+    Raises:
+        DataError: The file is malformed or has no such column, or a picture does not fit.
+    """
+    found = rowgroups.read(path, ((column, "data.column"),), BATCH_ROWS, is_partial=False)
+    with rowgroups.contained(path), closing(found) as groups:
+        for _, batches in groups:
+            for batch in batches or ():
+                kept = [one.as_py() for one in batch.column(column) if one.is_valid]
+                if kept:
+                    yield fitted(kept, frame, path)
+
+
+def fitted(values: Sequence[Any], frame: Frame, path: Path) -> Array:
+    """The pictures of some rows, shape (N, channels, size, size), uint8."""
+    return np.concatenate([frame.picture(one, path.name) for one in pictures(values, path)])
+
+
+def _absent(path: Path, group: Group) -> int:
+    if group.samples is None:
+        message = f"{path.name} lacks a row group of which the footer counts no samples"
+        raise DataError(message)
+    return group.samples
 
 
 def pictures(values: Sequence[Any], path: Path) -> list[bytes]:

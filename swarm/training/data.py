@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
-from swarm.training import images
+from swarm.training import columns, images
 from swarm.training.errors import DataError
 from swarm.training.text import CARD
 
@@ -107,13 +107,14 @@ class _Bytes:
 
 
 class ImageData:
-    """Small images from a folder, all in memory; see `images` for the kinds of files.
+    """Small images from a folder, all in memory; see `images` and `columns` for the kinds of files.
 
     Args:
         folder: The dataset.
         size: Pixels a side that the model needs.
         channels: 1 or 3.
         resize: How images of another size are made to fit.
+        column: Of a Parquet file, the one that holds pictures.
         alive: Called every so often, so that the job can be given up.
 
     Raises:
@@ -126,12 +127,16 @@ class ImageData:
         size: int,
         channels: int,
         resize: str = "pad",
+        column: str = "image",
         alive: Callable[[], None] = lambda: None,
     ) -> None:
         frame = images.Frame(size, channels, resize)
         parts, total = [], 0
         for path in files(folder):
-            for part in images.images_of(path, frame):
+            is_table = path.suffix.lower() == ".parquet"
+            for part in (
+                columns.images(path, column, frame) if is_table else images.images_of(path, frame)
+            ):
                 total += part.nbytes
                 if total > images.MAX_IMAGE_BYTES:
                     message = (
@@ -141,9 +146,7 @@ class ImageData:
                 parts.append(part)
                 alive()
         if not total:
-            message = (
-                f"{folder.name} holds no images (IDX, .npy of uint8, PNG, JPEG, or .tar of these)"
-            )
+            message = f"{folder.name} holds no images (IDX, .npy of uint8, PNG, JPEG, .tar or .parquet of these)"
             raise DataError(message)
         self.pixels = np.concatenate(parts)
         """Shape (N, channels, size, size), uint8."""

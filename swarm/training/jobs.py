@@ -22,6 +22,7 @@ from swarm.training import (
     generation,
     labelling,
     local,
+    mean,
     merge,
     models,
     objectives,
@@ -337,11 +338,11 @@ def _merge(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
     base = _base(spec, job)
     expected = _expected(spec, job, base, None)
     paths = [Path(path) for path in job["updates"]]
-    if spec.kind == "gan" and len(paths) > 1:
+    if spec.kind == "gan" and not spec.is_mean and len(paths) > 1:
         paths = [_winner(spec, job, base, paths, bench)]
     updates = [codec.read(path, expected) for path in paths]
     if spec.kind == "gan":
-        values = updates[0].tensors if updates else base.tensors
+        values = mean.mean(base.tensors, [update.tensors for update in updates])
     else:
         groups = [update.groups for update in updates]
         values = merge.merge(base.tensors, groups, expected.layout, spec.amplify_milli)

@@ -14,6 +14,7 @@ A label is a number from 0 on, or a name where the task names them (`model.label
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -23,6 +24,7 @@ import numpy as np
 from swarm.training import columns, images
 from swarm.training.data import files
 from swarm.training.errors import DataError, SpecError
+from swarm.training.rowgroups import is_part
 from swarm.training.text import members
 
 if TYPE_CHECKING:
@@ -37,8 +39,10 @@ MAX_LABEL_BYTES: Final = 256
 """Of one label's text."""
 MAX_LABELS_BYTES: Final = 2**30
 """Of one file of labels."""
-PARTIAL: Final = ".part"
-"""Stands in a folder that holds the bytes of some samples only: pictures of the others are empty files."""
+ABSENT: Final = 2**32 - 1
+"""In place of the label of a sample that was not fetched: its picture is an empty file, its row group a hole."""
+ABSENT_BYTES: Final = 2**24
+"""Of such samples that are made at a time, about."""
 SHOWN: Final = 8
 """Labels that an error names at most."""
 
@@ -92,10 +96,19 @@ class LabelledData:
         self._name = name
 
     def samples(self, ids: Sequence[int]) -> Array:
-        """Shape (len(ids),), with the fields `label` and `pixels` or `values`."""
+        """Shape (len(ids),), with the fields `label` and `pixels` or `values`.
+
+        Raises:
+            DataError: One was not fetched.
+        """
         at = np.asarray(ids, np.int64)
         found = np.zeros(len(at), self._type)
         found["label"] = self.labels[at]
+        if (found["label"] == ABSENT).any():
+            message = (
+                f"sample {at[found['label'] == ABSENT][0]:,} is not in this part of the dataset"
+            )
+            raise DataError(message)
         found[self._name] = self.content[at]
         return found
 
@@ -109,7 +122,7 @@ class _Reader:
         self._data = data
         self._frame = images.Frame(model.size, model.channels, data.resize)
         self._numbers = {name: at for at, name in enumerate(model.names)}
-        self._is_partial = (folder / PARTIAL).is_file()
+        self._is_partial = is_part(folder)
 
     def parts(self) -> Iterator[Part]:
         beside: dict[Path, list[Path]] = defaultdict(list)
@@ -139,22 +152,30 @@ class _Reader:
                 yield from self._in_folder(path)
 
     def _in_folder(self, path: Path) -> Iterator[Part]:
-        parts = [numbers(path)] if self._model.features and is_array(path) else []
-        if not self._model.features:
-            parts = self._pictures(path)
+        is_absent = self._is_partial and _is_picture(path) and not path.stat().st_size
+        if self._model.features:
+            parts = [numbers(path)] if is_array(path) else []
+        elif is_absent:
+            parts = [part for part, _ in self._absent(1)]
+        else:
+            parts = list(images.images_of(path, self._frame))
         for part in parts:
             if path.parent == self._folder or path == self._folder:
                 message = f"{path.name} has no label: it stands in no folder, and no file of labels beside it"
                 raise DataError(message)
             number = self._number(path.parent.name, path)
-            yield self._fit(part, path), np.full(len(part), number, np.uint32)
+            label = ABSENT if is_absent else number
+            yield self._fit(part, path), np.full(len(part), label, np.uint32)
 
-    def _pictures(self, path: Path) -> list[Array]:
-        if self._is_partial and not path.stat().st_size:
-            return [
-                np.zeros((1, self._model.channels, self._model.size, self._model.size), np.uint8)
-            ]
-        return list(images.images_of(path, self._frame))
+    def _absent(self, count: int) -> Iterator[Part]:
+        """Samples that were not fetched, some at a time, so that too many are refused before they are made."""
+        model = self._model
+        each = (model.features,) if model.features else (model.channels, model.size, model.size)
+        kind = np.float32 if model.features else np.uint8
+        step = max(1, ABSENT_BYTES // math.prod(each))
+        for at in range(0, count, step):
+            some = min(step, count - at)
+            yield np.zeros((some, *each), kind), np.full(some, ABSENT, np.uint32)
 
     def _pair(self, path: Path, labels: Path) -> Part:
         if self._model.features:
@@ -185,14 +206,16 @@ class _Reader:
                 picture, label = None, None
 
     def _parquet(self, path: Path) -> Iterator[Part]:
-        for values, labels in columns.pairs(path, self._data.column, self._data.label):
+        chosen = self._data.column, self._data.label
+        for found in columns.pairs(path, *chosen, is_partial=self._is_partial):
+            if isinstance(found, int):
+                yield from self._absent(found)
+                continue
+            values, labels = found
             if self._model.features:
                 content = self._fit(columns.rows(values, self._model.features, path), path)
             else:
-                pictures = [
-                    self._frame.picture(one, path.name) for one in columns.pictures(values, path)
-                ]
-                content = np.concatenate(pictures)
+                content = columns.fitted(values, self._frame, path)
             numbers = [self._number(one, path) for one in labels]
             yield content, np.array(numbers, np.uint32)
 
@@ -249,6 +272,10 @@ class _Reader:
 
 def _told(where: Path | str) -> str:
     return where if isinstance(where, str) else where.name
+
+
+def _is_picture(path: PurePath) -> bool:
+    return path.name.lower().endswith(images.PICTURES)
 
 
 def is_labels(path: PurePath) -> bool:

@@ -1,16 +1,20 @@
-"""Where in its files a labelled dataset has each sample: arrays of items of one length, and a file for each picture.
+"""Where in its files a dataset has each sample, so that a worker can be given the bytes of its own samples alone.
 
-So that a worker can be given the bytes of its own samples alone. What takes reading to count, tables and archives, has
-no layout, and is read whole. Pure: from names, sizes and the first bytes of arrays.
+Of text over bytes each byte stands where it stands; arrays have items of one length, and pictures a file each. Of
+Parquet the footer says which rows, or how many bytes of text, each row group has, and a row group is taken or left.
+What takes reading to count, archives and what is gzipped, has no layout, and is read whole.
+Pure: from names, sizes, the first bytes of arrays and the footers of tables.
 """
 
 from __future__ import annotations
 
 import io
 import math
+from bisect import bisect_right
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from itertools import accumulate
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from numpy.lib import format as npy
 
@@ -21,14 +25,26 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import PurePath
 
+    from swarm.training.footers import Group
+
 HEAD_BYTES: Final = 4096
 """Of an array's beginning, where its shape stands."""
-UNCOUNTED: Final = (".tar", ".parquet", ".gz")
+UNCOUNTED: Final = (".tar", ".gz")
+TABLE: Final = ".parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Bytes of one file, by its place among the dataset's files."""
+
+    file: int
+    start: int
+    end: int
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """The samples of one file, which follow those of the file before.
+    """Items of one file, one after the other; they follow those of the stretch before.
 
     Attributes:
         file: Its place among the dataset's files.
@@ -41,6 +57,27 @@ class Stretch:
     count: int
     start: int
     each: int
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Items of one file that can only be read together.
+
+    Attributes:
+        count: How many.
+        ranges: The bytes that they take.
+    """
+
+    count: int
+    ranges: tuple[Range, ...]
+
+
+Layout: TypeAlias = "Sequence[Stretch | Block]"
+
+
+def tables(paths: Sequence[PurePath]) -> list[int]:
+    """Places of the files of which the footer says where samples are."""
+    return [at for at, path in enumerate(paths) if path.name.lower().endswith(TABLE)]
 
 
 def arrays(paths: Sequence[PurePath], *, rows: bool) -> list[int] | None:
@@ -62,46 +99,112 @@ def whole(paths: Sequence[PurePath]) -> list[int]:
     return [at for at, path in enumerate(paths) if is_labels(path)]
 
 
-def stretches(
-    paths: Sequence[PurePath], sizes: Sequence[int], heads: Mapping[int, bytes]
-) -> list[Stretch] | None:
+def labelled(
+    paths: Sequence[PurePath],
+    sizes: Sequence[int],
+    heads: Mapping[int, bytes],
+    groups: Mapping[int, Sequence[Group]],
+) -> Layout | None:
     """The samples of a dataset in the order in which `labelled` numbers them; None where that cannot be told.
 
     Args:
         paths: Its files, in order.
         sizes: Of them, in bytes.
         heads: The first bytes of each array, by its place.
+        groups: The row groups of each table, by its place.
     """
     beside: dict[PurePath, list[int]] = defaultdict(list)
     for at, path in enumerate(paths):
         beside[path.parent].append(at)
-    found = []
+    found: list[Stretch | Block] = []
     for at in (one for places in beside.values() for one in places):
         if at in heads:
             made = _array(at, paths[at].name.lower(), sizes[at], heads[at])
             if made is None:
                 return None
             found.append(made)
+        elif at in groups:
+            counts = [one.samples for one in groups[at]]
+            if not _add(found, at, groups[at], counts):
+                return None
         elif paths[at].name.lower().endswith(PICTURES):
             found.append(Stretch(at, 1, 0, sizes[at]))
     return found
 
 
-def needed(found: Sequence[Stretch], ids: Iterable[int]) -> list[tuple[int, int, int]]:
-    """The bytes that hold samples, in order and without overlap: (file, first, end) each."""
-    wanted = sorted(set(ids))
-    ranges: list[tuple[int, int, int]] = []
-    before = at = 0
-    for one in found:
-        while at < len(wanted) and wanted[at] < before + one.count:
-            first = one.start + (wanted[at] - before) * one.each
-            if ranges and ranges[-1][0] == one.file and ranges[-1][2] == first:
-                ranges[-1] = (one.file, ranges[-1][1], first + one.each)
-            elif one.each:
-                ranges.append((one.file, first, first + one.each))
-            at += 1
-        before += one.count
-    return ranges
+def text(sizes: Sequence[int], groups: Mapping[int, Sequence[Group]]) -> Layout | None:
+    """The bytes of a dataset of text in order; None where a table does not say how many it has.
+
+    Args:
+        sizes: Of the files, in order.
+        groups: The row groups of each table, by its place.
+    """
+    found: list[Stretch | Block] = []
+    for at, size in enumerate(sizes):
+        if at not in groups:
+            found.append(Stretch(at, size, 0, 1))
+        elif not _add(found, at, groups[at], [one.text_bytes for one in groups[at]]):
+            return None
+    return found
+
+
+def _add(
+    found: list[Stretch | Block],
+    file: int,
+    groups: Sequence[Group],
+    counts: Sequence[int | None],
+) -> bool:
+    """Whether each group says how many items it has."""
+    for group, count in zip(groups, counts, strict=True):
+        if count is None:
+            return False
+        found.append(Block(count, tuple(Range(file, one.start, one.end) for one in group.parts)))
+    return True
+
+
+def total(found: Layout) -> int:
+    """How many items there are."""
+    return sum(one.count for one in found)
+
+
+def windows(ids: Iterable[int], step: int, length: int) -> list[tuple[int, int]]:
+    """The items of samples of so many items that begin at every `step`-th, in order and without overlap."""
+    joined: list[tuple[int, int]] = []
+    for start in sorted({at * step for at in ids}):
+        if joined and start <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], start + length)
+        else:
+            joined.append((start, start + length))
+    return joined
+
+
+def needed(found: Layout, items: Iterable[tuple[int, int]]) -> list[Range]:
+    """The bytes that hold items, each given as (first, end); in order and without overlap."""
+    ends = list(accumulate(one.count for one in found))
+    ranges: set[Range] = set()
+    for start, end in items:
+        first, at = start, bisect_right(ends, start)
+        while first < end and at < len(found):
+            one, stop = found[at], min(end, ends[at])
+            if isinstance(one, Block):
+                ranges.update(one.ranges if first < stop else ())
+            else:
+                before = ends[at] - one.count
+                begin = one.start + (first - before) * one.each
+                ranges.add(Range(one.file, begin, begin + (stop - first) * one.each))
+            first, at = stop, at + 1
+    return merged(ranges)
+
+
+def merged(ranges: Iterable[Range]) -> list[Range]:
+    """The same bytes in order, each once."""
+    made: list[Range] = []
+    for one in sorted(ranges, key=lambda one: (one.file, one.start)):
+        if made and made[-1].file == one.file and one.start <= made[-1].end:
+            made[-1] = Range(one.file, made[-1].start, max(made[-1].end, one.end))
+        elif one.start < one.end:
+            made.append(one)
+    return made
 
 
 def _array(at: int, name: str, size: int, head: bytes) -> Stretch | None:

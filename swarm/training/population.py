@@ -1,12 +1,15 @@
-"""A population of gan pairs: who tries which hyper-parameters, and whose pair is best.
+"""A population of gan pairs: who tries which hyper-parameters, and how good a pair is.
 
 The peer id and the round choose each peer's hyper-parameters from the task's ranges (`[population]`), so that no two
-peers try the same and nobody chooses for another. The pair with the best score seeds the next round:
+peers try the same and nobody chooses for another:
 
     s = (D(base) - D(pair)) / D(base),   score = floor(10^5 * s)
 
 `D` is the evaluator's distance to the pool, over latents from the beacon. A pair that gives training images back scores
 -10^5, as if it had doubled the distance (`evaluator.Evaluator.is_copying`).
+
+The pair with the best score seeds the next round, or, where the task says so, the mean of all that are accepted does
+(`mean`). Then a pair is scored half-way from the base to itself, since of its noise, too, the mean takes but a part.
 
 Source: Jaderberg et al., "Population based training of neural networks" (2017).
 """
@@ -18,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from swarm.training import assignment, codec
 from swarm.training.errors import REFUSED, UpdateError
-from swarm.training.score import UNITS, units
+from swarm.training.score import STEP, UNITS, units
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -100,11 +103,21 @@ def score(
         except UpdateError as error:
             scores.append(REFUSED - error.code)
             continue
-        images = judge.images(update.tensors, count, seed)
+        images = judge.images(_judged(spec, base, update.tensors), count, seed)
         after = judge.distance(images, reference)
         found = units((before - after) / max(before, 1e-9))
-        if found > spec.score.tolerance and known is not None and judge.is_copying(images, known):
-            found = COPYING
+        if found > spec.score.tolerance and known is not None:
+            own = judge.images(update.tensors, count, seed) if spec.is_mean else images
+            found = COPYING if judge.is_copying(own, known) else found
         scores.append(found)
         report(done, len(updates), after)
     return units(before), scores
+
+
+def _judged(
+    spec: TaskSpec, base: Mapping[str, Array], pair: Mapping[str, Array]
+) -> Mapping[str, Array]:
+    """The weights by which a pair is scored."""
+    if not spec.is_mean:
+        return pair
+    return {name: item + STEP * (pair[name] - item) for name, item in base.items()}

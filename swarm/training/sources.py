@@ -7,7 +7,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from swarm.training import checkpoint, data, encodings, finetune, generation, text, tokens
+from swarm.training import (
+    checkpoint,
+    data,
+    encodings,
+    finetune,
+    generation,
+    rowgroups,
+    text,
+    tokens,
+)
 from swarm.training.errors import CheckpointError, SpecError
 from swarm.training.labelled import LabelledData
 from swarm.training.sizes import LmModel
@@ -79,8 +88,10 @@ def labelled(spec: TaskSpec, folder: str, bench: Bench) -> LabelledData:
 
 def images(spec: TaskSpec, folder: str, bench: Bench) -> data.ImageData:
     """Images of a gan."""
-    sizes = spec.gan
-    return data.ImageData(Path(folder), sizes.size, sizes.channels, spec.data.resize, bench.alive)
+    sizes, kept = spec.gan, spec.data
+    return data.ImageData(
+        Path(folder), sizes.size, sizes.channels, kept.resize, kept.column, bench.alive
+    )
 
 
 def text_of(spec: TaskSpec, content: bytes | None, folder: str, bench: Bench) -> data.TextData:
@@ -89,8 +100,14 @@ def text_of(spec: TaskSpec, content: bytes | None, folder: str, bench: Bench) ->
     encode = None
     if tokenizer is not None:
         encode = partial(bench.cache.ids, tokenizer, alive=bench.alive)
-    plain = partial(bench.texts.plain, column=spec.data.column, alive=bench.alive)
-    return data.TextData(Path(folder), spec.decoder.context, encode, plain)
+    path = Path(folder)
+    plain = partial(
+        bench.texts.plain,
+        column=spec.data.column,
+        alive=bench.alive,
+        is_partial=rowgroups.is_part(path),
+    )
+    return data.TextData(path, spec.decoder.context, encode, plain)
 
 
 def tokenizer_of(content: bytes | None, sizes: Decoder, bench: Bench) -> tokens.Tokenizer | None:

@@ -49,6 +49,8 @@ EVALUATORS = (AUTOENCODER, "efficientnet-lite0")
 """Networks by whose features generated images are judged; see `evaluator`."""
 MAX_UNITS = 8
 MAX_PARTS = 64
+WINNER, MEAN = "winner", "mean"
+"""What the next checkpoint of a gan is: the best pair, or the mean of all that are accepted; see `mean`."""
 RESIZES = ("pad", "crop", "stretch")
 """How an image of another size is made to fit; see `images`."""
 
@@ -116,6 +118,7 @@ class Population:
     spread: float = 2.0  # rates are the task's, divided or multiplied by up to this
     beta: float = 0.5  # the first moments' decay is 0 or this
     critic_steps: int = 2  # steps of the discriminator for one of the generator, at most
+    merge: str = WINNER  # or "mean"
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +187,16 @@ class TaskSpec:
         if not isinstance(self.model, GanModel):
             raise SpecError(field="task.kind", why="is not gan")
         return self.model
+
+    @property
+    def is_mean(self) -> bool:
+        """Whether a round of a gan takes the mean of all accepted pairs."""
+        return self.kind == "gan" and self.population.merge == MEAN
+
+    @property
+    def settled_as(self) -> str:
+        """The kind that the ledger knows the task by: it says whether a round takes one submission or many."""
+        return "gan-mean" if self.is_mean else self.kind
 
     @property
     def amplify_milli(self) -> int:
@@ -389,6 +402,7 @@ def _population(tables: dict[str, Any], kind: str) -> Population:
         spread=table.number("spread", 1.0, 8.0, 2.0),
         beta=table.number("beta", 0.0, 0.95, 0.5),
         critic_steps=table.integer("critic_steps", 1, 5, 2),
+        merge=table.choice("merge", (WINNER, MEAN), WINNER),
     )
     table.done()
     return population
@@ -443,10 +457,15 @@ _OF_KIND: dict[tuple[str, str], str] = {
     **{("population", item.name): "gan" for item in dataclasses.fields(Population)},
 }
 """Keys of a posted task that only one kind has."""
-_UNSAID = {("train", "units", 1), ("update", "parts", 1), ("update", "feedback_end", 0.0)}
+_UNSAID = {
+    ("train", "units", 1),
+    ("update", "parts", 1),
+    ("update", "feedback_end", 0.0),
+    ("population", "merge", WINNER),
+}
 """Entries that a posted task leaves out: those of tasks from before there was the key."""
 _TITLES = ("data", "model", "train", "update", "score", "phases", "population")
-_COLUMNS = {"classifier": "image"}
+_COLUMNS = {"classifier": "image", "gan": "image"}
 _RATES = {
     "lm": (15, 16, 3e-3, 0.02),
     "finetune": (15, 16, 1e-3, 2e-3),

@@ -13,12 +13,12 @@ import sys
 import tarfile
 import tempfile
 from collections import OrderedDict
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, Final
 
+from swarm.training import rowgroups
 from swarm.training.errors import DataError
-from swarm.training.memory import bounded_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
@@ -29,15 +29,7 @@ MAX_MEMBERS: Final = 10**7
 """Files in an archive."""
 MAX_MEMBER_BYTES: Final = 2**26
 """Of one file in an archive."""
-MAX_COLUMNS: Final = 2**16
-"""Entries of any list in a Parquet file's header."""
 BATCH_ROWS: Final = 256
-BUFFER_BYTES: Final = 2**20
-PARQUET_OPTIONS: Final = {
-    "thrift_string_size_limit": MAX_MEMBER_BYTES,
-    "thrift_container_size_limit": MAX_COLUMNS,
-    "buffer_size": BUFFER_BYTES,  # else a whole column of a row group
-}
 KEPT_FILES: Final = 64
 """Extracted files that are kept for the next job."""
 KEPT_BYTES: Final = 2 * MAX_TEXT_BYTES
@@ -55,13 +47,21 @@ class Texts:
     def __init__(self) -> None:
         self._kept: OrderedDict[str, tuple[IO[bytes], int]] = OrderedDict()
 
-    def plain(self, paths: Sequence[Path], column: str, alive: Callable[[], None]) -> list[Path]:
+    def plain(
+        self,
+        paths: Sequence[Path],
+        column: str,
+        alive: Callable[[], None],
+        *,
+        is_partial: bool = False,
+    ) -> list[Path]:
         """Files of text in place of files that hold it, in the same order.
 
         Args:
             paths: A dataset's files.
             column: Of a Parquet file, the one to take.
             alive: Called every so often, so that the job can be given up.
+            is_partial: Whether row groups may be missing; a hole stands for what they hold.
 
         Raises:
             DataError: A file is malformed, too large, or has no such column; it is named.
@@ -74,7 +74,7 @@ class Texts:
                 continue
             key = f"{identity([path])}{column}"
             if key not in self._kept:
-                self._kept[key] = _extracted(path, column, left, alive)
+                self._kept[key] = _extracted(path, column, left, alive, is_partial=is_partial)
             self._kept.move_to_end(key)
             file, size = self._kept[key]
             left -= size
@@ -131,11 +131,11 @@ def members(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _extracted(
-    path: Path, column: str, most: int, alive: Callable[[], None]
+    path: Path, column: str, most: int, alive: Callable[[], None], *, is_partial: bool
 ) -> tuple[IO[bytes], int]:
     file = _nameless(path.parent)
     try:
-        with closing(EXTRACTORS[path.suffix.lower()](path, column)) as pieces:
+        with closing(EXTRACTORS[path.suffix.lower()](path, column, is_partial)) as pieces:
             size = _write(file, pieces, most, alive)
     except BaseException:
         file.close()
@@ -147,16 +147,27 @@ def _extracted(
     return file, size
 
 
-def _write(file: IO[bytes], pieces: Iterator[bytes], most: int, alive: Callable[[], None]) -> int:
-    """Write pieces, each on a line of its own, until there are more than `most` bytes; how many."""
+def _write(
+    file: IO[bytes], pieces: Iterator[bytes | int], most: int, alive: Callable[[], None]
+) -> int:
+    """Write pieces, each on a line of its own, until there are more than `most` bytes; how many.
+
+    In place of so many bytes that are not here a hole is left.
+    """
     size = told = 0
     for piece in pieces:
-        size += file.write(piece) + file.write(LINE_END)
+        if isinstance(piece, int):
+            size += piece
+            if size <= most:
+                file.seek(size)
+        else:
+            size += file.write(piece) + file.write(LINE_END)
         if size > most:
             break
         if size - told > ALIVE_BYTES:
             told = size
             alive()
+    file.truncate()  # a hole at the end too
     file.flush()
     return size
 
@@ -174,34 +185,40 @@ def _path_of(file: IO[bytes]) -> Path:
     )
 
 
-def _rows(path: Path, column: str) -> Generator[bytes, None, None]:
-    """The rows of a column of text; rows without a value are left out."""
-    try:
-        import pyarrow  # type: ignore[import-untyped]
-        from pyarrow import parquet
-    except ImportError as error:
-        message = f"{path.name} is a Parquet file, and pyarrow, which reads it, is not installed"
-        raise DataError(message) from error
-    pyarrow.allocate_buffer(1)  # with the first, its pool reserves addresses beyond the bound below
-    faults = (pyarrow.ArrowException, OSError, ValueError, KeyError)
-    with contained(path, faults), bounded_memory():
-        with parquet.ParquetFile(path, **PARQUET_OPTIONS) as file:
-            _check_column(path, file.schema_arrow, column)
-        # A value that stands in every row is held once.
-        with parquet.ParquetFile(path, **PARQUET_OPTIONS, read_dictionary=[column]) as file:
-            for batch in file.iter_batches(BATCH_ROWS, columns=[column], use_threads=False):
+def _rows(path: Path, column: str, is_partial: bool) -> Generator[bytes | int, None, None]:
+    """The rows of a column of text; rows without a value are left out.
+
+    Of a row group that was not fetched, how many bytes its rows have with their line ends.
+    """
+    chosen = ((column, "data.column"),)
+    found = rowgroups.read(
+        path,
+        chosen,
+        BATCH_ROWS,
+        is_partial=is_partial,
+        encoded=[column],
+        check=lambda schema: _check_column(path, schema, column),
+    )
+    with rowgroups.contained(path), closing(found) as groups:
+        for group, batches in groups:
+            if batches is None:
+                if group.text_bytes is None:
+                    message = f"{path.name} lacks a row group of which the footer counts no text"
+                    raise DataError(message)
+                yield group.text_bytes
+                continue
+            size = 0
+            for batch in batches:
                 for value in batch.column(0):
                     if (row := value.as_py()) is not None:
-                        yield row.encode()
+                        yield (piece := row.encode())
+                        size += len(piece) + len(LINE_END)
+            rowgroups.contradict(path, group, "bytes of text", size, group.text_bytes)
 
 
 def _check_column(path: Path, schema: Any, column: str) -> None:  # noqa: ANN401 - pyarrow has no types
-    from pyarrow import types
+    from pyarrow import types  # type: ignore[import-untyped]
 
-    if schema.names.count(column) != 1:
-        names = ", ".join(schema.names)[:200]
-        message = f"{path.name} has no column {column!r} (data.column): it has {names}"
-        raise DataError(message)
     kind = schema.field(column).type
     inner = kind.value_type if types.is_dictionary(kind) else kind
     if not (types.is_string(inner) or types.is_large_string(inner)):
@@ -209,26 +226,13 @@ def _check_column(path: Path, schema: Any, column: str) -> None:  # noqa: ANN401
         raise DataError(message)
 
 
-def _texts_of(path: Path, _column: str) -> Generator[bytes, None, None]:
+def _texts_of(path: Path, _column: str, _is_partial: bool) -> Generator[bytes | int, None, None]:
     for name, content in members(path):
         if name.lower().endswith(".txt"):
             yield content
 
 
-@contextmanager
-def contained(path: Path, kinds: tuple[type[Exception], ...]) -> Iterator[None]:
-    """Make an error of a library one that names the file."""
-    try:
-        yield
-    except MemoryError as error:
-        message = f"{path.name} takes too much memory to be read"
-        raise DataError(message) from error
-    except kinds as error:
-        message = f"{path.name} cannot be read: {str(error)[:200]}"
-        raise DataError(message) from error
-
-
-EXTRACTORS: Final[dict[str, Callable[[Path, str], Generator[bytes, None, None]]]] = {
+EXTRACTORS: Final[dict[str, Callable[[Path, str, bool], Generator[bytes | int, None, None]]]] = {
     ".parquet": _rows,
     ".tar": _texts_of,
 }

@@ -426,8 +426,7 @@ class Versions:
         """The tree of a commit, whose block is fetched; anything else as it is."""
         if cids.codec(root) != cids.DAG_CBOR:
             return root
-        progress("history", 0, 1)
-        return (await self._source.commit(root)).root
+        return (await self._source.commit(root, progress)).root
 
 
 def _find(folder: Path | None) -> Marker | None:

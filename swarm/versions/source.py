@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
+from protocols.exchange.notes import LOOKING
 from storage import cid as cids
 from storage.errors import ChunkNotFoundError, CidError, CorruptChunkError
 from swarm.errors import NotFoundError, UsageError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from protocols.exchange.service import ExchangeService
+    from protocols.progress import Tell
     from protocols.signing import Signer
     from protocols.transport import PeerId, Transport
     from storage.blockstore import Blockstore
@@ -113,14 +115,14 @@ class Source:
         self._repository = repository
         self._providers: OrderedDict[Cid, tuple[float, list[PeerId]]] = OrderedDict()
 
-    async def commit(self, cid: Cid) -> Commit:
+    async def commit(self, cid: Cid, progress: Progress | None = None) -> Commit:
         """One commit.
 
         Raises:
             CommitError: It is no commit, or its signature is not its author's.
             ContentNotFoundError: Nobody that was asked has it.
         """
-        return (await self.ask(history.log(cid, 1), cid))[0][1]
+        return (await self.ask(history.log(cid, 1), cid, progress))[0][1]
 
     async def ask(self, steps: Steps[T], head: Cid, progress: Progress | None = None) -> T:
         """Answer a question about a history, fetching the commits that it needs.
@@ -128,15 +130,19 @@ class Source:
         Args:
             steps: The question, from `history`.
             head: The newest commit, whose providers are asked for older ones too.
-            progress: Told of the commits that came.
+            progress: Told of the commits that came, and why one does not.
         """
         fetched = 0
+
+        def tell(_done: int, _total: int, note: str = "", /) -> None:
+            if progress is not None:
+                progress("history", fetched, 0, note)
+
         wanted, result = await trio.to_thread.run_sync(self._advance, steps, None)
         while wanted is not None:
-            await self._fetch(wanted, head, max_bytes=MAX_COMMIT_BYTES, alone=True)
+            await self._fetch(wanted, head, tell, max_bytes=MAX_COMMIT_BYTES, alone=True)
             fetched += 1
-            if progress is not None:
-                progress("history", fetched, 0)
+            tell(fetched, 0)
             wanted, result = await trio.to_thread.run_sync(self._advance, steps, wanted)
         assert result is not None  # noqa: S101 - there where nothing is wanted any more
         answer: T = result[0]
@@ -163,19 +169,21 @@ class Source:
     async def bring_tree(self, root: Cid, head: Cid, progress: Progress | None = None) -> int:
         """Have a whole tree here; the bytes that came from peers."""
         told = None if progress is None else partial(progress, "fetch")
-        return await self._fetch(root, head, progress=told)
+        return await self._fetch(root, head, told)
 
     async def _fetch(
         self,
         cid: Cid,
         head: Cid,
+        progress: Tell | None = None,
         *,
-        progress: Callable[[int, int], None] | None = None,
         max_bytes: int | None = None,
         alone: bool = False,
     ) -> int:
         door = self._door
         held = await trio.to_thread.run_sync(door.store.has, cid)
+        if progress is not None and not held:
+            progress(0, 0, LOOKING)
         providers = None if held else await self._who_has(head)
         fetched = await door.exchange.fetch(
             cid, providers, progress, label=cids.text(head), max_bytes=max_bytes, alone=alone

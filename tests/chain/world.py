@@ -15,7 +15,7 @@ async def nothing(_progress) -> None:
     """What a node that holds all blocks does to catch up."""
 
 
-def silent(_stage, _done, _total) -> None:
+def silent(*_) -> None:
     """Progress that nobody watches."""
 
 

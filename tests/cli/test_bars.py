@@ -48,11 +48,15 @@ def test_a_bar_that_is_done_tells_how_long_it_took(clock):
 
 
 def drawn(width, *told):
+    """The lines that a terminal was sent for steps, and for notes (text alone)."""
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=width, legacy_windows=False)
     with bars.bars(console) as tell:
         for one in told:
-            tell(*one)
+            if isinstance(one, str):
+                tell.note("fetch", one)
+            else:
+                tell(*one)
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue())
     return [line.rstrip() for line in re.split(r"[\r\n]+", plain)]
 
@@ -67,6 +71,38 @@ def test_a_bar_takes_one_line_with_its_whole_amount(width):
 def test_each_stage_has_a_bar_of_its_own():
     lines = drawn(100, ("hash", 2, 2), ("announce", 1, 1), ("replicate", 1, 3))
     assert {line.split()[0] for line in lines if line} == {"hash", "announce", "replicate"}
+
+
+NOTE = "from 2 peers: …mKxq 8.1 MB/s, …9dTr 2.0 MB/s; …Eab7 has sent nothing for 8 s"
+
+
+def test_under_the_bars_stands_how_it_stands():
+    lines = drawn(100, ("fetch", 1, 3), NOTE)
+    assert lines[lines.index(NOTE) - 1].split()[0] == "fetch"
+
+
+@pytest.mark.parametrize("width", [20, 60])
+def test_a_note_takes_one_line_however_narrow_the_terminal(width):
+    lines = drawn(width, ("fetch", 1, 3), NOTE)
+    assert NOTE[: width - 1] + "…" in lines
+    assert not any(NOTE[width : width + 8] in line for line in lines)
+
+
+def test_a_note_that_is_over_is_gone():
+    lines = drawn(100, ("fetch", 1, 3), NOTE, ("fetch", 2, 3), "")
+    last = max(at for at, line in enumerate(lines) if line.startswith("fetch"))
+    assert NOTE not in lines[last:]
+
+
+def test_nothing_in_a_note_steers_the_terminal():
+    (line,) = {
+        one
+        for one in drawn(60, ("fetch", 1, 3), "a\x1b[2J\nb\x07")
+        if "\N{REPLACEMENT CHARACTER}" in one
+    }
+    assert (
+        line == "a\N{REPLACEMENT CHARACTER}[2J\N{REPLACEMENT CHARACTER}b\N{REPLACEMENT CHARACTER}"
+    )
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(7, "0:07"), (750, "12:30"), (11_045, "3:04:05")])

@@ -173,6 +173,24 @@ async def test_who_finds_no_room_waits_for_slots_and_is_told_so(folder, patient_
     assert 1 <= len(folder.slots) < 6
 
 
+async def test_a_fetch_that_waits_for_slots_says_so_beside_what_is_here(folder, patient_clock):
+    for _ in range(9):
+        folder.slots.append()
+    opens, told = trio.Event(), []
+
+    async def fetch(tell):
+        tell(1, 6 * MIB, "from 1 peer: …mKxq 8.1 MB/s")
+        with await trio.to_thread.run_sync(folder.store.reserve, 6 * MIB):
+            tell(6 * MIB, 6 * MIB)
+
+    async with making_room(folder, opens) as waiting, trio.open_nursery() as nursery:
+        nursery.start_soon(waiting.fetching, fetch, lambda *now: told.append(now))
+        await trio.sleep(70)
+        assert told[-1] == (1, 6 * MIB, "slots give way")
+        opens.set()
+    assert told[-1] == (6 * MIB, 6 * MIB, "")
+
+
 async def test_who_asks_for_more_than_could_ever_be_free_is_refused_at_once(folder, patient_clock):
     for _ in range(8):
         folder.slots.append()

@@ -414,6 +414,19 @@ def test_a_gan_round_takes_the_best_alone_and_the_rest_of_the_money_stays(world)
     assert world.view.task(task).escrow == 1000 - 200
 
 
+def test_a_round_of_a_gan_that_takes_the_mean_takes_all_that_improved_and_pays_each_by_its_score(
+    world,
+):
+    task = to_scoring(world, workers=3, kind="gan-mean")
+    all_score(world, task, {"update 0": 210, "update 1": 310, "update 2": 310})
+    assert len(world.round(task).accepted) == 3
+    world.attest(task, dict.fromkeys(world.validators, MERGED))
+    (settled,) = world.view.history(task)
+    paid = {one.root: one.payment for one in settled.submissions}
+    assert paid[root("update 0")] > 0
+    assert abs(3 * paid[root("update 0")] - 2 * paid[root("update 1")]) <= 6  # units, rounded
+
+
 def test_of_two_equal_gan_submissions_the_earlier_commit_wins(world):
     world.register(*world.w[:2])
     task = world.post(world.people["alice"], kind="gan")

@@ -7,7 +7,7 @@ from swarm.retrieval.checks import Checks
 from tests.keeper.network import network
 
 
-def quiet(_stage, _done, _total):
+def quiet(*_):
     """Progress that nobody watches."""
 
 

@@ -28,7 +28,7 @@ def nothing_known():
     )
 
 
-def silent(_stage: str, _done: int, _total: int) -> None:
+def silent(*_) -> None:
     """Progress that nobody watches."""
 
 

@@ -72,7 +72,9 @@ async def test_a_file_changed_since_it_was_published_in_place_is_named_and_mende
         mended = await alice.door.verify(None, lambda *now: told.append(now), is_repair=True)
         assert mended["remaining"] == 0
         assert mended["bad"][0]["remaining"] == 0
-        assert told[-1] == ("repair", 1, 1)
+        notes = [one[3] for one in told if one[0] == "repair"]
+        assert notes[0] == "looking for peers that have it"
+        assert told[-1] == ("repair", 1, 1, "")
         assert alice.store.index.totals()[1] < 2 * MIB  # only what had changed was copied
         target = tmp_path / "copy"
         unixfs.write_path(root, alice.store, target)
@@ -112,7 +114,9 @@ async def test_what_no_peer_has_remains_bad_and_says_why(tmp_path, folder, patie
         root = await publish(alice, folder)
         small = unixfs.resolve(root, "small", alice.store)
         damage(alice.store, small)
-        found = await alice.door.verify(None, silent, is_repair=True)
+        told = []
+        found = await alice.door.verify(None, lambda *now: told.append(now), is_repair=True)
+        assert ("repair", 0, 1, "nobody has the missing chunk; looking again in 1 s") in told
         assert found["remaining"] == 1
         assert found["bad"][0]["path"] == "small"
         assert f"nobody has {cids.text(small)}" in found["bad"][0]["why"]

@@ -274,6 +274,17 @@ def test_a_bomb_beside_labels_is_refused_with_its_field_and_file(room: Room) -> 
     assert "x.png" in why
 
 
+@pytest.mark.parametrize("which", ["train", "pool"])
+def test_a_table_that_lies_is_refused_with_its_field_and_file(room: Room, which: str) -> None:
+    """Its footer says that it has sixteen megabytes more than it has."""
+    make(room, parquet)
+    path = getattr(room, which) / "a.parquet"
+    path.write_bytes(path.read_bytes()[:-5] + b"\1PAR1")
+    field, why = refused(room)
+    assert field == ("data.dataset" if which == "train" else "data.pool")
+    assert why.startswith("a.parquet cannot be read: footer has 16,7")
+
+
 def test_two_arrays_and_one_file_of_labels_are_refused(room: Room) -> None:
     make(room, npy)
     np.save(room.train / "more.npy", np.zeros((3, 8, 8), np.uint8))

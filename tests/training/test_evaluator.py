@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from swarm.ledger.payloads import KINDS
 from swarm.training import evaluator, features, models, population, tensors
 from swarm.training.data import ImageData
 from swarm.training.errors import CheckpointError, TrainingError
@@ -182,9 +183,21 @@ def test_a_gan_says_its_ranges_and_evaluator_and_no_other_kind_does() -> None:
     spec = task("[score]\nevaluator = 'efficientnet-lite0'\n[population]\nbeta = 0.25\n")
     assert (spec.score.evaluator, spec.population.beta) == ("efficientnet-lite0", 0.25)
     assert parse_spec(write_spec(spec)) == spec
+    assert b"merge" not in write_spec(spec)
     text = parse_spec(SPEC.replace(b'"gan"', b'"lm"'))
     for word in (b"population", b"evaluator", b"units"):
         assert word not in write_spec(text)
     for wrong in (b"[population]\n", b"[score]\nevaluator = 'autoencoder'\n"):
         with pytest.raises(TrainingError):
             parse_spec(SPEC.replace(b'"gan"', b'"lm"') + wrong)
+
+
+def test_a_gan_that_takes_the_mean_says_so_and_the_ledger_knows_it_by_another_kind() -> None:
+    spec = task("[population]\nmerge = 'mean'\n")
+    assert parse_spec(write_spec(spec)) == spec
+    assert (spec.is_mean, spec.settled_as) == (True, "gan-mean")
+    assert (task().is_mean, task().settled_as) == (False, "gan")
+    assert parse_spec(SPEC.replace(b'"gan"', b'"lm"')).settled_as == "lm"
+    assert {"gan", "gan-mean"} <= set(KINDS)
+    with pytest.raises(TrainingError, match=r"population\.merge"):
+        task("[population]\nmerge = 'sum'\n")

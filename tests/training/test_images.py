@@ -8,8 +8,10 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
+from pyarrow import parquet
 
 from swarm.training import images
 from swarm.training.data import ImageData
@@ -46,6 +48,31 @@ def test_png_jpeg_and_archives_of_them_are_read_in_order_of_their_paths(tmp_path
     pixels = ImageData(tmp_path, 16, 1).pixels
     assert pixels.shape == (3, 1, 16, 16)
     assert [round(one, -1) for one in pixels[:, 0, 8, 12].tolist()] == [220, 100, 40]
+
+
+@pytest.mark.parametrize("shape", ["structs", "bytes"])
+def test_the_pictures_of_a_table_are_those_of_its_column_in_order(
+    tmp_path: Path, shape: str
+) -> None:
+    found = [picture(16, 16, value=value) for value in (100, 220, 40)]
+    rows = [{"bytes": one, "path": None} for one in found] if shape == "structs" else found
+    table = pa.table({"scan": [*rows[:2], None, rows[2]], "image": [1, 2, 3, 4]})
+    parquet.write_table(table, tmp_path / "b.Parquet", row_group_size=2)
+    (tmp_path / "c.png").write_bytes(picture(16, 16, value=180))
+    pixels = ImageData(tmp_path, 16, 1, column="scan").pixels
+    assert pixels[:, 0, 8, 12].tolist() == [100, 220, 40, 180]
+    with pytest.raises(DataError, match=r"b\.Parquet: the column \(data\.column\) holds something"):
+        ImageData(tmp_path, 16, 1)
+    with pytest.raises(
+        DataError, match=r"has no column 'absent' \(data\.column\): it has scan, im"
+    ):
+        ImageData(tmp_path, 16, 1, column="absent")
+
+
+def test_a_bomb_in_a_table_names_its_file(tmp_path: Path) -> None:
+    parquet.write_table(pa.table({"image": [bomb(6_000, 6_000)]}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet asks for 6,000 x 6,000 pixels"):
+        ImageData(tmp_path, 16, 1)
 
 
 def test_a_model_of_three_channels_takes_grey_pictures(tmp_path: Path) -> None:

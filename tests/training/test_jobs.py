@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from swarm.training import checkpoint, data, evaluator, jobs, score, tensors
+from swarm.training import checkpoint, data, evaluator, jobs, mean, score, tensors
 from swarm.training.errors import (
     DUPLICATE,
     MALFORMED,
@@ -365,10 +365,8 @@ sequences = 128
 """
 
 
-@pytest.mark.slow
-def test_a_pair_is_trained_scored_and_its_winner_is_the_next_checkpoint(
-    room: Room, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def two_pairs(room: Room, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The first checkpoint of a gan that draws bars, and a round's work of two peers beside it."""
     monkeypatch.setattr(evaluator, "STEPS", 80)
     room.spec = GAN
     chance = np.random.default_rng(1)
@@ -381,6 +379,14 @@ def test_a_pair_is_trained_scored_and_its_winner_is_the_next_checkpoint(
     base = initial(room)
     for peer in ("a", "b"):
         train(room, peer)
+    return base
+
+
+@pytest.mark.slow
+def test_a_pair_is_trained_scored_and_its_winner_is_the_next_checkpoint(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = two_pairs(room, monkeypatch)
     files = [*updates(room, "a", "b"), None]
     scored = run("score", **room.fields(), updates=files, peers=[])
     assert scored == run("score", **room.fields(), updates=files, peers=[])
@@ -402,6 +408,33 @@ def test_a_pair_is_trained_scored_and_its_winner_is_the_next_checkpoint(
     grid = room.folder / "grid.png"
     run("sample", checkpoint=str(base), prompt="", out=str(grid), length=0, temperature=1.0, seed=0)
     assert grid.read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.slow
+def test_where_the_mean_is_taken_a_pair_is_scored_half_way_and_all_pairs_are_in_the_next_checkpoint(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = checkpoint.load(two_pairs(room, monkeypatch)).tensors
+    files, halves, pairs = updates(room, "a", "b"), [], []
+    for path in files:
+        packed = tensors.decode(Path(path).read_bytes(), max_bytes=2**24)
+        pairs.append(packed.tensors)
+        half = {
+            name: item + np.float32(0.5) * (packed.tensors[name] - item)
+            for name, item in base.items()
+        }
+        halves.append(f"{path}-half")
+        Path(halves[-1]).write_bytes(tensors.encode(half, packed.metadata))
+    alone = run("score", **room.fields(), updates=halves, peers=[])
+    room.spec = GAN.replace(b"[population]", b"[population]\nmerge = 'mean'")
+    assert run("score", **room.fields(), updates=files, peers=[]) == alone
+    merge(room, files, "v1", scores=alone["scores"])
+    merge(room, files[::-1], "turned", scores=alone["scores"][::-1])
+    merged = checkpoint.load(room.folder / "v1").tensors
+    wanted = mean.mean(base, pairs)
+    assert all(item.tobytes() == wanted[name].tobytes() for name, item in merged.items())
+    weights = "model.safetensors"
+    assert content(room.folder / "v1")[weights] == content(room.folder / "turned")[weights]
 
 
 def test_the_distance_of_a_distribution_to_itself_is_zero_and_grows_with_a_shift() -> None:

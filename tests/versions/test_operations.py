@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cbor2
 import pytest
+import trio
 
 from protocols.exchange.errors import ContentTooLargeError
 from storage import cid as cids
@@ -36,18 +37,18 @@ async def test_a_history_longer_than_a_walk_is_deep_comes_block_by_block(tmp_pat
         head = make(ALICE, new, [(middle, parent)], "the newest", 0)
         giver.store.put_many([(head.cid, encode(head))])
         theirs = versions_of(taker, BOB, tmp_path / "theirs", Names())
-        stages = []
+        told = []
         got = await theirs.checkout(
             None,
             tmp_path,
             cids.text(head.cid),
             tmp_path / "out",
-            lambda stage, *_: stages.append(stage),
+            lambda *now: told.append(now),
         )
         assert (got["dataset"], got["commit"]) == (None, cids.text(head.cid))
         assert (tmp_path / "out" / "a").read_text() == "new"
         assert find_marker(tmp_path / "out") is None  # a commit of no dataset of this node
-        assert stages.count("history") == 100
+        assert max(done for stage, done, *_ in told if stage == "history") == 100
         assert taker.store.has(middle)
         assert not taker.store.has(old)
 
@@ -102,6 +103,18 @@ async def test_the_tree_of_a_commit_is_found_on_another_node(tmp_path):
         versions = versions_of(taker, BOB, tmp_path, Names())
         assert await versions.tree_of(head, silent) == root
         assert await versions.tree_of(root, silent) == root
+
+
+async def test_why_a_commit_does_not_come_is_told_while_it_is_looked_for(tmp_path):
+    async with open_neighbourhood() as near:
+        versions = versions_of(await near.node(), BOB, tmp_path, Names())
+        told = []
+        with trio.move_on_after(1):
+            await versions.tree_of(
+                make(ALICE, TREE, [], "lost", 0).cid, lambda *now: told.append(now)
+            )
+    assert told[0] == ("history", 0, 0, "looking for peers that have it")
+    assert told[-1] == ("history", 0, 0, "there is nobody to ask; looking again in 1 s")
 
 
 async def test_a_crash_between_branch_and_folder_is_mended_by_a_checkout(tmp_path):

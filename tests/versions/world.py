@@ -106,5 +106,5 @@ def versions_of(node, signer: Signer, home: Path, names: Names) -> Versions:
     )
 
 
-def silent(_stage: str, _done: int, _total: int) -> None:
+def silent(*_) -> None:
     """Progress that nobody watches."""

@@ -77,7 +77,7 @@ const refresh = async () => {
 
 const plot = () => {
   const points = report.curve;
-  const unit = report.task.kind === "gan" ? "Fréchet distance" : "Validation loss";
+  const unit = report.task.kind.startsWith("gan") ? "Fréchet distance" : "Validation loss";
   write("curve-caption", `${unit} by round${points.length ? ", lower is better" : ""}`);
   const describe = points.length
     ? `${unit} fell from ${loss(points[0][1])} to ${loss(points.at(-1)[1])} in ${several(points.at(-1)[0], "round")}; the table below has every value`

@@ -9,8 +9,8 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from protocols.exchange import service, serving
-from protocols.exchange.fetching import RELAYED_PATIENCE_SECONDS
 from protocols.exchange.messages import PROTOCOL, Want, encode
+from protocols.exchange.search import RELAYED_PATIENCE_SECONDS
 from protocols.transport import StreamError
 from storage.memory import MemoryBlockstore
 from tests.protocols.exchange.conftest import copy_of, open_neighbourhood

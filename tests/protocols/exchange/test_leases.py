@@ -33,7 +33,7 @@ async def test_what_a_fetch_has_written_and_found_stays_until_it_ends(published,
     disk.put_many([(cid, source.chunks[cid]) for cid in found])
     freed = []
 
-    def tell(done: int, _total: int) -> None:
+    def tell(done: int, _total: int, _note: str = "") -> None:
         if done:  # before the root is here nobody knows that what is found belongs to it
             freed.append(collect(disk))
 

@@ -33,7 +33,7 @@ async def test_a_file_is_fetched_whole(published):
         assert fetched.bytes == sum(map(len, store.chunks.values()))
         assert fetched.chunks == len(store.chunks)
         assert fetched.from_peers == {giver.peer: fetched.bytes}
-        assert told[-1] == (fetched.bytes, fetched.bytes)
+        assert told[-1] == (fetched.bytes, fetched.bytes, "")
         assert taker.exchange.stats().bytes_in >= fetched.bytes
         assert giver.exchange.stats().peers[taker.peer].bytes_out >= fetched.bytes
         assert taker.store.usage().reserved == 0
@@ -72,7 +72,7 @@ async def test_a_provider_that_vanishes_is_made_up_for_by_the_others(published, 
         givers = [await near.node(copy_of(store)) for _ in range(2)]
         taker = await near.node()
 
-        def leave(done: int, _total: int) -> None:
+        def leave(done: int, _total: int, _note: str = "") -> None:
             if done > 3 * 2**20:
                 near.network.leave(givers[0].peer)
 
@@ -87,7 +87,7 @@ async def test_a_provider_that_falls_silent_is_made_up_for_by_the_others(publish
         givers = [await near.node(copy_of(store)) for _ in range(2)]
         taker = await near.node()
 
-        def stall(done: int, _total: int) -> None:
+        def stall(done: int, _total: int, _note: str = "") -> None:
             if done > 3 * 2**20:
                 near.network.stall(givers[0].peer, taker.peer)
 
@@ -152,7 +152,7 @@ async def test_a_cancelled_fetch_leaves_what_it_verified_and_the_next_one_goes_o
         taker = await near.node()
         with trio.CancelScope() as scope:
             await taker.exchange.fetch(
-                root, progress=lambda done, _: done > 2**21 and scope.cancel()
+                root, progress=lambda done, *_: done > 2**21 and scope.cancel()
             )
         assert scope.cancelled_caught
         held = dict(taker.store.chunks)
@@ -234,7 +234,7 @@ async def test_a_single_provider_that_falls_silent_ends_the_fetch(published, pat
     async with open_neighbourhood(latency_s=0.05) as near:
         giver, taker = await near.node(store), await near.node()
 
-        def stall(done: int, _total: int) -> None:
+        def stall(done: int, _total: int, _note: str = "") -> None:
             if done > 3 * 2**20:
                 near.network.stall(giver.peer, taker.peer)
 
