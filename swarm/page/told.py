@@ -10,7 +10,6 @@ from protocols import signing
 from protocols.handshake.messages import ROLE_KEEPER, ROLE_VALIDATOR, ROLE_WORKER
 from storage import cid as cids
 from swarm import reports
-from swarm.care.controls import TRAIN
 from swarm.page import latency, logs
 from swarm.page.samples import Samples
 
@@ -41,8 +40,18 @@ PING_SECONDS: Final = 30.0
 ROLES: Final = {ROLE_VALIDATOR: "validator", ROLE_WORKER: "worker", ROLE_KEEPER: "keeper"}
 
 
-_AT_REST: Final = ("waiting", "paused", "finishing")
-"""How an activity begins where nothing is done; what was paused says so until the next block."""
+_WORDS: Final = {
+    "no_task": "idle",
+    "not_registered": "waiting",
+    "reader": "reading along",
+    "validator": "voting",
+    "schedule": "waiting",
+    "idle": "waiting",
+    "cap": "held back",
+    "heat": "held back",
+    "battery": "held back",
+}
+"""Codes of a state that are not words for what a node does."""
 
 
 class Source(Protocol):
@@ -109,13 +118,7 @@ class Told:
         status.pop("home")
         status["uptime_s"] = int(status["uptime_s"]) // 60 * 60  # so that it is news once a minute
         return {
-            "state": state_of(
-                status,
-                caught_up=node.sync.caught_up.is_set(),
-                best_head=node.best_head(),
-                why_held=node.controls.why(TRAIN),
-                trains=node.settings.train,
-            ),
+            "state": in_words(status["state"]),
             "status": status,
             "last": self._last[1],
             "trains": node.settings.train,
@@ -190,37 +193,17 @@ class Told:
         return None if found is None else cids.text(found.root)
 
 
-def state_of(status: Json, *, caught_up: bool, best_head: int, why_held: str, trains: bool) -> Json:
-    """What the node does, in a word and with its reason.
+def in_words(state: Json) -> Json:
+    """What the node does, as a person reads it.
 
     Args:
-        status: As the node tells it.
-        caught_up: It holds the blocks that its peers hold.
-        best_head: The highest block that a peer says it holds.
-        why_held: Why training is held back; empty where it is not.
-        trains: It was started to train.
+        state: `code` and `why`, as the status tells them (`care.standing.state`).
 
     Returns:
-        `word` (`catching up`, `finishing`, `paused`, `working`, `waiting`, `idle`) and `why`, a sentence.
+        `word` and `why`, a sentence.
     """
-    task = status["task"]
-    activity = task["activity"] if task else ""
-    if not caught_up:
-        top = max(best_head, status["height"])
-        word, why = "catching up", f"Block {status['height']:,} of {top:,} is here."
-    elif status["finishing"]:
-        word, why = "finishing", "What was begun is ended; nothing new is begun, and then it stops."
-    elif why_held and trains:
-        word, why = "paused", f"Training is {why_held}."
-    elif task is None:
-        word, why = "idle", "No training task is open."
-    elif activity and not activity.startswith(_AT_REST):
-        word, why = "working", f"{activity[0].upper()}{activity[1:]}."
-    elif activity:
-        word, why = "waiting", f"Round {task['round']} is with the others: {task['phase']}."
-    else:
-        word, why = "idle", "It takes no part in the open task."
-    return {"word": word, "why": why}
+    word = _WORDS.get(state["code"], state["code"].replace("_", " "))
+    return {"word": word, "why": f"{state['why'][:1].upper()}{state['why'][1:]}."}
 
 
 def last_contribution(view: LedgerView, key: bytes) -> Json | None:

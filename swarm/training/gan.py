@@ -1,4 +1,4 @@
-"""Tasks of kind gan: a worker's round. It trains a DCGAN pair from the best of the round before.
+"""Tasks of kind gan: a worker's round. It trains a DCGAN pair from the agreed checkpoint.
 
 The peer id and the round choose its hyper-parameters (`population`). It submits its averaged generator and its
 discriminator whole, and `evaluator` judges them.

@@ -18,53 +18,22 @@ from swarm.ledger.keys import history_key
 from swarm.ledger.tasks import Outcome, SettledRound, SettledSubmission
 from swarm.page import latency, logs, samples
 from swarm.page.samples import Samples
-from swarm.page.told import last_contribution, replicas, state_of, task_report
+from swarm.page.told import in_words, last_contribution, replicas, task_report
 from tests.page.fake_source import OTHER, PEER
-
-TASK = {"round": 3, "phase": "train", "activity": "training, step 3 of 15"}
-CALM = {"caught_up": True, "best_head": 10, "why_held": "", "trains": True}
-
-
-def status(task=TASK, *, finishing=False):
-    return {"height": 7, "task": task, "finishing": finishing}
 
 
 @pytest.mark.parametrize(
-    ("said", "about", "word", "why"),
+    ("code", "why", "word", "sentence"),
     [
-        (status(), CALM, "working", "Training, step 3 of 15."),
-        (status(), CALM | {"caught_up": False}, "catching up", "Block 7 of 10 is here."),
-        (status(), CALM | {"why_held": "paused until 9"}, "paused", "Training is paused until 9."),
-        (status(None), CALM, "idle", "No training task is open."),
-        (status(TASK | {"activity": ""}), CALM, "idle", "It takes no part in the open task."),
-        (
-            status(TASK | {"activity": "waiting for the others"}),
-            CALM,
-            "waiting",
-            "Round 3 is with the others: train.",
-        ),
-        (
-            status(TASK | {"activity": "paused until `swarm resume`"}),  # and resumed since
-            CALM,
-            "waiting",
-            "Round 3 is with the others: train.",
-        ),
-        (
-            status(finishing=True),
-            CALM | {"why_held": "finishing: nothing new is begun"},
-            "finishing",
-            "What was begun is ended; nothing new is begun, and then it stops.",
-        ),
-        (
-            status(),
-            CALM | {"why_held": "paused", "trains": False},
-            "working",
-            "Training, step 3 of 15.",
-        ),
+        ("working", "training, step 3 of 15", "working", "Training, step 3 of 15."),
+        ("catching_up", "3 blocks behind its peers", "catching up", "3 blocks behind its peers."),
+        ("idle", "somebody is at the machine", "waiting", "Somebody is at the machine."),
+        ("no_task", "no training task is open", "idle", "No training task is open."),
+        ("paused", "paused until 9", "paused", "Paused until 9."),
     ],
 )
-def test_the_state_is_a_word_with_its_reason(said, about, word, why):
-    assert state_of(said, **about) == {"word": word, "why": why}
+def test_the_state_is_a_word_with_its_reason(code, why, word, sentence):
+    assert in_words({"code": code, "why": why, "until": None}) == {"word": word, "why": sentence}
 
 
 # The log

@@ -90,6 +90,13 @@ def test_one_pair_alone_is_taken_as_it_is_and_of_none_the_base_stays() -> None:
         assert all(item.tobytes() == wanted[name].tobytes() for name, item in merged.items())
 
 
+def test_each_distance_is_divided_and_rounded_down_before_they_are_added_up() -> None:
+    unit = np.float32(2.0**-SCALE_BITS)
+    base = {GENERATOR: np.zeros(4, np.float32)}
+    pairs = [{GENERATOR: np.array([1, 5 * unit, -5 * unit, unit], np.float32)}] * 3
+    assert mean.mean(base, pairs)[GENERATOR].tolist() == [1, 3 * unit, -6 * unit, 0]
+
+
 def test_weights_that_no_pair_moves_keep_their_bits() -> None:
     base = pair(1)
     base[GENERATOR][0, 0] = np.float32(-0.0)
