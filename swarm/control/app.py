@@ -72,7 +72,9 @@ def make_app(node: NodeApi) -> Starlette:
     routes += probes.routes(lambda: node.care, check_host=False)
     handlers: Mapping[Any, Any] = {404: _no_route, 405: _no_route, Exception: _failed}
     middleware = [Middleware(_Versioned, version())]
-    return Starlette(routes=routes, exception_handlers=handlers, middleware=middleware)
+    app = Starlette(routes=routes, exception_handlers=handlers, middleware=middleware)
+    app.router.redirect_slashes = False  # what is not described is not there
+    return app
 
 
 class _Versioned:

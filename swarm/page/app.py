@@ -75,7 +75,9 @@ def make_app(source: Source, access: Access, hub: Hub) -> ASGIApp:
         *_routes(door),
     ]
     handlers: Mapping[Any, Any] = {HTTPException: _no_route, Exception: _failed}
-    return Guard(Starlette(routes=routes, exception_handlers=handlers))
+    app = Starlette(routes=routes, exception_handlers=handlers)
+    app.router.redirect_slashes = False
+    return Guard(app)
 
 
 def _routes(door: Door) -> list[Route]:

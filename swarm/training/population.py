@@ -9,7 +9,7 @@ peers try the same and nobody chooses for another:
 -10^5, as if it had doubled the distance (`evaluator.Evaluator.is_copying`).
 
 The pair with the best score seeds the next round, or, where the task says so, the mean of all that are accepted does
-(`mean`). Then a pair is scored half-way from the base to itself, since of its noise, too, the mean takes but a part.
+(`mean`). Then a pair is scored a quarter of the way from the base to itself: of its noise, too, the mean takes a part.
 
 Source: Jaderberg et al., "Population based training of neural networks" (2017).
 """
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from swarm.training import assignment, codec
 from swarm.training.errors import REFUSED, UpdateError
-from swarm.training.score import STEP, UNITS, units
+from swarm.training.score import UNITS, units
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 COPYING: Final = -UNITS
 """The score of a pair that gives training images back."""
+STEP: Final = 0.25
+"""The part of the way to a pair at which it is scored where the mean is taken; part of the definition of a score."""
 PENALTY: Final = 0.3
 """About which peers draw how much a discriminator's slope weighs."""
 

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from starlette.routing import Route
+from starlette.testclient import TestClient
 
 from swarm.control import app, openapi
 from tests.control.fake_node import FakeNode
@@ -26,6 +27,14 @@ def test_every_route_is_described_and_nothing_else_is(tmp_path):
         for method in (route.methods or ()) - {"HEAD"}
     }
     assert served - {(app.DESCRIPTION, "get")} == set(operations())
+
+
+def test_what_is_not_described_is_not_there_nor_led_away_from(tmp_path):
+    client = TestClient(app.make_app(FakeNode(tmp_path)), follow_redirects=False)
+    for path in ("/v1/blocks/", "/v1/status/", "/v1/nothing"):
+        answer = client.get(path)
+        assert answer.status_code == 404
+        assert f"does not know GET {path}" in answer.json()["error"]["message"]
 
 
 def test_what_a_route_reads_is_found_by_asking_it():

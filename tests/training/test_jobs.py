@@ -411,21 +411,21 @@ def test_a_pair_is_trained_scored_and_its_winner_is_the_next_checkpoint(
 
 
 @pytest.mark.slow
-def test_where_the_mean_is_taken_a_pair_is_scored_half_way_and_all_pairs_are_in_the_next_checkpoint(
+def test_where_the_mean_is_taken_a_pair_is_scored_on_the_way_and_all_pairs_are_in_the_next_checkpoint(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = checkpoint.load(two_pairs(room, monkeypatch)).tensors
-    files, halves, pairs = updates(room, "a", "b"), [], []
+    files, parts, pairs = updates(room, "a", "b"), [], []
     for path in files:
         packed = tensors.decode(Path(path).read_bytes(), max_bytes=2**24)
         pairs.append(packed.tensors)
-        half = {
-            name: item + np.float32(0.5) * (packed.tensors[name] - item)
+        part = {
+            name: item + np.float32(0.25) * (packed.tensors[name] - item)
             for name, item in base.items()
         }
-        halves.append(f"{path}-half")
-        Path(halves[-1]).write_bytes(tensors.encode(half, packed.metadata))
-    alone = run("score", **room.fields(), updates=halves, peers=[])
+        parts.append(f"{path}-part")
+        Path(parts[-1]).write_bytes(tensors.encode(part, packed.metadata))
+    alone = run("score", **room.fields(), updates=parts, peers=[])
     room.spec = GAN.replace(b"[population]", b"[population]\nmerge = 'mean'")
     assert run("score", **room.fields(), updates=files, peers=[]) == alone
     merge(room, files, "v1", scores=alone["scores"])
