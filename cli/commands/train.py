@@ -160,7 +160,9 @@ def _ends(found: Json) -> tuple[str, str]:
 
 
 def _unit(found: Json) -> str:
-    return {"lm": "tokens", "finetune": "tokens", "gan": "images"}.get(found["kind"], "samples")
+    return {"lm": "tokens", "finetune": "tokens", "gan": "images", "gan-mean": "images"}.get(
+        found["kind"], "samples"
+    )
 
 
 def _short(peer: str) -> str:

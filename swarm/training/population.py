@@ -37,6 +37,8 @@ COPYING: Final = -UNITS
 """The score of a pair that gives training images back."""
 STEP: Final = 0.25
 """The part of the way to a pair at which it is scored where the mean is taken; part of the definition of a score."""
+ASKED: Final = 512
+"""Images of a pair by which is told whether it copies, where it is scored by other images than its own."""
 PENALTY: Final = 0.3
 """About which peers draw how much a discriminator's slope weighs."""
 
@@ -109,7 +111,9 @@ def score(
         after = judge.distance(images, reference)
         found = units((before - after) / max(before, 1e-9))
         if found > spec.score.tolerance and known is not None:
-            own = judge.images(update.tensors, count, seed) if spec.is_mean else images
+            own = images
+            if spec.is_mean:
+                own = judge.images(update.tensors, min(count, ASKED), seed)
             found = COPYING if judge.is_copying(own, known) else found
         scores.append(found)
         report(done, len(updates), after)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from swarm.ledger.payloads import KINDS
-from swarm.training import evaluator, features, models, population, tensors
+from swarm.training import codec, evaluator, features, models, population, tensors
 from swarm.training.data import ImageData
 from swarm.training.errors import CheckpointError, TrainingError
 from swarm.training.evaluator import Evaluator
@@ -201,3 +201,38 @@ def test_a_gan_that_takes_the_mean_says_so_and_the_ledger_knows_it_by_another_ki
     assert {"gan", "gan-mean"} <= set(KINDS)
     with pytest.raises(TrainingError, match=r"population\.merge"):
         task("[population]\nmerge = 'sum'\n")
+
+
+class Gallery(Evaluator):
+    """Judges as its model does, and shows given images in place of those of a generator."""
+
+    def __init__(self, judge: Evaluator, shown: dict[float, Array]) -> None:
+        for name, item in vars(judge).items():
+            setattr(self, name, item)
+        self._shown = shown
+
+    def images(self, values: dict[str, Array], count: int, seed: int) -> torch.Tensor:
+        return images(self._shown[float(values["generator.x"][0])][:count])
+
+
+@pytest.mark.slow
+def test_a_pair_that_copies_is_found_where_it_is_scored_on_the_way_to_itself(
+    judge: Evaluator, tmp_path: Path
+) -> None:
+    seen, held = shapes(600, 1), shapes(300, 2)
+    path, base = tmp_path / "update", {"generator.x": np.zeros(1, np.float32)}
+    about = codec.About("gan", 74, "bafyb", b"T" * 32, 1, "p", b"D" * 32, 1)
+    path.write_bytes(codec.pack_full({"generator.x": np.ones(1, np.float32)}, about))
+    spec = task("[population]\nmerge = 'mean'\n")
+    expected = codec.Expected(
+        "gan", codec.layout(spec, {"generator.x": (1,)}, 1), "bafyb", b"T" * 32, 1, "p"
+    )
+
+    def scored(itself: Array) -> int:
+        shown = {0.0: shapes(600, 3) // 4, population.STEP: shapes(600, 4), 1.0: itself}
+        gallery = Gallery(judge, shown)
+        asked = (held, seen, [path], [expected], 1, lambda *_: None)
+        return population.score(spec, gallery, base, *asked)[1][0]
+
+    assert scored(shapes(600, 5)) > 0
+    assert scored(seen) == population.COPYING
