@@ -86,19 +86,26 @@ def _lm(tables: dict[str, Any], tokenizer: str) -> LmModel:
     return model
 
 
+def _sizes_of_base(table: Table) -> dict[str, Any]:
+    """What every task on a published model says of it; sizes are zeros until it is posted."""
+    return {
+        "base": table.text("base", maximum=1024),
+        "context": table.integer("context", 0, 2**15, 0),
+        "layers": table.integer("layers", 0, 200, 0),
+        "heads": table.integer("heads", 0, 256, 0),
+        "width": table.integer("width", 0, 2**14, 0),
+        "vocabulary": table.integer("vocabulary", 0, MAX_VOCABULARY * 2, 0),
+        "shape": table.choice("shape", SHAPES, SHAPES[0]),
+        "kv_heads": table.integer("kv_heads", 0, 256, 0),
+        "hidden": table.integer("hidden", 0, 2**16, 0),
+    }
+
+
 def _continued(tables: dict[str, Any], tokenizer: str) -> LmModel:
     """A language model that goes on from a published one."""
     table = Table("model", tables.get("model", {}))
     model = LmModel(
-        base=table.text("base", maximum=1024),
-        context=table.integer("context", 0, 2**15, 0),
-        layers=table.integer("layers", 0, 200, 0),
-        heads=table.integer("heads", 0, 256, 0),
-        width=table.integer("width", 0, 2**14, 0),
-        vocabulary=table.integer("vocabulary", 0, MAX_VOCABULARY * 2, 0),
-        shape=table.choice("shape", SHAPES, SHAPES[0]),
-        kv_heads=table.integer("kv_heads", 0, 256, 0),
-        hidden=table.integer("hidden", 0, 2**16, 0),
+        **_sizes_of_base(table),
         reads=table.integer("reads", 0, 2**20, 0),
         epsilon=table.number("epsilon", 1e-12, 1e-2, sizes.NORM_EPSILON),
         rotary=table.number("rotary", 1.0, 1e9, sizes.ROPE_BASE),
@@ -113,16 +120,8 @@ def _continued(tables: dict[str, Any], tokenizer: str) -> LmModel:
 def _finetune(tables: dict[str, Any], tokenizer: str) -> FinetuneModel:
     table = Table("model", tables.get("model", {}))
     model = FinetuneModel(
-        base=table.text("base", maximum=1024),
         trained_blocks=table.integer("trained_blocks", 1, 200),
-        context=table.integer("context", 0, 2**15, 0),
-        layers=table.integer("layers", 0, 200, 0),
-        heads=table.integer("heads", 0, 256, 0),
-        width=table.integer("width", 0, 2**14, 0),
-        vocabulary=table.integer("vocabulary", 0, MAX_VOCABULARY * 2, 0),
-        shape=table.choice("shape", SHAPES, SHAPES[0]),
-        kv_heads=table.integer("kv_heads", 0, 256, 0),
-        hidden=table.integer("hidden", 0, 2**16, 0),
+        **_sizes_of_base(table),
         positions=table.integer("positions", 0, 2**20, 0),
         norm_epsilon=table.number("norm_epsilon", 1e-12, 1e-2, sizes.NORM_EPSILON),
         rope_base=table.number("rope_base", 1.0, 1e9, sizes.ROPE_BASE),

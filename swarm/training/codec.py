@@ -241,6 +241,11 @@ class Expected:
     round: int
     peer: str | None = None
 
+    @property
+    def is_first_turn(self) -> bool:
+        """Whether nobody has spoken of this part of the weights before, in a task of several."""
+        return 1 < self.layout.parts >= self.round
+
 
 def gather(values: Mapping[str, Array], layout: Layout) -> list[Array]:
     """Tensors to groups: flat float32 arrays."""

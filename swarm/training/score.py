@@ -134,7 +134,7 @@ def score(
     before = model_losses(base, base.tensors, sequences, device)
     read = [_read(path, wanted) for path, wanted in zip(updates, expected, strict=True)]
     groups = [None if isinstance(one, int) else one for one in read]
-    copied = _copies(groups, order, expected[0]) if order else set()
+    copied = copies.copies(groups, order, is_first=expected[0].is_first_turn) if order else set()
     scores: list[int] = []
     worked: dict[int, list[codec.Sparse]] = {}
 
@@ -170,14 +170,6 @@ def score(
     for name in (evidence or sequential.Evidence()).judge(round_, shown, gaining):
         scores[names[name]] = REFUSED - NOT_OWN_DATA
     return units(float(before.mean())), scores
-
-
-def _copies(
-    groups: Sequence[list[codec.Sparse] | None], order: Sequence[int], expected: Expected
-) -> set[int]:
-    """Which of a round's updates are copies of an earlier one."""
-    parts = expected.layout.parts
-    return copies.copies(groups, order, is_first=1 < parts >= expected.round)
 
 
 def _read(path: Path | None, wanted: Expected) -> list[codec.Sparse] | int:

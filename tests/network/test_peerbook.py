@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import pytest
+import trio
 
 from protocols.signing import Signer
 from swarm.network import addresses, peerbook
 from swarm.network.addresses import AddressError
 from swarm.network.faults import Offenders
 from swarm.network.gossip import Bucket
+from swarm.network.known_peers import KnownPeers
 from swarm.network.peerbook import PeerBook
 
 ME, ANNA, BERT = (Signer(bytes([number]) * 32).peer_id for number in range(3))
@@ -18,6 +20,20 @@ def at(port: int, peer: str | None = None, ip: str = "10.0.0.1") -> addresses.Ad
 
 def due(book: PeerBook, now: float, *, hungry: bool = True) -> list[str | None]:
     return [entry.peer for entry in book.due(now, 10, (), hungry=hungry)]
+
+
+async def test_the_first_peers_are_on_the_disk_before_a_power_cut_is_likely(
+    autojump_clock, tmp_path
+):
+    book = PeerBook(ME)
+    kept = KnownPeers(book, tmp_path / "peers.json")
+    with trio.move_on_after(1.5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(kept.run)
+            book.learn(ANNA, [at(1)], member=True)
+    again = PeerBook(ME)
+    again.load((tmp_path / "peers.json").read_bytes())
+    assert due(again, 0) == [ANNA]
 
 
 def test_waits_double_and_a_given_address_is_never_forgotten():

@@ -260,6 +260,10 @@ async def test_an_unknown_task_is_not_found(browser):
     assert (await browser.get("/api/tasks/nothing")).status_code == 404
 
 
+async def test_a_slash_too_many_is_not_found_and_leads_nowhere(browser):
+    assert (await browser.get("/api/node/")).status_code == 404
+
+
 async def test_another_method_is_refused_with_those_that_are_allowed(browser):
     answer = await browser.put("/api/node")
     assert answer.status_code == 405

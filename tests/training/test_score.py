@@ -12,6 +12,7 @@ import swarm.training
 from swarm.training import codec, copies, margins, merge, models, objectives, score
 from swarm.training.checkpoint import Checkpoint, Config
 from swarm.training.codec import Layout, Sparse
+from swarm.training.errors import DUPLICATE, REFUSED
 from swarm.training.sequential import Evidence
 from swarm.training.spec import parse_spec
 
@@ -178,6 +179,33 @@ def gain(base: Checkpoint, values: Mapping[str, np.ndarray]) -> float:
     asked = sequences(8, 2)
     one, other = (score.model_losses(base, held, asked, CPU) for held in (base.tensors, values))
     return float((one - other).mean())
+
+
+@pytest.mark.parametrize(("round_", "refused"), [(1, 0), (5, 2)])
+def test_only_in_a_parts_first_turn_may_updates_be_much_alike(
+    tmp_path: Path, round_: int, refused: int
+) -> None:
+    base = first_checkpoint(16)
+    layout = Layout(base.shapes, 110, parts=4)
+    first = drawn_update(base, layout, 1)
+    alike = [first, noisy(first, 0.2, 1), noisy(first, 0.2, 2)]
+    made = [*alike, *(noisy(first, 0.5, seed) for seed in (3, 4, 5))]
+    for at, groups in enumerate(made):
+        about = codec.About(
+            "lm", 110, "bafy", bytes(32), round_, str(at + 1), bytes(32), 16, part=layout.said
+        )
+        (tmp_path / str(at)).write_bytes(codec.pack(groups, layout, about))
+    scores = score.score(
+        dataclasses.replace(TASK, score=dataclasses.replace(TASK.score, sequences=4)),
+        base,
+        sequences(4, 9),
+        [tmp_path / str(at) for at in range(6)],
+        [codec.Expected("lm", layout, "bafy", bytes(32), round_)] * 6,
+        CPU,
+        lambda *_: None,
+        order=list(range(6)),
+    )[1]
+    assert scores.count(REFUSED - DUPLICATE) == refused
 
 
 @pytest.mark.slow
