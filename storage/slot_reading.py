@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from storage import canonical, merkle
 from storage import cid as cids
-from storage.errors import ChunkNotFoundError, CorruptChunkError, StorageError
+from storage.errors import ChunkNotFoundError, CorruptChunkError
 from storage.sealing import SLOT_BYTES, SLOT_LEAVES, slot_key, unseal
 from storage.slot_files import DamagedSlotError, SlotFiles
 from storage.slot_index import ROW_BYTES, SlotIndex, Version
@@ -138,25 +138,6 @@ class SlotReading:
         """The lowest slot that holds zeros and is not about to be replaced; None where every one is full."""
         with self._lock:
             return self._index.vacant()
-
-    def read_chunk(self, slot: int) -> bytes:
-        """Unseal the chunk that a slot holds, or will.
-
-        Raises:
-            IndexError: There is no such slot.
-            StorageError: It holds zeros.
-            CorruptChunkError: What the disk gave back does not hash to the CID.
-        """
-        with self._lock:
-            self._check_slot(slot, len(self))
-            label, sealed = self._newest(slot)
-        if label.cid is None:
-            message = f"slot {slot} holds zeros"
-            raise StorageError(message)
-        content = unseal(self._key(slot, label.named), sealed, self._passes)
-        if not holds(label, content):
-            raise CorruptChunkError(cids.text(label.cid))
-        return content[: label.length]
 
     def get(self, cid: Cid) -> bytes:
         """A chunk by its CID.

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
-from protocols.exchange.service import PATIENCE_SECONDS
 from storage import unixfs
 from swarm.versions.branches import PIN
 from swarm.versions.working import RESERVED
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-FIND_SECONDS = PATIENCE_SECONDS
-"""How long content is looked for before it counts as not found."""
 POLL_SECONDS = 0.1
 """Between two looks at what a thread has done."""
 

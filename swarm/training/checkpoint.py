@@ -51,9 +51,6 @@ if TYPE_CHECKING:
 
 FORMAT: Final = "swarm-checkpoint-2"
 MODEL: Final = shards.WHOLE
-FROZEN: Final = shards.name(1, 2)
-TRAINED: Final = shards.name(2, 2)
-"""The files of a finetune that is not large."""
 INDEX: Final = shards.INDEX
 CONFIG: Final = "config.json"
 CARD: Final = "README.md"

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from storage.unixfs import hash_path
-from swarm.training import bases, checkpoint, encodings, finetune, jobs, models, tensors
+from swarm.training import bases, checkpoint, encodings, finetune, jobs, models, shards, tensors
 from swarm.training.drawers import Drawers
 from swarm.training.errors import DataError, SpecError
 from swarm.training.sizes import FinetuneModel, parameters
@@ -129,7 +129,7 @@ def test_a_round_improves_the_tail_and_leaves_the_front_as_it_was(
     assert min(scored["scores"]) > 0
     after = merge(room, bench, ["a", "b"])
     assert evaluate(room, bench, "v1") < before
-    frozen = [(room.folder / name / checkpoint.FROZEN).read_bytes() for name in ("v0", "v1")]
+    frozen = [(room.folder / name / shards.name(1, 2)).read_bytes() for name in ("v0", "v1")]
     assert frozen[0] == frozen[1]
     assert checkpoint.load_config(after).version == 1
 
@@ -142,11 +142,11 @@ def test_the_frozen_file_shares_the_chunks_of_the_base_and_every_tensor_is_in_th
     places = json.loads((folder / checkpoint.INDEX).read_bytes())["weight_map"]
     files = {
         name: tensors.read(folder / name, max_bytes=2**30).tensors
-        for name in (checkpoint.FROZEN, checkpoint.TRAINED)
+        for name in (shards.name(1, 2), shards.name(2, 2))
     }
     assert {name: file for file, held in files.items() for name in held} == places
     base = checkpoint.load(room.folder / "base").tensors
-    for name, item in files[checkpoint.FROZEN].items():
+    for name, item in files[shards.name(1, 2)].items():
         assert item.tobytes() == base[name].tobytes()
     assert set(places) == {*base, "lm_head.weight"}
     assert json.loads((folder / "config.json").read_bytes())["tie_word_embeddings"] is False
@@ -392,9 +392,9 @@ def test_a_file_of_the_base_that_another_front_wrote_is_refused(
     room: Room, bench: jobs.Bench
 ) -> None:
     prepare(room, "gpt", bench)
-    values = tensors.read(room.folder / "v0" / checkpoint.FROZEN, max_bytes=2**30).tensors
+    values = tensors.read(room.folder / "v0" / shards.name(1, 2), max_bytes=2**30).tensors
     fewer = dict(list(values.items())[1:])
-    tensors.write(room.folder / "v0" / checkpoint.FROZEN, fewer, {})
+    tensors.write(room.folder / "v0" / shards.name(1, 2), fewer, {})
     with pytest.raises(checkpoint.CheckpointError, match="frozen part"):
         train(room, bench)
 
