@@ -34,14 +34,14 @@ class Model:
         self.bond = dict.fromkeys(people, 0)
         self.outgoing = {key: [] for key in people}  # [amount, height it began]
         self.keyed = set(keyed)  # with a VRF key
-        self.worker = set()
+        self.worker = {}  # key -> height at which it registered
         self.jail = {}
         self.sets = {0: dict(stakes), 1: dict(stakes)}
         self.slashed = []  # [key, epoch, offence, weight of it, of all, at stake, taken for the first]
         self.punished = set()
         self.names = {}
         self.datasets = set()
-        self.tasks = {}  # id -> [owner, escrow, committed]
+        self.tasks = {}  # id -> [owner, escrow, committed, height it began]
         self.deals = {}
         self.height = 0
         self.burned = 0
@@ -125,13 +125,13 @@ class Model:
                 return False
             self.balance[who] -= 50
             self.bond[who] = 50
-            self.worker.add(who)
+            self.worker[who] = self.height
         elif not worker and who in self.worker:
             if len(self.outgoing[who]) >= 32:
                 return False
             self.outgoing[who].append([50, self.height])
             self.bond[who] = 0
-            self.worker.remove(who)
+            del self.worker[who]
         self.keyed.add(who)
         return True
 
@@ -221,11 +221,13 @@ class Model:
         version = 0 if entry is None else entry[2] + (entry[1] != base)
         self.names[name] = [who, base, version, task]
         self.balance[who] -= budget
-        self.tasks[task] = [who, budget, set()]
+        self.tasks[task] = [who, budget, set(), self.height]
         return True
 
     def commit(self, who, task) -> bool:
         if task not in self.tasks or who not in self.worker or who in self.tasks[task][2]:
+            return False
+        if self.worker[who] > self.tasks[task][3]:
             return False
         self.tasks[task][2].add(who)
         return True

@@ -194,7 +194,7 @@ class Both(RuleBasedStateMachine):
             outgoing = [[part.amount, part.height - 12] for part in account.unbonding]
             assert outgoing == model.outgoing[key]
             assert view.jailed_until(key) == model.jail.get(key)
-        assert set(view.workers()) == model.worker
+        assert set(view.workers()) == set(model.worker)
         fixed = view.validators(model.height // 4 + 1).validators
         assert {one.public_key: one.weight for one in fixed} == model.sets[model.height // 4 + 1]
         entries = {one.name: [one.owner, one.root, one.version, one.task] for one in view.names()}
