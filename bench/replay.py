@@ -13,10 +13,12 @@ import argparse
 import dataclasses
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,14 +30,13 @@ from swarm.training import (
     jobs,
     local,
     optimizers,
-    recorder,
     replay,
     spec,
     transcript,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from torch import Tensor, nn
 
@@ -55,7 +56,7 @@ CHEATS = (
     "rate 5 % higher",
     "another seed's batch",
 )
-REPEATS = 5
+REPEATS = 15
 
 
 def main() -> None:
@@ -161,7 +162,9 @@ def _fields(room: dict[str, Any], round_: int) -> dict[str, Any]:
     }
 
 
-def _record(room: dict[str, Any], rounds: int, cheat: str = "") -> None:
+def _record(
+    room: dict[str, Any], rounds: int, cheat: str = "", *, is_recorded: bool = True
+) -> None:
     """Rounds from one base: what is learnt goes on by the feedback, as far as an update does not say it."""
     folder, honest = Path(room["folder"]), local.steps
     if cheat:
@@ -169,7 +172,8 @@ def _record(room: dict[str, Any], rounds: int, cheat: str = "") -> None:
     try:
         for round_ in range(1, rounds + 1):
             place = {"state": str(folder / f"state-{cheat}"), "out": str(folder / f"u{round_}")}
-            place |= {"record": str(folder / f"record-{round_}"), "every": room["every"]}
+            if is_recorded:
+                place |= {"record": str(folder / f"record-{round_}"), "every": room["every"]}
             _run(job="train", **_fields(room, round_), **place)
     finally:
         local.steps = honest
@@ -256,33 +260,29 @@ def _again(
 
 
 def _costs(room: dict[str, Any], raw: bytes) -> None:
-    """Seconds of a round with and without a record, and of the check of one segment."""
-    keeping = recorder.Recorder._keep
-    spent = 0.0
-
-    def timed(self: recorder.Recorder) -> Any:  # noqa: ANN401 - as it gives
-        nonlocal spent
-        started = time.perf_counter()
-        try:
-            return keeping(self)
-        finally:
-            spent += time.perf_counter() - started
-
-    recorder.Recorder._keep = timed  # type: ignore[method-assign]  # a bench
-    started = time.perf_counter()
+    """Rounds with and without a record in turn, and the check of each segment: seconds, and those of the processor."""
+    plain, recorded = [], []
     for _ in range(REPEATS):
-        _record(room, 1)
-    whole = (time.perf_counter() - started) / REPEATS
-    recorder.Recorder._keep = keeping  # type: ignore[method-assign]
-    checks = [_again(room, 1, segment)["seconds"] for segment in range(_segments(room))]
+        plain.append(_timed(lambda: _record(room, 1, is_recorded=False)))
+        recorded.append(_timed(lambda: _record(room, 1)))
+    checks = [_timed(partial(_again, room, 1, at)) for at in range(_segments(room))]
     state = Path(room["folder"]) / "record-1" / "state-0000.safetensors"
     steps = spec.parse_spec(raw).train.steps
-    mean = sum(checks) / len(checks)
-    print(
-        f"  a round of {steps} steps {whole:.3f} s, of which hashing and keeping {len(checks) + 1} states of "
-        f"{state.stat().st_size / 1e6:.2f} MB {spent / REPEATS:.3f} s ({spent / REPEATS / whole:.1%}); a segment "
-        f"again {mean:.3f} s, of one submission in ten {mean / 10 / whole:.1%} of all training"
-    )
+    for at, name in enumerate(("seconds", "of the processor")):
+        without, beside = (statistics.median(one[at] for one in row) for row in (plain, recorded))
+        check = statistics.mean(one[at] for one in checks)
+        print(
+            f"  {name}: a round of {steps} steps {without:.3f}, with {len(checks) + 1} states of "
+            f"{state.stat().st_size / 1e6:.2f} MB and the trace {beside:.3f} ({beside / without - 1:+.1%}); "
+            f"a segment again {check:.3f}, of one submission in ten {check / 10 / without:.1%}"
+        )
+
+
+def _timed(work: Callable[[], object]) -> tuple[float, float]:
+    """Seconds that it takes, and those of the processor in all threads."""
+    began, spent = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - began, time.process_time() - spent
 
 
 def _run(**job: Any) -> dict[str, Any]:  # noqa: ANN401 - a job's fields

@@ -1,6 +1,6 @@
 """`make bench-training`: the loss at equal tokens, and a round's exchange beside hivemind.
 
-    python -m bench.learning curves [--rounds 200] [--workers 8] [--seeds 3] [--top-k 320] [--parts 4] [--ways swarm,dense]
+    python -m bench.learning curves [--rounds 200] [--workers 8] [--seeds 3] [--batch 8] [--ways swarm,dense]
     python -m bench.learning tune   [--rounds 40] [--workers 8]
     python -m bench.learning exchange [--rounds 5]
 
@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--top-k", type=int, default=320)
     parser.add_argument("--parts", type=int, default=4)
     parser.add_argument("--feedback", type=float)
@@ -107,7 +108,7 @@ def _task(
     train = dataclasses.replace(
         task.train,
         optimizer=optimizer,
-        batch=8,
+        batch=options.batch,
         learning_rate=rates[0],
         muon_learning_rate=rates[1],
         seed=seed,

@@ -6,6 +6,7 @@ import hashlib
 import platform
 import shutil
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -21,6 +22,7 @@ from swarm.training.transcript import Fingerprint, Segment, Transcript
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from concurrent.futures import Future
 
     from torch import nn
 
@@ -45,6 +47,8 @@ def of(
 class Recorder:
     """Keeps one round's states in a folder, which is whole or not there.
 
+    A state is copied, and written and hashed by a thread while the next steps are taken; there is one copy at a time.
+
     Args:
         folder: Replaced when the round is over.
         place: Task, round, peer and beacon.
@@ -62,8 +66,10 @@ class Recorder:
         self._settings = settings
         self._every = transcript.length(settings.steps, every)
         self._fingerprint = fingerprint(device)
-        self._states: list[Cid] = []
-        self._segments: list[Segment] = []
+        self._is_shared = device.type == "cpu"
+        self._thread = ThreadPoolExecutor(1, "swarm-record")
+        self._states: list[Future[Cid]] = []
+        self._ends: list[tuple[bytes, bytes, bytes]] = []
 
     def begin(self, model: nn.Module, optimizers: Optimizers, ids: Sequence[int]) -> None:
         """Keep the state before the first step.
@@ -78,7 +84,7 @@ class Recorder:
         self._model, self._optimizers, self._ids = model, optimizers, ids
         self._batch = len(ids) // self._settings.steps
         self._tracer = Tracer(model)
-        self._states.append(self._keep())
+        self._keep()
 
     def after(self, done: int, loss: float) -> None:
         """Note a step, and keep the state after one that ends a segment.
@@ -90,17 +96,18 @@ class Recorder:
         self._tracer.after(loss)
         if done % self._every and done != self._settings.steps:
             return
-        state = self._keep()
-        first = len(self._segments) * self._every * self._batch
+        self._keep()
+        first = len(self._ends) * self._every * self._batch
         samples = transcript.samples_digest(self._ids[first : done * self._batch])
-        said = struct.pack("<f", loss)
-        self._segments.append(Segment(state, samples, said, self._tracer.link))
-        self._states.append(state)
+        self._ends.append((samples, struct.pack("<f", loss), self._tracer.link))
         self._tracer.begin()
 
     def finish(self) -> Record:
         """Write the transcript and put the folder in its place."""
         place = self._place
+        start, *states = [one.result() for one in self._states]
+        self._thread.shutdown()
+        segments = [Segment(state, *end) for state, end in zip(states, self._ends, strict=True)]
         steps = self._part / transcript.TRACE
         steps.write_bytes(self._tracer.data)
         made = Transcript(
@@ -111,8 +118,8 @@ class Recorder:
             self._settings.steps,
             self._every,
             self._fingerprint,
-            self._states[0],
-            tuple(self._segments),
+            start,
+            tuple(segments),
             hash_path(steps).root,
         )
         path = self._part / transcript.NAME
@@ -123,10 +130,19 @@ class Recorder:
         facts = transcript.fingerprint_hash(self._fingerprint)
         return Record(made.root, cid.text(record), facts)
 
-    def _keep(self) -> Cid:
+    def _keep(self) -> None:
+        if self._states:
+            self._states[-1].result()
+        state = state_of(self._model, self._optimizers)
+        if self._is_shared:
+            state = {name: item.copy() for name, item in state.items()}
         path = self._part / f"state-{len(self._states):04d}.safetensors"
-        tensors.write(path, state_of(self._model, self._optimizers), {})
-        return hash_path(path).root
+        self._states.append(self._thread.submit(_write, path, state))
+
+
+def _write(path: Path, state: Mapping[str, Array]) -> Cid:
+    tensors.write(path, state, {})
+    return hash_path(path).root
 
 
 def state_of(model: nn.Module, optimizers: Optimizers) -> dict[str, Array]:

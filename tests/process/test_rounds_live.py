@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from cli import view
 from storage import cid
 from storage.unixfs import hash_path
 from tests.process.cluster import Cluster
@@ -121,7 +122,7 @@ def test_a_worker_killed_in_mid_round_holds_nobody_past_the_deadline_and_a_newco
     phase, number, last = deadline(one)
     assert (phase, number) == ("train", 1)
 
-    late = cluster.join("--no-seal")
+    late = cluster.join("--no-seal", "--gpu")
     cluster.wait(lambda: is_worker(late), "a newcomer", 180)
     is_in_time = deadline(one) == ("train", 1, last)
     cluster.wait(lambda: deadline(one)[0] != "train", "the phase to end", 120)
@@ -134,6 +135,10 @@ def test_a_worker_killed_in_mid_round_holds_nobody_past_the_deadline_and_a_newco
     assert {each["worker"] for each in first["submissions"]} == set(workers[:2])
     after = second if is_in_time else third_round  # a slow machine starts a node in a round's time
     assert peer_of(late) in {each["worker"] for each in after["submissions"]}
+    status = late.status()
+    assert status is not None
+    assert status["device"]
+    assert f"device: {view.device(status, gpu=True)}" in late.log.read_text()
     assert first["outcome"] == "merged"
     assert second["blocks"] < TRAIN_BLOCKS + REVEAL_BLOCKS  # nobody waits for it again
 
