@@ -102,8 +102,12 @@ class Wallet:
         self._pending: dict[bytes, _Pending] = {}
         self._signed: OrderedDict[bytes, list[bytes]] = OrderedDict()  # by the first id
 
-    async def submit(self, payload: Payload) -> bytes:
+    async def submit(self, payload: Payload, last: int | None = None) -> bytes:
         """Sign and send; returns the transaction's id without waiting for a block.
+
+        Args:
+            payload: What is asked.
+            last: No later block is to hold it.
 
         Raises:
             RefusedError: The ledger's rules do not allow it.
@@ -115,12 +119,12 @@ class Wallet:
         fee, tip = self._fee(view.base_fee, view.account(self._signer.public_key).balance)
         nonce = self._ledger.next_nonce(self._signer.public_key)
         try:
-            one = self._sign(payload, nonce, view.height + VALID_BLOCKS, fee, tip)
+            one = self._sign(payload, nonce, _valid_until(view.height, last), fee, tip)
             self._ledger.submit(one)
         except LedgerError as error:
             message = f"the ledger does not take it: {error}"
             raise RefusedError(message) from error
-        self._pending[one.id] = _Pending(one, view.height, view.height)
+        self._pending[one.id] = _Pending(one, view.height, view.height, last)
         self.gossip(one.data)
         return one.id
 
@@ -182,7 +186,8 @@ class Wallet:
         tip = max(tip, raised(before.tip))
         fee = max(2 * view.base_fee + tip, raised(before.max_fee))
         try:
-            one = self._sign(before.payload, before.nonce, height + VALID_BLOCKS, fee, tip)
+            until = _valid_until(height, pending.last)
+            one = self._sign(before.payload, before.nonce, until, fee, tip)
             self._ledger.submit(one)
         except LedgerError as error:
             _log.info("transaction.fee_too_low", id=identifier.hex(), error=str(error))
@@ -236,3 +241,8 @@ class _Pending:
     transaction: Transaction  # as it was signed last
     first: int  # the height when that was sent
     sent: int  # likewise, the last time
+    last: int | None  # no later block is to hold it
+
+
+def _valid_until(height: int, last: int | None) -> int:
+    return height + VALID_BLOCKS if last is None else min(height + VALID_BLOCKS, last)

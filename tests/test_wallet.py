@@ -207,3 +207,21 @@ async def test_who_has_next_to_nothing_tips_nothing_where_gas_is_free(alone, gos
     alone.grow()
     assert (await wallet.confirm(sent)).error == ""
     assert alone.balance(TO) == 10
+
+
+async def test_what_may_be_in_no_later_block_is_never_signed_for_one(
+    priced, gossiped, autojump_clock
+) -> None:
+    wallet = Wallet(ALICE, priced.ledger, priced.heights, gossiped.append)
+    last = priced.ledger.view().height + 40
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wallet.run)
+        await trio.sleep(1)
+        await wallet.submit(Transfer(TO, 5), last)
+        (held,) = priced.ledger.mempool.pending(ALICE.public_key)
+        while priced.ledger.view().base_fee <= held.max_fee:
+            crowd(priced, 1)
+        await trio.sleep(1)
+        assert len({decode(one).id for one in gossiped}) == 2
+        assert {decode(one).valid_until for one in gossiped} == {last}
+        nursery.cancel_scope.cancel()

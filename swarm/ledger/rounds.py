@@ -5,8 +5,9 @@ waited for has acted, if that is earlier. All transitions happen at the end of a
 
 - TRAIN waits for the workers in `eligible`: registered before it began, and new or committed in the round before. Who
   joins meanwhile works from the next round on: its peer id was chosen when the beacon that draws samples was known.
-  Without a single commit at its deadline the round starts again with a fresh beacon; one that nobody works in starts
-  again as soon as somebody joins.
+  Without a single commit at its deadline the round starts again, and takes in who joined; one that waits for nobody
+  starts again as soon as somebody joins. The samples stay those that were drawn, so that work which outlasts an
+  attempt counts in the next; where nobody may have begun any, a fresh beacon draws them.
 - REVEAL waits for all who committed; who does not open is refused with a reason that the scoreboard keeps.
 - SCORE_COMMIT waits for all validators of the epoch, SCORE_REVEAL for all of them that committed. Under a quorum of
   weight the batches are drawn again, for the validators of that height; after `score_redraws` such draws the round
@@ -284,13 +285,15 @@ def _after_train(
             _enter(draft, task, current, Phase.REVEAL, height)
     elif over and current.attempt >= MAX_ATTEMPTS:
         _close(draft, task)
-    elif over or (new and not current.eligible and current.attempt < MAX_ATTEMPTS):
+    elif over or (new and not current.eligible):
+        is_last = current.attempt >= MAX_ATTEMPTS  # who joins then has what is left of it
+        is_begun = any(registered <= current.started for registered in draft.workers.values())
         again = replace(
             current,
-            attempt=current.attempt + 1,
-            phase_deadline=height + task.phases.train,
+            attempt=min(current.attempt + 1, MAX_ATTEMPTS),
+            phase_deadline=current.phase_deadline if is_last else height + task.phases.train,
             started=height,
-            start_beacon=beacon,
+            start_beacon=current.start_beacon if is_begun else beacon,
             eligible=tuple(sorted({*current.eligible, *new})),
         )
         draft.put_round(again)

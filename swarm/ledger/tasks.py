@@ -184,7 +184,7 @@ class RoundState:
     attempt: int  # from 1; counts restarts of TRAIN without commits, and draws of new batches
     phase: Phase
     phase_deadline: int  # the last height at which the phase's transactions count
-    started: int  # height of the block whose beacon is `start_beacon`
+    started: int  # height at which the attempt began
     base: Cid
     version: int  # of the name, whose root is `base`
     start_beacon: bytes

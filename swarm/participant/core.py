@@ -120,6 +120,14 @@ def payload(step: Send, round_: RoundState, account: bytes) -> Payload:
             return MergeAttest(task, number, root, loss)
 
 
+def last_height(step: Send, round_: RoundState) -> int | None:
+    """The last block that may hold what a step sends; None: any.
+
+    Scores of one attempt that land in the next would hold the place of those that are due there.
+    """
+    return round_.phase_deadline if isinstance(step, CommitScores) else None
+
+
 def may_train(round_: RoundState, registered: int | None) -> bool:
     """Whether a worker works in a round; who registered after it began starts with the next.
 

@@ -6,6 +6,7 @@ the worker process still does one job at a time.
 
 from __future__ import annotations
 
+import math
 import secrets
 import shutil
 from collections import defaultdict
@@ -271,7 +272,8 @@ class Participant:
             return False
         if isinstance(step, core.Reveal):
             await self._announcements.tell(round_.task, round_.number, step.root, step.salt)
-        await self._wallet.submit(core.payload(step, round_, self._me.account))
+        payload = core.payload(step, round_, self._me.account)
+        await self._wallet.submit(payload, core.last_height(step, round_))
         drive.sent[type(step)] = height
         return False
 
@@ -382,7 +384,10 @@ class Participant:
 
         def progress(step: int, steps: int, loss: float) -> None:
             self.activity[task] = f"training, step {step} of {steps}"
-            self.losses[task] = loss
+            if math.isfinite(loss):
+                self.losses[task] = loss
+            else:  # what a node tells is JSON, which has no such number
+                self.losses.pop(task, None)
 
         result = await self._worker.train(
             TrainJob(

@@ -151,14 +151,15 @@ def test_a_commit_at_the_deadline_counts_and_one_after_it_is_kept_as_late(world)
     assert world.round(task).refused == {world.w[2].public_key: "committed too late"}
 
 
-def test_a_round_without_commits_starts_again_with_a_fresh_beacon(world):
+def test_a_round_without_commits_starts_again_with_the_samples_that_were_drawn(world):
     world.register(*world.w)
     task = world.post(world.people["alice"], train=3)
     first = world.round(task)
     world.blocks(3)
     second = world.round(task)
     assert (second.number, second.attempt, second.phase) == (1, 2, Phase.TRAIN)
-    assert second.start_beacon == world.view.beacon != first.start_beacon
+    assert second.start_beacon == first.start_beacon != world.view.beacon
+    assert second.started == world.height
     assert second.eligible == first.eligible
     assert second.phase_deadline == world.height + 3
 
@@ -213,6 +214,41 @@ def test_a_worker_that_leaves_while_training_is_not_waited_for(world):
     assert world.round(task).phase is Phase.TRAIN
     gone = Register(VrfKey.of(world.w[1].seed).public_key, "cpu", ())
     assert world.run(world.w[1], gone) == ""
+    assert world.round(task).phase is Phase.REVEAL
+
+
+def test_work_of_one_who_is_not_waited_for_counts_when_a_newcomer_starts_the_round_again(world):
+    slow, new, *_ = world.w
+    world.register(slow)
+    task = world.post(world.people["alice"], train=3)
+    world.commits(task, {slow: "a"})
+    while world.round(task).number == 1:  # unopened: it is not waited for in the next
+        world.block()
+    world.blocks(3)
+    first = world.round(task)
+    world.register(new)
+    again = world.round(task)
+    while again.attempt == first.attempt:
+        world.block()
+        again = world.round(task)
+    assert new.public_key in again.eligible
+    assert again.start_beacon == first.start_beacon
+
+
+def test_who_joins_and_leaves_in_turns_takes_the_last_attempt_from_nobody(world):
+    task = world.post(world.people["alice"], train=200)
+    joins, leaves = (
+        Register(VrfKey.of(world.w[1].seed).public_key, "cpu", roles) for roles in (("worker",), ())
+    )
+    for _ in range(MAX_ATTEMPTS + 2):
+        world.block()
+        assert world.run(world.w[1], joins) == ""
+        assert world.run(world.w[1], leaves) == ""
+    last = world.round(task)
+    assert last.attempt == MAX_ATTEMPTS
+    world.register(world.w[0])
+    assert world.round(task).phase_deadline == last.phase_deadline
+    world.commits(task, {world.w[0]: "a"})
     assert world.round(task).phase is Phase.REVEAL
 
 

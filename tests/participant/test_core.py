@@ -105,6 +105,12 @@ def test_who_only_trains_never_scores_and_who_only_validates_never_trains() -> N
     assert core.decide(drawn, validator, MEMORY) == core.Score()
 
 
+def test_scores_of_one_attempt_are_in_no_block_of_the_next() -> None:
+    scoring = round_in(Phase.SCORE_COMMIT)
+    assert core.last_height(core.CommitScores(5, (7,), SALT), scoring) == scoring.phase_deadline
+    assert core.last_height(core.Commit(UPDATE, SALT), round_in(Phase.TRAIN)) is None
+
+
 def test_who_registered_after_the_round_began_works_from_the_next_on() -> None:
     running = round_in(Phase.TRAIN, started=10)
     assert [core.may_train(running, at) for at in (None, 9, 10, 11)] == [False, True, True, False]

@@ -46,7 +46,7 @@ class Wallet:
         self.world, self.heights = world, heights
         self.by: Signer | None = None
 
-    async def submit(self, payload):
+    async def submit(self, payload, last=None):
         assert self.world.run(self.by, payload) == ""
         self.heights.move(self.world.height)
         return b""

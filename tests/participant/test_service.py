@@ -216,8 +216,10 @@ async def test_training_longer_than_a_phase_is_finished_and_counts_in_the_next_a
     hands = Hands()
     hands.may_end = trio.Event()
     async with open_room(tmp_path, hands) as room:
+        drawn = room.round.start_beacon
         await room.blocks(TRAIN_BLOCKS + 2)
         assert (room.round.attempt, room.hands.begun) == (2, 1)
+        assert room.round.start_beacon == drawn
         room.hands.may_end.set()
         await room.released()
         await room.blocks(3)
@@ -265,11 +267,11 @@ async def test_what_cannot_be_sent_for_a_while_is_sent_with_a_later_block(
     async with open_room(tmp_path, hands) as room:
         refused, submit = [], room.wallet.submit
 
-        async def full(payload):
+        async def full(payload, last=None):
             refused.append(payload)
             if len(refused) <= MAX_FAILURES:
                 raise RefusedError("too many transactions wait")
-            return await submit(payload)
+            return await submit(payload, last)
 
         monkeypatch.setattr(room.wallet, "submit", full)
         hands.may_end.set()
