@@ -40,7 +40,7 @@ def say(line: str) -> None:
 def print_json(value: Json | Iterable[Json]) -> None:
     """One object a line."""
     for one in [value] if isinstance(value, dict) else value:
-        click.echo(json.dumps(one, ensure_ascii=False))
+        click.echo(json.dumps(one, ensure_ascii=False, allow_nan=False))
     sys.stdout.flush()
 
 

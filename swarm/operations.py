@@ -42,6 +42,7 @@ from swarm.training.spec import (
     BYTES,
     MAX_TOKENIZER_BYTES,
     NONE,
+    check_posted,
     parse_spec,
     with_data,
     with_tokenizer,
@@ -623,6 +624,8 @@ def _account(text: str) -> bytes:
 
 def _spec(data: bytes) -> TaskSpec:
     try:
-        return parse_spec(data)
+        spec = parse_spec(data)
+        check_posted(spec)
     except SpecError as error:
         raise UsageError(str(error), "docs/guide/tasks.md explains every key") from error
+    return spec

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -20,6 +21,7 @@ from protocols.exchange.errors import ContentTooLargeError
 from storage import cid as cids
 from storage import unixfs
 from storage.errors import CidError, ManifestError, QuotaError
+from storage.importer import MAX_FOLDER_DEPTH
 from storage.unixfs_nodes import Kind, read_node
 
 if TYPE_CHECKING:
@@ -87,6 +89,7 @@ class Shelf:
         progress: Tell | None = None,
         *,
         max_bytes: int | None = None,
+        is_file: bool = False,
     ) -> Path:
         """The path of a root's file or folder, fetched and unpacked if it is not there yet.
 
@@ -94,15 +97,18 @@ class Shelf:
             root: What to take.
             providers: Who is asked first; None looks for them.
             progress: Told (bytes here, bytes in total, from whom they come or why none do).
-            max_bytes: Refuse content that is larger; the shelf's limit if that is lower.
+            max_bytes: Refuse content that is larger.
+            is_file: Refuse what is no file. The one name that is then written is this node's own,
+                so an OSError tells of its disk, and of nothing that a stranger made up.
 
         Raises:
             ContentNotFoundError: Nobody that was asked holds it.
-            ContentTooLargeError: Its files have more bytes than allowed.
-            QuotaError: It does not fit into what this node lends, or beside the entries that are in use.
+            ContentTooLargeError: Its files have more bytes than `max_bytes`.
+            ManifestError: It is malformed, or no file where one is asked for.
+            QuotaError: It does not fit onto the shelf, into what this node lends, or beside the entries that are in use.
         """
         with self.lease() as lease:
-            return await lease.take(root, providers, progress, max_bytes=max_bytes)
+            return await lease.take(root, providers, progress, max_bytes=max_bytes, is_file=is_file)
 
     async def _take(
         self,
@@ -110,13 +116,17 @@ class Shelf:
         providers: Sequence[str] | None,
         progress: Tell | None,
         max_bytes: int | None,
+        *,
+        is_file: bool,
     ) -> Path:
         path = self.path(root)
         lock = self._locks.setdefault(root, trio.Lock())
         try:
             async with lock:
                 if path not in self._sizes or not path.exists():
-                    await self._unpack(root, path, providers, progress, max_bytes)
+                    await self._unpack(root, path, providers, progress, max_bytes, is_file=is_file)
+                elif is_file and not path.is_file():
+                    raise _no_file(root)
                 self._sizes[path] = self._sizes.pop(path)
                 with contextlib.suppress(OSError):
                     path.touch()
@@ -141,11 +151,18 @@ class Shelf:
         providers: Sequence[str] | None,
         progress: Tell | None,
         max_bytes: int | None,
+        *,
+        is_file: bool,
     ) -> None:
         most = self._limit if max_bytes is None else min(max_bytes, self._limit)
         # Between what the fetch protects and what is written here, a collection could take it.
         with await trio.to_thread.run_sync(self._store.lease, "shelf", root):
-            await self._fetch_and_write(root, path, providers, progress, most)
+            try:
+                await self._fetch_and_write(root, path, providers, progress, most, is_file=is_file)
+            except ContentTooLargeError as error:
+                if max_bytes is not None and error.size > max_bytes:
+                    raise ContentTooLargeError(root, error.size, max_bytes) from error
+                raise QuotaError(error.size, self._limit) from error
 
     async def _fetch_and_write(
         self,
@@ -154,9 +171,13 @@ class Shelf:
         providers: Sequence[str] | None,
         progress: Tell | None,
         most: int,
+        *,
+        is_file: bool,
     ) -> None:
         await self._exchange.fetch(root, providers, progress, max_bytes=most)
-        size = await trio.to_thread.run_sync(_size_to_be, root, self._store)
+        size = await trio.to_thread.run_sync(
+            partial(_size_to_be, root, self._store, is_file=is_file)
+        )
         if size > most:
             raise ContentTooLargeError(root, size, most)
         self._sizes.pop(path, None)
@@ -219,12 +240,13 @@ class Lease:
         progress: Tell | None = None,
         *,
         max_bytes: int | None = None,
+        is_file: bool = False,
     ) -> Path:
         """As `Shelf.take`."""
         path = self._shelf.path(root)
         self.paths.append(path)
         self._shelf._users[path] += 1
-        return await self._shelf._take(root, providers, progress, max_bytes)
+        return await self._shelf._take(root, providers, progress, max_bytes, is_file=is_file)
 
 
 def _is_entry(path: Path) -> bool:
@@ -240,26 +262,57 @@ def _size_on_disk(path: Path) -> int:
     return sum(one.lstat().st_size + ENTRY_BYTES for one in (path, *below))
 
 
-def _size_to_be(root: Cid, store: Blockstore) -> int:
+def _size_to_be(root: Cid, store: Blockstore, *, is_file: bool = False) -> int:
     """Bytes of the files of a root that the store holds, each counted as often as it stands in the tree.
 
     Raises:
-        ManifestError: It is malformed or has too many entries.
+        ManifestError: It is malformed, has too many entries, or is no file where it must be one.
     """
     node = read_node(root, store.get(root))
     if node.kind is Kind.FILE:
         return node.size + ENTRY_BYTES
-    total, left, folders = 0, unixfs.MAX_ENTRIES, [root]
-    while folders:
-        for entry in unixfs.listing(folders.pop(), store):
-            left -= 1
-            if left < 0:
-                message = f"{cids.text(root)} has more than {unixfs.MAX_ENTRIES:,} entries"
-                raise ManifestError(message)
+    if is_file:
+        raise _no_file(root)
+    return _Tree(root, store).size(root, 0)[0]
+
+
+class _Tree:
+    """What the files and folders below a root count; each folder is read once, under however many names it stands."""
+
+    def __init__(self, root: Cid, store: Blockstore) -> None:
+        self._root = root
+        self._store = store
+        self._known: dict[Cid, tuple[int, int]] = {}
+        self._looked_at = 0
+
+    def size(self, folder: Cid, depth: int) -> tuple[int, int]:
+        """Bytes of what is in a folder, and how many entries.
+
+        Raises:
+            ManifestError: It is malformed, has too many entries, or is nested too deep.
+        """
+        if folder in self._known:
+            return self._known[folder]
+        if depth == MAX_FOLDER_DEPTH:
+            message = f"{cids.text(self._root)} is nested deeper than {MAX_FOLDER_DEPTH} folders"
+            raise ManifestError(message)
+        size = entries = 0
+        for entry in unixfs.listing(folder, self._store):
+            below = entry.size, 0
             if entry.kind == "folder":
-                folders.append(entry.cid)
-            total += ENTRY_BYTES if entry.kind == "folder" else entry.size + ENTRY_BYTES
-    return total
+                below = self.size(entry.cid, depth + 1)
+            size += ENTRY_BYTES + below[0]
+            entries += 1 + below[1]
+            self._looked_at += 1
+            if max(entries, self._looked_at) > unixfs.MAX_ENTRIES:
+                message = f"{cids.text(self._root)} has more than {unixfs.MAX_ENTRIES:,} entries"
+                raise ManifestError(message)
+        self._known[folder] = size, entries
+        return size, entries
+
+
+def _no_file(root: Cid) -> ManifestError:
+    return ManifestError(f"{cids.text(root)} is no file")
 
 
 def _remove(path: Path) -> None:

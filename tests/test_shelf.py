@@ -7,9 +7,11 @@ import trio
 
 from protocols.exchange.errors import ContentTooLargeError
 from storage import cid as cids
-from storage.errors import QuotaError
+from storage.dag_pb import Link
+from storage.errors import ManifestError, QuotaError
 from storage.memory import MemoryBlockstore
 from storage.unixfs import add_path
+from storage.unixfs_nodes import folder_node
 from swarm.shelf import ENTRY_BYTES, Shelf
 from tests.protocols.exchange.conftest import open_neighbourhood
 
@@ -96,10 +98,72 @@ async def test_content_over_what_the_caller_or_the_shelf_accepts_is_refused(
     async with open_neighbourhood() as there:
         keeper, node = await there.node(store), await there.node()
         shelf = shelf_of(node, tmp_path)
-        for wanted, most in ((root, SIZE - 1), (large, None), (large, 10 * SIZE)):
-            with pytest.raises(ContentTooLargeError):
+        for wanted, most, error in (
+            (root, SIZE - 1, ContentTooLargeError),
+            (large, 2 * SIZE + 1, ContentTooLargeError),
+            (large, 10 * SIZE, QuotaError),  # no fault of who gives it
+            (large, None, QuotaError),
+        ):
+            with pytest.raises(error):
                 await shelf.take(wanted, [keeper.peer], max_bytes=most)
         assert on_disk(tmp_path) == set()
+
+
+async def test_what_is_over_both_limits_is_too_large_whichever_is_the_lower(tmp_path) -> None:
+    store = MemoryBlockstore()
+    large = publish(store, tmp_path / "made", "large", b"x" * 4 * SIZE)
+    async with open_neighbourhood() as there:
+        shelf = shelf_of(await there.node(store), tmp_path)
+        with pytest.raises(ContentTooLargeError) as raised:
+            await shelf.take(large, max_bytes=3 * SIZE)
+        assert raised.value.limit == 3 * SIZE
+
+
+async def test_where_a_file_is_asked_for_a_folder_is_malformed_whatever_names_are_in_it(
+    tmp_path,
+) -> None:
+    store = MemoryBlockstore()
+    folder, block = folder_node([])
+    store.put_many([(folder.cid, block)])
+    plain = folder.cid
+    for _ in range(20):  # longer than any path that a system takes
+        folder, block = folder_node([Link(folder.cid, "n" * 250, folder.tree)])
+        store.put_many([(folder.cid, block)])
+    async with open_neighbourhood() as there:
+        shelf = shelf_of(await there.node(store), tmp_path)
+        assert (await shelf.take(plain)).is_dir()
+        for root in (folder.cid, plain):
+            with pytest.raises(ManifestError, match="is no file"):
+                await shelf.take(root, is_file=True)
+
+
+async def test_a_few_manifests_that_name_a_folder_without_end_are_measured_at_once(
+    tmp_path,
+) -> None:
+    store = MemoryBlockstore()
+    for depth, error in ((12, QuotaError), (40, ManifestError), (70, ManifestError)):
+        root = nested(store, depth)
+        async with open_neighbourhood() as there:
+            node = await there.node(store)
+            read, get = [], store.get
+            store.get = lambda cid, read=read, get=get: read.append(cid) or get(cid)
+            with pytest.raises(error):
+                await Shelf(tmp_path / f"{depth}", store, node.exchange, 1000 * ENTRY_BYTES).take(
+                    root
+                )
+            store.get = get
+        assert len(read) < 1_000
+
+
+def nested(store, depth) -> cids.Cid:
+    """A folder in which a folder stands twice, in which one stands twice, and so on; none says how large it is."""
+    built, block = folder_node([])
+    store.put_many([(built.cid, block)])
+    for _ in range(depth):
+        links = [Link(built.cid, name, None) for name in "ab"]
+        built, block = folder_node(links)
+        store.put_many([(built.cid, block)])
+    return built.cid
 
 
 async def test_files_count_as_often_as_they_are_written(tmp_path) -> None:
@@ -113,7 +177,7 @@ async def test_files_count_as_often_as_they_are_written(tmp_path) -> None:
     root = cids.Cid(add_path(folder, store).root)
     async with open_neighbourhood() as there:
         node = await there.node(store)
-        with pytest.raises(ContentTooLargeError):
+        with pytest.raises(QuotaError):
             await Shelf(tmp_path / "shelf", store, node.exchange, 160 * ENTRY_BYTES).take(root)
         taken = await Shelf(tmp_path / "large", store, node.exchange, 200 * ENTRY_BYTES).take(root)
         assert len(list(taken.iterdir())) == 20

@@ -30,7 +30,7 @@ def post(*, file: Path, home: Path, as_json: bool) -> None:
             message = f"more than {MAX_TASK_BYTES:,} bytes"
             raise ValueError(message)  # noqa: TRY301 - one message for every fault
         tomllib.loads(data.decode())
-    except ValueError as error:  # not TOML, not UTF-8
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8
         message = f"{file} is not a task file: {error}"
         raise UsageError(message, "docs/guide/tasks.md explains every key") from error
     with connection.connect(home) as client, output.progress_bar() as progress:
@@ -42,5 +42,6 @@ def post(*, file: Path, home: Path, as_json: bool) -> None:
     for doubt in posted.get("doubts", ()):
         output.say(f"warning: {doubt}")
     output.say(
-        f"{posted['name']} starts from {posted['base']}; watch it: swarm train {posted['name']}"
+        f"{posted['name']} starts from {posted['base']};"
+        f" watch it: swarm train watch {posted['name']}"
     )

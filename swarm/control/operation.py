@@ -48,17 +48,17 @@ class Operation:
             nursery.start_soon(_cancel_when_gone, receive, nursery.cancel_scope)
             event = await self._run_beside_teller(send)
             await self._flush(send)
-            await send(_message(event))
+            await send(event)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
             nursery.cancel_scope.cancel()
 
-    async def _run_beside_teller(self, send: Send) -> dict[str, Any]:
+    async def _run_beside_teller(self, send: Send) -> Message:
         async with trio.open_nursery() as teller:
             teller.start_soon(self._tell, send)
             try:
-                event = {"event": "result", "value": await self._work(self._note)}
+                event = _message({"event": "result", "value": await self._work(self._note)})
             except Exception as error:  # noqa: BLE001 - the boundary: each becomes an answer
-                event = {"event": "error", "error": told(error).to_json()}
+                event = _message({"event": "error", "error": told(error).to_json()})
             teller.cancel_scope.cancel()
         return event
 
@@ -93,7 +93,7 @@ def told(error: BaseException) -> SwarmError:
 
 
 def _message(event: dict[str, Any]) -> Message:
-    line = json.dumps(event, separators=(",", ":"), ensure_ascii=False) + "\n"
+    line = json.dumps(event, separators=(",", ":"), ensure_ascii=False, allow_nan=False) + "\n"
     return {"type": "http.response.body", "body": line.encode(), "more_body": True}
 
 

@@ -114,7 +114,9 @@ class Hub:
         while True:
             await self._wanted.wait()
             try:
-                data = json.dumps(await part.read(), separators=(",", ":")).encode()
+                data = json.dumps(
+                    await part.read(), separators=(",", ":"), allow_nan=False
+                ).encode()
             except Exception:  # noqa: BLE001 - one part that fails leaves the others
                 _log.exception("page.part_failed", part=name)
             else:

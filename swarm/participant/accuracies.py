@@ -7,9 +7,13 @@ It is kept by checkpoint, the newest measure of each, in one small file that may
 from __future__ import annotations
 
 import json
+import threading
 from typing import TYPE_CHECKING, Final
 
+import structlog
+
 from storage import cid as cids
+from storage.files import DISK
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,9 +24,11 @@ MAX_KEPT: Final = 4_096
 """Checkpoints; those that were measured first go first."""
 MAX_FILE_BYTES: Final = 2**20
 
+_log = structlog.get_logger("swarm.participant")
+
 
 class Accuracies:
-    """What was measured.
+    """What was measured; for threads.
 
     Args:
         path: The file; its folder is there.
@@ -30,6 +36,7 @@ class Accuracies:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._lock = threading.Lock()
         self._known = _read(path)
 
     def of(self, root: Cid) -> float | None:
@@ -37,17 +44,19 @@ class Accuracies:
         return self._known.get(cids.text(root)) if root else None
 
     def note(self, root: Cid, share: float | None) -> None:
-        """Remember a measure, on the disk too; None is none."""
+        """Remember a measure, None is none; what cannot be written is forgotten with the next start."""
         if share is None:
             return
         name = cids.text(root)
-        self._known.pop(name, None)
-        self._known[name] = share
-        while len(self._known) > MAX_KEPT:
-            del self._known[next(iter(self._known))]
-        fresh = self._path.with_name(self._path.name + ".part")
-        fresh.write_text(json.dumps(self._known))
-        fresh.replace(self._path)
+        with self._lock:
+            self._known.pop(name, None)
+            self._known[name] = share
+            while len(self._known) > MAX_KEPT:
+                del self._known[next(iter(self._known))]
+            try:
+                DISK.replace(self._path, json.dumps(self._known).encode())
+            except OSError as error:
+                _log.warning("accuracies.not_written", error=str(error))
 
 
 def _read(path: Path) -> dict[str, float]:

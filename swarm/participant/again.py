@@ -128,6 +128,7 @@ class Again:
 
         Raises:
             WithheldError: The peer does not give what it recorded, or that cannot be run.
+            SpecError: This version cannot read the task.
         """
         spec = parse_spec(asked.task.spec)
         every = transcript.length(spec.train.steps, self._view().params.replay_steps)
@@ -213,11 +214,7 @@ class Again:
         view = self._view()
         keys = [asked.worker, *(one.public_key for one in view.validators(view.epoch).validators)]
         peers = [signing.peer_id(key) for key in dict.fromkeys(keys) if key != self._account]
-        path = await lease.take(root, peers, max_bytes=most)
-        if not path.is_file():
-            message = f"{cids.text(root)} is no file"
-            raise TranscriptError(message)
-        return path
+        return await lease.take(root, peers, max_bytes=most, is_file=True)
 
 
 @contextlib.contextmanager

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from storage import canonical
 from storage.errors import CanonicalError
+from storage.files import DISK
 from swarm.ledger.replaying import Finding, Found
 
 if TYPE_CHECKING:
@@ -30,7 +31,9 @@ class Said:
 
 
 class Findings:
-    """Those that this node may still have to open, replaced whole and durably at each change.
+    """Those that this node may still have to open, replaced whole and durably at each change; for threads.
+
+    What could not be written is not remembered either: a seal that a restart cannot open costs forty wages.
 
     Args:
         path: Of the file.
@@ -38,6 +41,7 @@ class Findings:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._lock = threading.Lock()
         try:
             self._said = _decode(path.read_bytes())
         except (OSError, CanonicalError, ValueError, TypeError, IndexError):
@@ -49,28 +53,24 @@ class Findings:
 
     def put(self, key: Key, said: Said) -> None:
         """Remember; durable when it returns."""
-        self._said[key] = said
-        self._save()
+        with self._lock:
+            self._replace({**self._said, key: said})
 
     def keep(self, keys: Collection[Key]) -> None:
         """Forget all others."""
-        left = {key: said for key, said in self._said.items() if key in keys}
-        if len(left) != len(self._said):
-            self._said = left
-            self._save()
+        with self._lock:
+            left = {key: said for key, said in self._said.items() if key in keys}
+            if len(left) != len(self._said):
+                self._replace(left)
 
-    def _save(self) -> None:
+    def _replace(self, said: dict[Key, Said]) -> None:
         rows = [
             [*key, int(one.found.finding), one.found.distance, list(one.found.proof), one.salt]
-            for key, one in self._said.items()
+            for key, one in said.items()
         ]
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._path.with_suffix(".part")
-        with temporary.open("wb") as file:
-            file.write(canonical.encode([_VERSION, rows]))
-            file.flush()
-            os.fdatasync(file.fileno())
-        temporary.replace(self._path)
+        DISK.replace(self._path, canonical.encode([_VERSION, rows]))
+        self._said = said
 
 
 def _decode(data: bytes) -> dict[Key, Said]:

@@ -3,7 +3,8 @@
 A worker's states lie in the store from the end of its training until the round is settled and nothing of it is to be run
 again. What a peer would not or could not give is a finding; what went wrong on this node (its disk, its dataset, its worker
 process) is none: it is tried again, and then this node is silent.
-A finding is kept on disk, sealed on the ledger, and opened when its time has come.
+A finding is kept on disk, sealed on the ledger, and opened when its time has come; nothing that is only to be sent waits
+for a peer or for the worker process.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from swarm.ledger.transactions import ReplayFinding, ReplaySeal
 from swarm.participant.again import Again, Asked, WithheldError
 from swarm.participant.findings import Findings, Said
 from swarm.participant.memory import SALT_BYTES
-from swarm.training.errors import WorkerError
+from swarm.training.errors import TrainingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,13 +53,16 @@ FETCH_SECONDS: Final = 120.0
 MAX_FAILURES: Final = 3
 """Faults of this node after which it is silent about a submission."""
 PARTS: Final = 10**6
-_OURS = (WorkerError, StorageError, ExchangeError, SwarmError, LedgerError, OSError)
+_OURS = (TrainingError, StorageError, ExchangeError, SwarmError, LedgerError, OSError)
 _STATES: Final = "states"
 
 
 @dataclass(frozen=True, slots=True)
 class States:
-    """What this node recorded of one round, until nobody can ask for it any more."""
+    """What this node recorded of one round, until nobody can ask for it any more.
+
+    The transcript and the states, the update that names them, and the checkpoint that the round began with.
+    """
 
     task: bytes
     round: int
@@ -118,36 +122,64 @@ class Replays:
         self._store = store
         self._block_seconds = block_seconds
         self._again = Again(me.account, view, shelf, worker, folder / "replay.samples", ranges)
+        # With a folder of its own: what a person waits for, without an end, is nothing that a check waits for.
+        self._for_person = Again(me.account, view, shelf, worker, folder / "asked.samples", ranges)
         self._findings = Findings(folder / "replay.found")
-        self._failures: dict[tuple[bytes, int, bytes], int] = {}
+        self._said: set[tuple[Key, Stage]] = set()
+        self._running: Key | None = None
+        self._failures: dict[Key, int] = {}
         self.problems: dict[str, str] = {}
         """Why this node is silent about a submission, in words, by peer; the last one of each."""
 
     async def run(self) -> None:
         """Let go of states that nobody can ask for, and run again what this node was drawn for; until cancelled."""
-        said: set[tuple[Key, Stage]] = set()
         height = -1
-        while True:
-            height = await self._heights.above(height)
-            view = self._view()
-            try:
-                await trio.to_thread.run_sync(self._let_go, view)
-            except (StorageError, OSError) as error:
-                _log.warning("states.not_released", error=str(error))
-            open_ = {
-                (one.task, one.round, one.worker): one
-                for one in (view.replays() if self._me.validates else ())
-            }
-            await trio.to_thread.run_sync(self._findings.keep, open_.keys())
-            owed = {key: one for key, one in open_.items() if self._me.account in one.asked}
-            said &= {(key, one.stage) for key, one in owed.items()}
-            self._failures = {key: at for key, at in self._failures.items() if key in owed}
-            for key, one in owed.items():
-                if (key, one.stage) not in said and self._failures.get(key, 0) < MAX_FAILURES:
-                    if await self._answer(one):
-                        said.add((key, one.stage))
-                    else:
-                        self._failures[key] = self._failures.get(key, 0) + 1
+        async with trio.open_nursery() as nursery:
+            while True:
+                height = await self._heights.above(height)
+                try:
+                    await trio.to_thread.run_sync(self._tidy, self._view())
+                except (StorageError, OSError) as error:
+                    _log.warning("states.not_released", error=str(error))
+                await self._answer_all(nursery)
+
+    async def _answer_all(self, nursery: trio.Nursery) -> None:
+        """Send what was found, and see to it that one segment is run again beside that."""
+        owed = {_key(one): one for one in self._view().replays() if self._me.account in one.asked}
+        self._said &= {(key, one.stage) for key, one in owed.items()}
+        self._failures = {key: at for key, at in self._failures.items() if key in owed}
+        to_run = []
+        for key, one in owed.items():
+            if (key, one.stage) in self._said or key == self._running:
+                continue
+            if one.stage in OPENING or self._findings.get(key) is not None:
+                if await self._answer(one):
+                    self._said.add((key, one.stage))
+            elif self._me.validates and self._failures.get(key, 0) < MAX_FAILURES:
+                to_run.append(one)
+        if to_run and self._running is None:
+            # What failed makes way for others, and what ends first comes first.
+            first = min(to_run, key=lambda one: (self._failures.get(_key(one), 0), one.until))
+            self._running = _key(first)
+            nursery.start_soon(self._run_and_answer, first)
+
+    async def _run_and_answer(self, one: Replay) -> None:
+        key = _key(one)
+        try:
+            if await self._answer(one):
+                self._said.add((key, one.stage))
+            else:
+                self._failures[key] = self._failures.get(key, 0) + 1
+        finally:
+            self._running = None
+
+    def _tidy(self, view: LedgerView) -> None:
+        """Forget what is over.
+
+        What was sealed is kept, and opened, also by a node that does not validate any more.
+        """
+        self._findings.keep({_key(one) for one in view.replays()})
+        self._let_go(view)
 
     def _let_go(self, view: LedgerView) -> None:
         for root, label in self._store.holds():
@@ -157,19 +189,27 @@ class Replays:
 
     async def _answer(self, one: Replay) -> bool:
         """Run it again and seal what came of it, or open that; False where this node could not."""
-        peer, key = signing.peer_id(one.worker), (one.task, one.round, one.worker)
-        said = self._findings.get(key)
-        if said is None and one.stage in OPENING:
-            self.problems[peer] = "what was found is not on this node's disk any more"
-            return False
+        peer, key = signing.peer_id(one.worker), _key(one)
         try:
+            said = self._findings.get(key)
+            if said is None and one.stage in OPENING:
+                self.problems[peer] = "what was found is not on this node's disk any more"
+                return False
             if said is None:
                 said = Said(await self._find(one), secrets.token_bytes(SALT_BYTES))
                 await trio.to_thread.run_sync(self._findings.put, key, said)
+            return await self._say(one, said)
         except (*_OURS, trio.TooSlowError) as error:
             self.problems[peer] = str(error) or "no time was left"
             _log.warning("replay.failed", peer=peer, error=self.problems[peer])
-            return False
+        except Exception as error:  # noqa: BLE001 - the boundary of one check: the others go on
+            self.problems[peer] = repr(error)
+            _log.exception("replay.broken", peer=peer)
+        return False
+
+    async def _say(self, one: Replay, said: Said) -> bool:
+        """Send what was found, sealed or open as its stage asks; False where that is to be tried again."""
+        peer, key = signing.peer_id(one.worker), _key(one)
         found, by = said.found, self._me.account
         payload: ReplayFinding | ReplaySeal
         if one.stage in OPENING:
@@ -247,7 +287,9 @@ class Replays:
         """
         asked, drawn = self._of_person(task, number, peer, segment)
         try:
-            outcome = await self._again.run(asked, self._fetch_seconds, progress, is_bisected=True)
+            outcome = await self._for_person.run(
+                asked, self._fetch_seconds, progress, is_bisected=True
+            )
         except WithheldError as error:
             raise self._explained(error, asked, drawn) from error
         result = outcome.result
@@ -319,6 +361,10 @@ class Replays:
             return RefusedError(message, f"{why}; run a round again before it is settled")
         message = f"{asked.peer} withholds what it recorded: {error}"
         return NetworkError(message, "is the peer connected? `swarm peers` says so")
+
+
+def _key(one: Replay) -> Key:
+    return one.task, one.round, one.worker
 
 
 def _is_over(view: LedgerView, states: States, worker: bytes) -> bool:

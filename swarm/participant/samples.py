@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from storage.cid import Cid
+    from storage.unixfs import Entry
     from swarm.ranges import Ranges, Reading
     from swarm.shelf import Lease
     from swarm.training.footers import Group
@@ -52,7 +53,9 @@ MIN_BYTES = 64 * 2**20
 WORTH = 2
 """The whole has to be so many times what the samples' chunks have."""
 MAX_FILES = 100_000
-"""A dataset of more files is fetched whole."""
+"""A dataset of more files and folders is fetched whole: a few manifests can name one folder without end."""
+MAX_PATHS = 2**25
+"""And one of longer paths, in characters of all."""
 MAX_SAMPLES = 2**20
 """A round of more samples is given the whole."""
 MAX_TABLES = 4_096
@@ -158,11 +161,19 @@ async def _sources(reading: Reading, root: Cid) -> list[Source] | None:
     if top.kind != "folder":
         return [Source(root, top.size, "0")] if top.kind == "file" else None
     found: dict[bytes, Source] = {}
+    listings: dict[Cid, list[Entry]] = {}  # what stands under several names is read once
     folders = [("", root)]
+    entries = length = 0
     while folders:
         prefix, cid = folders.pop()
-        for entry in await reading.listing(cid):
+        if cid not in listings:
+            listings[cid] = await reading.listing(cid)
+        for entry in listings[cid]:
             path = f"{prefix}{entry.name}"
+            entries += 1
+            length += len(path)
+            if entries > MAX_FILES or length > MAX_PATHS:
+                return None
             if entry.name.startswith("."):
                 continue
             if entry.kind == "folder":
@@ -170,8 +181,6 @@ async def _sources(reading: Reading, root: Cid) -> list[Source] | None:
             elif entry.kind == "file" and entry.name != CARD:
                 key = path.encode(errors="surrogateescape")
                 found[key] = Source(entry.cid, entry.size, path)
-            if len(found) + len(folders) > MAX_FILES:
-                return None
     return [found[path] for path in sorted(found)]
 
 

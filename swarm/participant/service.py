@@ -20,7 +20,7 @@ import trio
 from protocols import signing
 from protocols.exchange.errors import ExchangeError
 from storage import cid as cids
-from storage.errors import StorageError
+from storage.errors import CanonicalError, CidError, ManifestError, StorageError
 from storage.unixfs import add_path
 from swarm.care.controls import TRAIN, Controls
 from swarm.errors import SwarmError
@@ -56,6 +56,8 @@ _log = structlog.get_logger("swarm.participant")
 
 _EXPECTED = (WorkerError, StorageError, ExchangeError, SwarmError, LedgerError, OSError)
 """What can go wrong with a step; the round goes on without it."""
+_MALFORMED = (ManifestError, CidError, CanonicalError)
+"""Faults of what a peer gave; any other of a store is this node's own."""
 RESEND_BLOCKS = 6
 """A transaction that the chain does not show after so many blocks is sent again."""
 _KINDS = (
@@ -411,7 +413,11 @@ class Participant:
         self._unit_seconds[task] = result.seconds / units
         root = await self._keep(out, Update(task, round_.number))
         if record is not None:
-            await self._keep(record, replays.States(task, round_.number))
+            states = replays.States(task, round_.number)
+            await self._keep(record, states)
+            # Without these nobody can run it again, and the check can last longer than the task.
+            for one in (root, round_.base):
+                await self._hold(one, states)
             await trio.to_thread.run_sync(shutil.rmtree, record)
         self.rounds_trained += 1
         self.training_seconds = result.seconds
@@ -542,18 +548,26 @@ class Participant:
         round_: RoundState,
         lease: Lease,
     ) -> list[Path | None]:
-        """Unpack updates, from their workers or from whoever holds them; None for those not had in time.
+        """Unpack updates, from their workers or from whoever holds them; None for those not had in time, or malformed.
 
         Half of the blocks that are left to the phase is the time for it.
+
+        Raises:
+            StorageError: This node has no room for one, or its store failed; none is refused for that.
+            OSError: Likewise.
         """
         paths: list[Path | None] = [None] * len(pairs)
+        faults: list[StorageError | OSError] = []
         most = max_update_bytes(parse_spec(state.spec))
 
         async def one(index: int, worker: bytes, root: Cid) -> None:
             try:
-                paths[index] = await lease.take(root, self._holders(worker), max_bytes=most)
-            except (StorageError, ExchangeError, SwarmError, OSError) as error:
+                holders = self._holders(worker)
+                paths[index] = await lease.take(root, holders, max_bytes=most, is_file=True)
+            except (ExchangeError, SwarmError, *_MALFORMED) as error:
                 _log.warning("update.missing", root=cids.text(root), error=str(error))
+            except (StorageError, OSError) as error:
+                faults.append(error)
             except Exception:  # noqa: BLE001 - one worker's update must not keep the others from being scored
                 _log.exception("update.broken", root=cids.text(root))
 
@@ -562,6 +576,8 @@ class Participant:
             async with trio.open_nursery() as nursery:
                 for index, (worker, root) in enumerate(pairs):
                     nursery.start_soon(one, index, worker, root)
+        if faults:  # outside the nursery, where it is no group
+            raise faults[0]
         return paths
 
     def _holders(self, worker: bytes) -> list[str]:
@@ -581,7 +597,7 @@ class Participant:
 
         return await self._room_for(partial(trio.to_thread.run_sync, keep))
 
-    async def _hold(self, root: Cid, why: Reason) -> None:
+    async def _hold(self, root: Cid, why: Reason | replays.States) -> None:
         """Keep what a task works on, before it is fetched, until `store.retention` says otherwise."""
         await trio.to_thread.run_sync(self._store.hold, root, why.label)
 

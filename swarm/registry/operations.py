@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING
@@ -156,7 +157,7 @@ class Registry:
             `probability` each, the likeliest first.
 
         Raises:
-            UsageError: It is no classifier, or a file cannot be read; the file is named.
+            UsageError: It is no classifier, or a file cannot be read or gives no probabilities; the file is named.
         """
         if resize not in (None, *RESIZES):
             message = f"resize: one of {', '.join(RESIZES)}"
@@ -177,12 +178,8 @@ class Registry:
                 if error.cause != "failed":
                     raise
                 raise UsageError(error.why) from error
-        samples = [
-            {**one, "labels": [{"label": a, "probability": b} for a, b in one["labels"]]}
-            for one in found
-        ]
         cid = cids.text(side.root)
-        return {"name": name, "version": side.version, "cid": cid, "samples": samples}
+        return {"name": name, "version": side.version, "cid": cid, "samples": labelled(found)}
 
     async def watch(self, task: str) -> Json:
         """A task as its curve is drawn.
@@ -267,6 +264,22 @@ def _version_report(view: LedgerView, one: NameVersion) -> Json:
 def _settled(view: LedgerView, task: bytes, number: int) -> SettledRound | None:
     data = view.raw.get(history_key(task, number))
     return None if data is None else SettledRound.unpack(task, number, load(data))
+
+
+def labelled(found: list[Json]) -> list[Json]:
+    """What a classifier says of samples, as it is told.
+
+    Raises:
+        UsageError: Of one it says no numbers, which happens where the sample's own are too large.
+    """
+    for one in found:
+        if not all(math.isfinite(share) for _, share in one["labels"]):
+            message = f"{one['path']}: of sample {one['index']} the model gives no probabilities"
+            raise UsageError(message, "scale its numbers as those were that it was trained on")
+    return [
+        {**one, "labels": [{"label": a, "probability": b} for a, b in one["labels"]]}
+        for one in found
+    ]
 
 
 def _tokens_a_sample(spec: bytes) -> int:

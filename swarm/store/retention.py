@@ -7,6 +7,8 @@
 | `task TASK`, on its data | when the task is over |
 
 What the ledger does not know yet is kept: this node may be behind.
+Of a round that this node recorded, the update and the checkpoint before it are held once more with the states
+(`participant.replays`): a check can last longer than the task.
 A person's pin is no hold, so nothing here ever ends one.
 """
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from swarm.training import memory, sizes
+from swarm.training import memory, models, sizes
+from swarm.training.devices import Batches
 from swarm.training.errors import DataError, SpecError
 from swarm.training.sizes import ClassifierModel, FinetuneModel
 
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    import torch
+
+    from swarm.training.labelled import LabelledData
     from swarm.training.spec import TaskSpec
     from swarm.training.tensors import Array
 
@@ -30,6 +35,8 @@ MIN_CLASSES: Final = 2
 SHOWN_CLASSES: Final = 8
 MIN_IMAGES: Final = 2
 """A spread needs so many."""
+TRIED_ROWS: Final = 64
+"""Rows that the first weights are tried on, from those of small numbers to the one of the greatest."""
 LINE_BYTES: Final = 32
 """Shorter lines are alike in many texts and say nothing."""
 MAX_LINE_BYTES: Final = 2**16
@@ -105,13 +112,20 @@ def check_counts(spec: TaskSpec, total: int, pool_total: int) -> list[str]:
     """Doubts about how many samples there are.
 
     Raises:
-        SpecError: So few images that they have no spread.
+        SpecError: So few images that they have no spread; or no more samples than one step takes, so that all workers
+            take the same and all updates but one are refused as copies.
     """
     if spec.kind == "gan":
         for field, count in (("data.dataset", total), ("data.pool", pool_total)):
             if count < MIN_IMAGES:
                 raise SpecError(field, f"holds {count} image, at least {MIN_IMAGES} are needed")
         return []
+    if total <= spec.train.batch:
+        raise SpecError(
+            field="train.batch",
+            why=f"is {spec.train.batch:,}, and the dataset holds {total:,} samples: each step would take all of them,"
+            " so that every worker learnt the same; take a smaller batch or more data",
+        )
     drawn = spec.score.sequences - spec.score.sequences // 2
     if pool_total < drawn:
         return [f"the pool has {pool_total:,} samples, fewer than the {drawn:,} that a score draws"]
@@ -161,6 +175,31 @@ def check_labels(model: ClassifierModel, labels: Array) -> list[str]:
     return [
         f"the dataset has no sample of {len(missing)} of {model.classes} classes: {', '.join(named)}"
     ]
+
+
+def check_rows(spec: TaskSpec, rows: LabelledData, device: torch.device) -> None:
+    """Refuse rows that nothing can be learnt from, because the first weights lose all numbers over them.
+
+    Args:
+        spec: A classifier's task.
+        rows: Its dataset or pool; of images, which have bounds, nothing is asked.
+        device: Where to compute.
+
+    Raises:
+        DataError: Over some of them a loss or a gradient is no number.
+    """
+    if not spec.classifier.features:
+        return
+    largest = np.maximum(rows.content.max(1), -rows.content.min(1))
+    tried = np.linspace(0, rows.total - 1, min(TRIED_ROWS, rows.total)).astype(int)
+    ids = [int(at) for at in np.argsort(largest)[tried]]
+    model = models.build(spec.model)
+    model = models.fill(model, models.initial(model, spec.train.seed), device)
+    loss = Batches(device).backward(model, rows.samples(ids))
+    gradients = [item.grad for item in model.parameters() if item.grad is not None]
+    if not math.isfinite(loss) or not all(bool(one.isfinite().all()) for one in gradients):
+        message = f"holds numbers up to {largest.max():.3g}, over which a loss is no number: scale the rows"
+        raise DataError(message)
 
 
 def _doubt(found: int, total: int, what: str) -> list[str]:

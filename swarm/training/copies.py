@@ -10,6 +10,8 @@ hostile updates that are like nothing pull the quartile down: then a copy is at 
 Who puts a file together out of several is like none of them as a whole, but its groups are: an update is a copy as well
 where `SPLICED` of its weights lie in groups that are `SURE` to be those of earlier updates. Groups of which the round's
 updates are usually more than half alike do not count.
+Of a few weights honest work often names the same by chance: a group tells from `LEAST_GROUP` weights on, and updates of
+fewer than `LEAST` are not compared.
 
 All of it is integers: who holds the same files finds the same copies.
 """
@@ -21,7 +23,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from swarm.training.codec import Sparse
 
@@ -33,10 +35,18 @@ FIRST: Final = 700_000
 """The least likeness of a copy when its part of the weights is spoken of for the first time."""
 SPLICED: Final = 250_000
 """The part of an update's weights, in parts of `WHOLE`, that makes it a copy when it is taken from others."""
+LEAST_GROUP: Final = 32
+"""Weights that an update names of a group that tells."""
+LEAST: Final = 100
+"""Weights that an update names, for copies of it to be looked for."""
 
 
 def copies(
-    updates: Sequence[Sequence[Sparse] | None], order: Sequence[int], *, is_first: bool = False
+    updates: Sequence[Sequence[Sparse] | None],
+    order: Sequence[int],
+    *,
+    is_first: bool = False,
+    alive: Callable[[], None] = lambda: None,
 ) -> set[int]:
     """Which updates are copies of an earlier one.
 
@@ -44,23 +54,23 @@ def copies(
         updates: Groups of each, of one layout; None where there is nothing to compare.
         order: When each was committed: its place among the commits.
         is_first: Whether nobody has spoken of this part of the weights before, in a task of several parts.
+        alive: Called for each update, before it is compared with all later ones.
 
     Returns:
         Places in `updates`.
     """
     known = sorted((at for at, one in enumerate(updates) if one is not None), key=order.__getitem__)
     held = [updates[at] or () for at in known]
-    agreed = _agreements(held)
-    if not agreed:
+    sizes = [[len(item.positions) for item in one] for one in held]
+    if len(held) < 2 or sum(sizes[0]) < LEAST:
         return set()
-    sizes = [[max(1, len(item.positions)) for item in one] for one in held]
-    alike = {
-        pair: sum(both) * WHOLE // max(1, sum(sizes[pair[0]])) for pair, both in agreed.items()
-    }
+    agreed = _agreements(held, alive)
+    alike = {pair: sum(both) * WHOLE // sum(sizes[pair[0]]) for pair, both in agreed.items()}
     halfway = (max(0, _quartile(list(alike.values()))) + WHOLE + 1) // 2
     limit = max(FIRST if is_first else 0, min(SURE, halfway))
     telling = [
         not is_first
+        and sizes[0][at] >= LEAST_GROUP
         and _quartile([both[at] * WHOLE // sizes[first][at] for (first, _), both in agreed.items()])
         <= WHOLE // 2
         for at in range(len(sizes[0]))
@@ -86,10 +96,13 @@ def _quartile(values: list[int]) -> int:
     return sorted(values)[(len(values) - 1) // 4]
 
 
-def _agreements(updates: Sequence[Sequence[Sparse]]) -> dict[tuple[int, int], list[int]]:
+def _agreements(
+    updates: Sequence[Sequence[Sparse]], alive: Callable[[], None]
+) -> dict[tuple[int, int], list[int]]:
     """Of each pair, the earlier first, and of each group: weights named alike less those named with opposite signs."""
     found = {}
     for first, one in enumerate(updates):
+        alive()
         signs = [_dense(item) for item in one]
         for second in range(first + 1, len(updates)):
             found[first, second] = [

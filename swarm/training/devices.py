@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 
 CPU: Final = "cpu"
 AUTO: Final = "auto"
-_NO_MEMORY: Final = ("can't allocate memory", "out of memory")
+_NO_MEMORY: Final = (
+    "can't allocate memory",
+    "out of memory",
+    "ALLOC_FAILED",  # of cuBLAS and cuSOLVER
+    "ALLOCATION_FAILED",  # of cuDNN since its version 9
+)
 
 
 def prepare(asked: str, threads: int) -> torch.device:
@@ -39,6 +44,16 @@ def prepare(asked: str, threads: int) -> torch.device:
     torch.set_num_threads(threads)
     torch.set_num_interop_threads(1)
     device = choose(asked)
+    pin(device)
+    return device
+
+
+def pin(device: torch.device) -> None:
+    """Take the forms of operations that are repeatable and compute float32 in float32, in this process.
+
+    Args:
+        device: Where it computes.
+    """
     # MPS has no deterministic form of some operations, and says so.
     torch.use_deterministic_algorithms(True, warn_only=device.type == "mps")
     if device.type == "cuda":
@@ -47,7 +62,6 @@ def prepare(asked: str, threads: int) -> torch.device:
         torch.backends.cuda.enable_flash_sdp(False)
         torch.backends.cuda.enable_mem_efficient_sdp(False)
         torch.backends.cuda.enable_cudnn_sdp(False)
-    return device
 
 
 def choose(asked: str) -> torch.device:
@@ -61,7 +75,7 @@ def choose(asked: str) -> torch.device:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an allocation failed; torch's allocators for the CPU and MPS say it in words only."""
+    """Whether an allocation failed; torch's allocators for the CPU and MPS, and CUDA's libraries, say it in words only."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)

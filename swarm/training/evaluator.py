@@ -27,7 +27,8 @@ from torch import nn
 from torch.nn import functional
 
 from swarm.training import assignment, checkpoint, features, models, philox, tensors
-from swarm.training.errors import CheckpointError, TensorFileError
+from swarm.training.admission import MIN_IMAGES
+from swarm.training.errors import CheckpointError, DataError, TensorFileError
 from swarm.training.optimizers import AdamW
 from swarm.training.spec import AUTOENCODER
 
@@ -225,7 +226,16 @@ class Evaluator:
         )
 
     def moments(self, pixels: Array) -> Moments:
-        """What generated images are compared with."""
+        """What generated images are compared with.
+
+        Raises:
+            DataError: So few that they have no spread.
+        """
+        if len(pixels) < MIN_IMAGES:
+            message = (
+                f"{len(pixels)} held-out image to compare with, at least {MIN_IMAGES} are needed"
+            )
+            raise DataError(message)
         return self._moments(scaled(pixels[:MAX_REFERENCE], self._device))
 
     def images(self, values: Mapping[str, Array], count: int, seed: int) -> Tensor:

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from swarm.training import assignment, codec, data, models, philox
 from swarm.training.evaluator import Evaluator, scaled
-from swarm.training.local import Outcome, Place, rate, write_file
+from swarm.training.local import Outcome, Place, check_loss, rate, write_file
 from swarm.training.optimizers import AdamW
 from swarm.training.population import choose
 
@@ -64,6 +64,9 @@ def train(
         out: The update file to write.
         device: Where to compute.
         report: Called after each step with (step, steps, the discriminator's loss).
+
+    Raises:
+        TrainingError: A loss is no number.
     """
     started = time.monotonic()
     sizes, settings = spec.gan, spec.train
@@ -130,11 +133,13 @@ def _adversarial(
         loss = loss + functional.softplus(pair.discriminator(fake)).mean()
         if step % PENALTY_EVERY == 0:
             loss = loss + PENALTY_EVERY / 2 * choice.penalty * _steepness(pair, real)
+        told = float(loss.detach())
+        check_loss(told, step + 1, settings.steps)
         _zero(pair)
         loss.backward()  # type: ignore[no-untyped-call]  # torch
         discriminator.step(choice.discriminator_rate * share)
         if (step + 1) % choice.critic_steps:
-            report(step + 1, settings.steps, float(loss.detach()))
+            report(step + 1, settings.steps, told)
             continue
         _zero(pair)
         fooled = functional.softplus(
@@ -145,7 +150,7 @@ def _adversarial(
         with torch.no_grad():
             for name, item in pair.generator.state_dict().items():
                 averaged[name].lerp_(item, 1 - choice.ema)
-        report(step + 1, settings.steps, float(loss.detach()))
+        report(step + 1, settings.steps, told)
     pair.generator.load_state_dict(averaged)
     return models.values(pair)
 

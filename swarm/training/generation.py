@@ -126,7 +126,7 @@ def tokens(
             kept, of = KEPT
             reader.forget()
             new = seen[-max(1, context * kept // of) :]
-        logits = reader.read(new).double().cpu().numpy()
+        logits = reader.read(new).cpu().double().numpy()
         token = sample.pick(logits, temperature, float(draws[at]), top_p)
         seen.append(token)
         new = [token]

@@ -16,11 +16,13 @@ from __future__ import annotations
 import gzip
 import io
 import struct
+import tokenize
 import warnings
 import zlib
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from numpy.lib import format as npy
 
 from swarm.training.errors import DataError
 from swarm.training.text import members
@@ -40,6 +42,11 @@ MAX_FILE_BYTES: Final = 2**26
 PICTURES: Final = (".png", ".jpg", ".jpeg")
 MODES: Final = {1: "L", 3: "RGB"}
 """What Pillow calls images of so many channels."""
+HEADER_FAULTS: Final = (
+    *(ValueError, TypeError, LookupError, ArithmeticError, AttributeError, EOFError),
+    *(SyntaxError, tokenize.TokenError, RecursionError, MemoryError),
+)
+"""What numpy raises of an array's header, which it reads as a Python literal and gives to `dtype`."""
 
 
 class Frame:
@@ -183,15 +190,25 @@ def _idx(path: Path, frame: Frame) -> Iterator[Array]:
 
 
 def _npy(path: Path, frame: Frame) -> Iterator[Array]:
-    try:
-        images: Array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
-        message = f"{path.name} cannot be read: {str(error)[:200]}"
-        raise DataError(message) from error
+    images = array(path)
     if images.dtype != np.uint8 or images.ndim not in (3, 4):
         message = f"{path.name} is no array of uint8 with 3 or 4 dimensions"
         raise DataError(message)
     yield from _parts(images, path, frame)
+
+
+def array(path: Path) -> Array:
+    """A `.npy` file in memory as it stands on disk; archives and pickles of the same ending are none.
+
+    Raises:
+        DataError: It is malformed; it is named.
+    """
+    try:
+        found: Array = npy.open_memmap(path, mode="r")
+    except (OSError, *HEADER_FAULTS) as error:
+        message = f"{path.name} cannot be read: {str(error)[:200]}"
+        raise DataError(message) from error
+    return found
 
 
 def _parts(images: Array, path: Path, frame: Frame) -> Iterator[Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -117,8 +118,10 @@ def _check_images(spec: TaskSpec, job: dict[str, Any], bench: Bench) -> _Counts:
 def _check_labelled(spec: TaskSpec, job: dict[str, Any], bench: Bench) -> _Counts:
     with admission.named("data.dataset"):
         seen = sources.labelled(spec, job["dataset"], bench)
+        admission.check_rows(spec, seen, bench.device)
     with admission.named("data.pool"):
         held = sources.labelled(spec, job["pool"], bench)
+        admission.check_rows(spec, held, bench.device)
     doubts = admission.sample_overlap(seen.content, held.content, "samples")
     doubts += admission.check_labels(spec.classifier, seen.labels)
     return seen.total, held.total, None, doubts
@@ -231,10 +234,11 @@ def _train(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
     else:
         drawn = (job["task"], job["round"], job["peer"], job["beacon"])
         seen = sources.of(spec, base, "dataset", job["dataset"], bench, drawn)
-        record = recorder.of(job, place, spec.train, bench.device)
-        mixed = record is None
-        with team.of(Path(job["base"]), bench.device, is_mixed=mixed) as others:
-            most = spec.train.batch
+        mixed, most = not job.get("record"), spec.train.batch
+        with (
+            recorder.of(job, place, spec.train, bench.device) as record,
+            team.of(Path(job["base"]), bench.device, is_mixed=mixed) as others,
+        ):
             batches = Batches(bench.device, most=most, is_mixed=mixed, team=others)
             outcome = local.train(
                 spec,
@@ -391,7 +395,7 @@ def _merged_loss(
     draw = assignment.Generator("merge-pool", job["task"], job["round"], job["beacon"])
     sequences = held.samples(draw.distinct(spec.score.sequences, held.total))
     model = models.fill(models.build(base.config.model), values, bench.device)
-    loss = score.units(float(score.losses(model, sequences, bench.device).mean()))
+    loss = score.loss_units(float(score.losses(model, sequences, bench.device).mean()))
     return loss, _accuracy(spec, model, sequences, bench)
 
 
@@ -420,8 +424,12 @@ def _evaluate(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
         found.append(score.losses(model, sequences, bench.device))
         hits += len(sequences) * (_accuracy(spec, model, sequences, bench) or 0.0)
         bench.report(min(at + score.BATCH, total), total, float(found[-1].mean()))
+    whole = float(np.concatenate(found).mean())
+    if not math.isfinite(whole):
+        message = "the model's loss over the pool is no number"
+        raise TrainingError(message)
     return {
-        "loss": score.units(float(np.concatenate(found).mean())),
+        "loss": score.units(whole),
         "accuracy": hits / total if spec.kind == "classifier" else None,
     }
 
@@ -519,7 +527,7 @@ def _distance(
     """A pair's distance to the pool, in units."""
     judge = _judge(spec, folder, bench)
     reference = judge.moments(sources.images(spec, pool, bench).pixels)
-    return score.units(judge.distance(judge.images(values, count, seed), reference))
+    return score.loss_units(judge.distance(judge.images(values, count, seed), reference))
 
 
 def _base(spec: TaskSpec, job: dict[str, Any]) -> Checkpoint:

@@ -181,7 +181,11 @@ class _Reader:
         if self._model.features:
             content = self._fit(numbers(path), path)
         else:
-            content = np.concatenate(list(images.images_of(path, self._frame)))
+            parts = list(images.images_of(path, self._frame))
+            if not parts:
+                message = f"{path.name} holds no image"
+                raise DataError(message)
+            content = np.concatenate(parts)
         found = _labels(labels)
         if len(found) != len(content):
             message = f"{path.name} holds {len(content):,} samples, and {labels.name} {len(found):,} labels"
@@ -293,7 +297,7 @@ def is_array(path: PurePath) -> bool:
 def _labels(path: Path) -> Array:
     """Shape (N,), of whole numbers."""
     if path.suffix.lower() == ".npy":
-        found = _npy(path)
+        found = images.array(path)
         if found.ndim != 1 or found.dtype.kind not in "iu":
             message = f"{path.name} is no row of whole numbers"
             raise DataError(message)
@@ -316,7 +320,7 @@ def numbers(path: Path) -> Array:
     Raises:
         DataError: It is malformed, too large, or no table of numbers.
     """
-    found = _npy(path)
+    found = images.array(path)
     if found.ndim != 2 or found.dtype.kind not in "iuf" or not found.size:
         message = f"{path.name} is no table of numbers"
         raise DataError(message)
@@ -324,15 +328,6 @@ def numbers(path: Path) -> Array:
         message = f"{path.name} holds more than {images.MAX_IMAGE_BYTES // 4:,} numbers"
         raise DataError(message)
     return found.astype(np.float32)
-
-
-def _npy(path: Path) -> Array:
-    try:
-        found: Array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
-        message = f"{path.name} cannot be read: {str(error)[:200]}"
-        raise DataError(message) from error
-    return found
 
 
 def _text(content: bytes, where: str) -> str:

@@ -124,7 +124,7 @@ def _each(
         for at in range(0, len(content), BATCH):
             with torch.inference_mode():
                 read = objectives.readable(content[at : at + BATCH], device)
-                shares, places = model(read).double().softmax(1).topk(top, 1)
+                shares, places = model(read).cpu().double().softmax(1).topk(top, 1)
             for row in zip(shares.tolist(), places.tolist(), strict=True):
                 yield [(names[place], share) for share, place in zip(*row, strict=True)]
             alive()

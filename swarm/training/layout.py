@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from numpy.lib import format as npy
 
-from swarm.training.images import PICTURES
+from swarm.training.images import HEADER_FAULTS, PICTURES
 from swarm.training.labelled import is_array, is_labels
 
 if TYPE_CHECKING:
@@ -221,9 +221,9 @@ def _npy(head: bytes) -> tuple[tuple[int, ...], int, int]:
         version = npy.read_magic(file)
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, is_fortran, kind = read(file)
-    except (ValueError, EOFError, SyntaxError, TypeError):
+    except HEADER_FAULTS:
         return (), 0, 0
-    if is_fortran or kind.hasobject:
+    if is_fortran or kind.hasobject or min(shape, default=0) < 0:
         return (), 0, 0
     return tuple(shape), kind.itemsize, file.tell()
 

@@ -30,7 +30,7 @@ import torch
 from swarm.training import assignment, codec, data, models, tensors
 from swarm.training.decoders import is_block_matrix
 from swarm.training.devices import Batches
-from swarm.training.errors import TensorFileError
+from swarm.training.errors import TensorFileError, TrainingError
 from swarm.training.optimizers import AdamW, Muon
 
 if TYPE_CHECKING:
@@ -146,6 +146,9 @@ def train(
         recorder: Writes down what is needed to run the round again; None: nobody asks for it.
         batches: Makes gradients; None: on the device alone.
         units: Of work to do: each adds a batch to every step.
+
+    Raises:
+        TrainingError: A loss is no number.
     """
     started = time.monotonic()
     settings = spec.train
@@ -180,6 +183,7 @@ def train(
         spec, place.round, model, optimizers, taken, device, batches=made, units=units
     ):
         losses.append(loss)
+        check_loss(loss, len(losses), settings.steps)
         if recorder is not None:
             recorder.after(len(losses), loss)
         report(len(losses), settings.steps, loss)
@@ -244,6 +248,20 @@ def steps(
         step = (round_ - 1) * settings.steps + first + at
         optimizers.step(rate(settings, step, spec.rounds * settings.steps))
         yield loss
+
+
+def check_loss(loss: float, step: int, steps: int) -> None:
+    """Give up a round whose loss is no number: every weight that comes after it is none either.
+
+    Raises:
+        TrainingError: It names the step, from 1.
+    """
+    if not math.isfinite(loss):
+        message = (
+            f"the loss is no number at step {step:,} of {steps:,}:"
+            " the task's data or its learning rates are too large"
+        )
+        raise TrainingError(message)
 
 
 def write_file(path: Path, content: bytes) -> None:

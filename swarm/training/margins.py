@@ -6,7 +6,7 @@
 `d` is what an update gains on a sequence, `c` what the merge of a half of the round's updates gains there that it is not
 in, and `beta` the slope of `d` over `c` on the others. Most of what makes gains differ is the sequence, and `c` has it
 too, so `r` differs far less: so `t` is larger for the same work, and the draw of the others, which is one for all,
-moves nobody's. With one update only there is no `c`.
+moves nobody's. With one update only there is no `c`; one that has a gain that is not finite takes nothing from anybody.
 
 Source of the slope: Deng et al., "Improving the sensitivity of online controlled experiments by utilizing
 pre-experiment data" (2013).
@@ -53,9 +53,9 @@ def margins(
             moved = merged([updates[at]])
             mine, theirs = gains(moved, own[at]), gains(moved, others)
             if control is not None and other_gains is not None:
-                slope = _slope(theirs, other_gains)
-                mine = mine - slope * gains(control, own[at])
-                theirs = theirs - slope * other_gains
+                own_gains, slope = gains(control, own[at]), _slope(theirs, other_gains)
+                if np.isfinite(np.concatenate([own_gains, other_gains])).all():
+                    mine, theirs = mine - slope * own_gains, theirs - slope * other_gains
             found[at] = margin(mine, theirs)
     return found
 

@@ -67,7 +67,7 @@ def mean(base: Mapping[str, Array], pairs: Sequence[Mapping[str, Array]]) -> dic
     merged = dict(base)
     for network in sorted({name.partition(".")[0] for name in base}):
         names = [name for name in base if name.partition(".")[0] == network]
-        shares = _shares([[_distance(pair, base, name) for name in names] for pair in pairs])
+        shares = _shares([_norm(pair, base, names) for pair in pairs])
         for name in names:
             move = np.zeros(base[name].shape, np.int64)
             for pair, share in zip(pairs, shares, strict=True):
@@ -77,9 +77,13 @@ def mean(base: Mapping[str, Array], pairs: Sequence[Mapping[str, Array]]) -> dic
     return merged
 
 
-def _shares(distances: Sequence[Sequence[Array]]) -> list[int]:
+def _norm(pair: Mapping[str, Array], base: Mapping[str, Array], names: Sequence[str]) -> int:
+    """Of a pair's distance; that of one tensor is held at a time."""
+    return math.isqrt(sum(squared(_distance(pair, base, name)) for name in names))
+
+
+def _shares(norms: Sequence[int]) -> list[int]:
     """How much of each distance is taken, in units of 2^-30."""
-    norms = [math.isqrt(sum(squared(part) for part in one)) for one in distances]
     median = median_norm(norms)
     return [(min(norm, median) << SHARE_BITS) // max(1, norm) for norm in norms]
 

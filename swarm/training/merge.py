@@ -11,13 +11,13 @@ All of it is integers. A value is an int64 in units of 2^-40; a group of an upda
     level   = floor(level * 2^40)                       (exact: a float32 times a power of two)
     norm_i  = isqrt(sum over groups of picks * level^2)
     median  = the middle norm, or the floor of the mean of the middle two
-    step    = level * min(norm_i, median) // norm_i
+    step    = level * min(norm_i, median) // max(1, norm_i)
     total   = sum of signed steps of a weight
     move    = |total| // m                          where a_milli * m > 1000 * n
               floor(|total| * a_milli / (1000 * n))  elsewhere, with total's sign
 
-A weight becomes round-half-even(theta * 2^40); its move is taken away, and the result is rounded to float64 and
-then to float32, both half to even. Weights that no update moves keep their bits.
+A weight becomes round-half-even(theta * 2^40); its move is taken away, the result is rounded to float64, clipped to
+-2^20 to 2^20 and rounded to float32, both half to even. A weight whose move is zero keeps its bits.
 """
 
 from __future__ import annotations

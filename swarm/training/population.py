@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from swarm.training import assignment, codec
 from swarm.training.errors import REFUSED, UpdateError
-from swarm.training.score import UNITS, units
+from swarm.training.score import UNITS, loss_units, units
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -117,7 +117,7 @@ def score(
             found = COPYING if judge.is_copying(own, known) else found
         scores.append(found)
         report(done, len(updates), after)
-    return units(before), scores
+    return loss_units(before), scores
 
 
 def _judged(

@@ -7,6 +7,7 @@ import platform
 import shutil
 import struct
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -21,7 +22,7 @@ from swarm.training.trace import Tracer
 from swarm.training.transcript import Fingerprint, Segment, Transcript
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from concurrent.futures import Future
 
     from torch import nn
@@ -35,19 +36,26 @@ WEIGHT: Final = "weight."
 """Before the names of a state's weights; its other tensors are the optimisers' own."""
 
 
+@contextmanager
 def of(
     job: Mapping[str, Any], place: Place, settings: Train, device: torch.device
-) -> Recorder | None:
+) -> Iterator[Recorder | None]:
     """What keeps the states of a job; None where it asks for no record."""
     if not job.get("record"):
-        return None
-    return Recorder(Path(job["record"]), place, settings, job["every"], device)
+        yield None
+        return
+    made = Recorder(Path(job["record"]), place, settings, job["every"], device)
+    try:
+        yield made
+    finally:
+        made.close()
 
 
 class Recorder:
     """Keeps one round's states in a folder, which is whole or not there.
 
     A state is copied, and written and hashed by a thread while the next steps are taken; there is one copy at a time.
+    Who makes one closes it.
 
     Args:
         folder: Replaced when the round is over.
@@ -80,7 +88,7 @@ class Recorder:
             ids: Of the samples, in the order of the steps, of each as many.
         """
         shutil.rmtree(self._part, ignore_errors=True)
-        self._part.mkdir(parents=True)
+        self._part.mkdir(parents=True, exist_ok=True)
         self._model, self._optimizers, self._ids = model, optimizers, ids
         self._batch = len(ids) // self._settings.steps
         self._tracer = Tracer(model)
@@ -92,6 +100,9 @@ class Recorder:
         Args:
             done: Steps of the round so far.
             loss: Of the last one.
+
+        Raises:
+            OSError: The state before could not be written.
         """
         self._tracer.after(loss)
         if done % self._every and done != self._settings.steps:
@@ -103,10 +114,13 @@ class Recorder:
         self._tracer.begin()
 
     def finish(self) -> Record:
-        """Write the transcript and put the folder in its place."""
+        """Write the transcript and put the folder in its place.
+
+        Raises:
+            OSError: A state, or the transcript, could not be written.
+        """
         place = self._place
         start, *states = [one.result() for one in self._states]
-        self._thread.shutdown()
         segments = [Segment(state, *end) for state, end in zip(states, self._ends, strict=True)]
         steps = self._part / transcript.TRACE
         steps.write_bytes(self._tracer.data)
@@ -129,6 +143,11 @@ class Recorder:
         self._part.replace(self._folder)
         facts = transcript.fingerprint_hash(self._fingerprint)
         return Record(made.root, cid.text(record), facts)
+
+    def close(self) -> None:
+        """Wait for the thread, and remove what was begun and not finished: the disk may be full of it."""
+        self._thread.shutdown()
+        shutil.rmtree(self._part, ignore_errors=True)
 
     def _keep(self) -> None:
         if self._states:
@@ -163,10 +182,16 @@ def fingerprint(device: torch.device) -> Fingerprint:
         "device": f"{device.type}: {name}"[: transcript.MAX_FACT],
         "threads": str(torch.get_num_threads()),
         "deterministic": str(torch.are_deterministic_algorithms_enabled()),
-        "tf32": str(torch.backends.cuda.matmul.allow_tf32),
+        "tf32": _tf32(),
         "code": _code(),
     }
     return tuple(sorted(facts.items()))
+
+
+def _tf32() -> str:
+    """Whether float32 may be rounded to TF32 in products of matrices, and in convolutions."""
+    backends = torch.backends
+    return f"matmul {backends.cuda.matmul.allow_tf32}, cudnn {backends.cudnn.allow_tf32}"
 
 
 @cache

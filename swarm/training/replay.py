@@ -224,20 +224,23 @@ def _distance(
 def unsaid(base: Checkpoint, end: Mapping[str, Array], said: list[Sparse], layout: Layout) -> float:
     """By how much an update says less, or says it louder or softer, than the greatest part of what was learnt.
 
-    Places where magnitudes are equal count alike, so it does not matter which of them an update names.
+    Places where magnitudes are equal count alike, so it does not matter which of them an update names. A group whose
+    level is 0 moves nothing, so of one in which as much was learnt it does not matter which places it names at all.
     """
     weights = {
         name.removeprefix(WEIGHT): item for name, item in end.items() if name.startswith(WEIGHT)
     }
     after = codec.gather(weights, layout)
     error = [old - new for old, new in zip(codec.gather(base.tensors, layout), after, strict=True)]
-    gap = 0.0
-    for flat, theirs, ours in zip(error, said, codec.compress(error, layout), strict=True):
+    gap, best_said = 0.0, codec.compress(error, layout)
+    for group, whole, theirs, ours in zip(layout.groups, error, said, best_said, strict=True):
+        flat = group.part(whole)
         best = float(np.abs(flat[ours.positions]).sum(dtype=np.float64))
         named = flat[theirs.positions].astype(np.float64)
         found = float(np.where(theirs.negative, -named, named).sum())
-        if best:
-            gap = max(gap, 1 - found / best, abs(theirs.level / ours.level - 1))
+        if ours.level:  # then `best` is not 0 either
+            gaps = (1 - found / best, abs(theirs.level / ours.level - 1))
+            gap = max(gap, *(min(FAR, one) for one in gaps))  # also for what is not a number
         elif theirs.level:
             gap = FAR
     return min(FAR, gap)

@@ -64,7 +64,7 @@ def text(
     with torch.inference_mode():
         for at in range(length):
             window = torch.tensor([tokens[-context:]], device=device)
-            logits = model(window)[0, -1].double().cpu().numpy()
+            logits = model(window)[0, -1].cpu().double().numpy()
             tokens.append(pick(logits, temperature, float(draws[at])))
             report(at + 1, length, 0.0)
     if tokenizer is None:

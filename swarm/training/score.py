@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 
 UNITS: Final = 100_000
 """Score units in one; losses on chain are nats times this."""
+LIMIT: Final = 10**6 * UNITS
+"""The greatest score, loss or distance."""
 BATCH: Final = 16
 """Sequences evaluated at once; part of the definition of a score."""
 STEP: Final = 0.5
@@ -134,7 +136,14 @@ def score(
     before = model_losses(base, base.tensors, sequences, device)
     read = [_read(path, wanted) for path, wanted in zip(updates, expected, strict=True)]
     groups = [None if isinstance(one, int) else one for one in read]
-    copied = copies.copies(groups, order, is_first=expected[0].is_first_turn) if order else set()
+
+    def alive() -> None:
+        report(0, len(updates), float(before.mean()))
+
+    copied: set[int] = set()
+    if order:
+        first_turn = expected[0].is_first_turn
+        copied = copies.copies(groups, order, is_first=first_turn, alive=alive)
     scores: list[int] = []
     worked: dict[int, list[codec.Sparse]] = {}
 
@@ -169,7 +178,7 @@ def score(
     round_ = expected[0].round if expected else 0
     for name in (evidence or sequential.Evidence()).judge(round_, shown, gaining):
         scores[names[name]] = REFUSED - NOT_OWN_DATA
-    return units(float(before.mean())), scores
+    return loss_units(float(before.mean())), scores
 
 
 def _read(path: Path | None, wanted: Expected) -> list[codec.Sparse] | int:
@@ -190,8 +199,12 @@ def lower_bound(before: Array, after: Array, z: float) -> float:
 
 
 def units(value: float) -> int:
-    """A number in score units, rounded down; what is not finite is the worst that still counts."""
-    limit = 10**6 * UNITS
+    """A number in score units, rounded down; what is not finite is the worst score that still counts."""
     if not math.isfinite(value):
-        return -limit
-    return max(-limit, min(limit, math.floor(value * UNITS)))
+        return -LIMIT
+    return max(-LIMIT, min(LIMIT, math.floor(value * UNITS)))
+
+
+def loss_units(value: float) -> int:
+    """A loss or distance in score units, rounded down; what is not finite is the worst, which is the greatest."""
+    return units(value) if math.isfinite(value) else LIMIT

@@ -74,7 +74,8 @@ class Evidence:
 
     Args:
         known: By worker, (round, evidence after it), oldest first.
-        usual: (round, upper median of its `t`), oldest first.
+        usual: (round, upper median of its `t`), oldest first; one more than say what is usual, so that a round that is
+            judged again finds those that it was judged by.
     """
 
     def __init__(
@@ -89,14 +90,17 @@ class Evidence:
         """Take in a round, and give who is refused in it.
 
         Args:
-            round_: Its number; a round may be judged again, and counts once.
-            shown: By worker, its `t` in thousandths.
+            round_: Its number; the last round may be judged again, and counts once.
+            shown: By worker, its `t` in thousandths; of nobody, and the round tells nothing.
             gaining: The `t` of those that improved the model, which say what is usual.
         """
-        before = [one for one in self._usual if one[0] < round_]
+        if not shown:
+            return set()
+        kept = [one for one in self._usual if one[0] < round_]
+        before = kept[-USUAL_ROUNDS:]
         usual = sum(value for _, value in before) // len(before) if before else 0
         newest = [(round_, upper_median(gaining))] if gaining else []
-        self._usual = [*before, *newest][-USUAL_ROUNDS:]
+        self._usual = [*kept, *newest][-USUAL_ROUNDS - 1 :]
         refused = set()
         for worker, found in shown.items():
             earlier = [one for one in self._known.get(worker, []) if one[0] < round_]

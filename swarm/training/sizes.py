@@ -19,6 +19,12 @@ LOGIT_VALUES = 4
 """Times the vocabulary, for each token of a batch."""
 TOKEN_BYTES = 12
 """Of each token of a round's samples: as it is read, and as the model takes it."""
+ID_BYTES = 110
+"""Of each sample of a round: its number while it is drawn, and then in the order of the draw and in that of the steps."""
+PIECE_BYTES = 290
+"""Of each sample of text: the arrays that it is cut into before all are joined."""
+LATENT_BYTES = 96
+"""Of each latent number of a step's images: those of both networks, 48 each while they are drawn."""
 NORM_EPSILON = 1e-5
 ROPE_BASE = 10_000.0
 """Of our own models; a published base may have others."""
@@ -220,14 +226,19 @@ def training_bytes(model: Model, *, batch: int, steps: int) -> int:
     """
     weights = WEIGHT_BYTES * parameters(model)
     if isinstance(model, GanModel):
-        return weights + 4 * batch * 64 * model.base * model.size**2
+        # Pixels are hashed when the latents are gone.
+        each = ID_BYTES + max(LATENT_BYTES * model.latent, model.channels * model.size**2)
+        return weights + 4 * batch * 64 * model.base * model.size**2 + each * steps * batch
     if isinstance(model, ClassifierModel):
         spread = 8 * model.width * (model.size**2 if model.shape == "cnn" else model.layers)
-        return weights + 4 * batch * (spread + model.inputs) + 4 * steps * batch * model.inputs
+        # As drawn, and in the order of the steps: a label, and pixels or numbers.
+        each = ID_BYTES + 2 * (4 + (4 if model.features else 1) * model.inputs)
+        return weights + 4 * batch * (spread + model.inputs) + each * steps * batch
     tokens = batch * model.context
     blocks, each = model.layers, TOKEN_BYTES
     if isinstance(model, FinetuneModel):
         weights += 4 * frozen(model)
-        blocks, each = model.trained_blocks, encoding_bytes(model)
+        blocks, each = model.trained_blocks, 2 * encoding_bytes(model)
     kept = blocks * (HIDDEN_VALUES * model.width + PERCEPTRON_VALUES * model.hidden)
-    return weights + 4 * tokens * (kept + LOGIT_VALUES * model.vocabulary) + each * steps * tokens
+    samples = steps * batch * (ID_BYTES + PIECE_BYTES + each * model.context)
+    return weights + 4 * tokens * (kept + LOGIT_VALUES * model.vocabulary) + samples

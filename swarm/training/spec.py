@@ -13,6 +13,7 @@ import tomllib
 from dataclasses import dataclass, field
 from typing import Any
 
+from swarm.ledger.payloads import MAX_ROUNDS, MAX_SPEC_BYTES
 from swarm.training import sizes
 from swarm.training.architectures import BYTES as BYTES
 from swarm.training.architectures import KINDS as KINDS
@@ -35,7 +36,8 @@ from swarm.training.sizes import (
 )
 from swarm.training.tables import Table
 
-MAX_SPEC_BYTES = 16 * 2**10
+MAX_FILE_BYTES = 16 * 2**10
+"""Of a task file, with its comments; as it is posted a task has at most `MAX_SPEC_BYTES`."""
 UPDATE_HEADER_BYTES = 2**20
 BYTES_PER_PARAMETER = 5
 """A float32, and a quarter more for the chunks and manifests around it."""
@@ -53,6 +55,8 @@ WINNER, MEAN = "winner", "mean"
 """What the next checkpoint of a gan is: the best pair, or the mean of all that are accepted; see `mean`."""
 RESIZES = ("pad", "crop", "stretch")
 """How an image of another size is made to fit; see `images`."""
+POSTED_CID = "b" * 59
+"""As long as the CID that takes the place of a path."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")  # what the ledger takes
 _AMOUNT = re.compile(r"(\d{1,10})(?:\.(\d{1,9}))?")
@@ -208,7 +212,7 @@ def parse_spec(data: bytes) -> TaskSpec:
     """Read a task file.
 
     Args:
-        data: UTF-8 TOML, at most `MAX_SPEC_BYTES`.
+        data: UTF-8 TOML, at most `MAX_FILE_BYTES`.
 
     Returns:
         The task, with defaults filled in.
@@ -216,14 +220,14 @@ def parse_spec(data: bytes) -> TaskSpec:
     Raises:
         SpecError: Something is missing, unknown, of another type or out of bounds; it names the field.
     """
-    if len(data) > MAX_SPEC_BYTES:
+    if len(data) > MAX_FILE_BYTES:
         raise SpecError(
             field="task file",
-            why=f"has {len(data):,} bytes, at most {MAX_SPEC_BYTES:,} are allowed",
+            why=f"has {len(data):,} bytes, at most {MAX_FILE_BYTES:,} are allowed",
         )
     try:
         tables = tomllib.loads(data.decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also an integer of too many digits
         raise SpecError(field="task file", why=f"is not TOML: {error}") from error
     for name in tables:
         if name not in ("task", *_TITLES):
@@ -236,7 +240,7 @@ def parse_spec(data: bytes) -> TaskSpec:
             why="has 1 to 63 of a-z, 0-9 and '-', and does not begin with '-'",
         )
     kind = task.choice("kind", KINDS)
-    rounds = task.integer("rounds", 1, 10**5)
+    rounds = task.integer("rounds", 1, MAX_ROUNDS)
     budget = _amount("task.budget", task.text("budget", maximum=24))
     task.done()
     checked = next(one for one in KINDS if one == kind)
@@ -274,6 +278,21 @@ def write_spec(spec: TaskSpec) -> bytes:
         if entries:
             lines += ["", f"[{title}]", *entries]
     return ("\n".join(lines) + "\n").encode()
+
+
+def check_posted(spec: TaskSpec) -> None:
+    """Refuse a task that is too long for the ledger as it is posted, with CIDs in place of its paths.
+
+    Raises:
+        SpecError: It names the labels: nothing else of a task can be so long.
+    """
+    size = len(write_spec(with_data(spec, POSTED_CID, POSTED_CID)))
+    if size > MAX_SPEC_BYTES:
+        raise SpecError(
+            field="model.labels",
+            why=f"make the task {size:,} bytes as it is posted, and the ledger takes {MAX_SPEC_BYTES:,};"
+            " give shorter names, or leave them out and say model.classes",
+        )
 
 
 def with_data(spec: TaskSpec, dataset: str, pool: str) -> TaskSpec:

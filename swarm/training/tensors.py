@@ -30,6 +30,8 @@ Array: TypeAlias = NDArray[Any]
 MAX_HEADER_BYTES = 2**20
 MAX_TENSORS = 2**14
 MAX_DIMENSIONS = 8
+MAX_EXTENT = 2**63
+"""Bytes that a tensor's sizes may span, those of 0 taken as 1: no array of more can be named, though it holds nothing."""
 MAX_METADATA = 64
 MAX_TEXT = 1024
 """Characters of a tensor's name, and of a metadata key or value."""
@@ -114,13 +116,17 @@ def decode(
         message = f"has {len(data):,} bytes, at most {max_bytes:,} are allowed"
         raise TensorFileError(message)
     entries, metadata = parse_header(data, types)
-    tensors = {
-        name: np.frombuffer(
-            data, types[entry.dtype], count=math.prod(entry.shape), offset=entry.begin
-        ).reshape(entry.shape)
-        for name, entry in entries.items()
-    }
-    return TensorFile(tensors, metadata)
+    return TensorFile({name: _view(data, one, types) for name, one in entries.items()}, metadata)
+
+
+def _view(data: bytes | memoryview, entry: Entry, types: Mapping[str, np.dtype[Any]]) -> Array:
+    count = math.prod(entry.shape)
+    try:
+        flat: Array = np.frombuffer(data, types[entry.dtype], count=count, offset=entry.begin)
+        return flat.reshape(entry.shape)
+    except ValueError as error:  # what `_entry` lets through, numpy can name; a stranger wrote it
+        message = f"has a tensor of a shape that no array has: {entry.shape}"
+        raise TensorFileError(message) from error
 
 
 def read(path: Path, *, max_bytes: int, types: Mapping[str, np.dtype[Any]] = OWN) -> TensorFile:
@@ -242,6 +248,7 @@ def _entry(
         or len(offsets) != 2
         or any(type(at) is not int or not 0 <= at < 2**48 for at in offsets)
         or offsets[1] - offsets[0] != math.prod(shape) * types[dtype].itemsize
+        or math.prod(max(1, size) for size in shape) * types[dtype].itemsize >= MAX_EXTENT
     ):
         raise TensorFileError(message)
     return Entry(dtype, tuple(shape), start + offsets[0], start + offsets[1])

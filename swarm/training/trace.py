@@ -72,7 +72,7 @@ class Sketcher:
         """Shape (SIZE,), float64: of all weights, in the order of their names."""
         torch.cat([item.reshape(-1).float() for item in self._items], out=self._room[: self._size])
         folded = self._turns @ self._room.view(-1, _BLOCK)
-        found: Array = (folded * self._signs).view(-1, SIZE).double().sum(0).cpu().numpy()
+        found: Array = (folded * self._signs).view(-1, SIZE).cpu().double().sum(0).numpy()
         return found
 
     @property

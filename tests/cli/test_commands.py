@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from cli import output
 from cli.money import format_tokens, parse_tokens
 from swarm.errors import UsageError
 from tests.control.fake_node import CID, PEER
@@ -93,8 +94,23 @@ def test_send_counts_in_tokens_exactly(node, swarm):
 
 def test_a_task_is_posted_from_its_file(node, swarm, tmp_path):
     (tmp_path / "task.toml").write_text("rounds = 3")
-    code, out, _ = swarm("task", "post", "task.toml")
+    code, out, said = swarm("task", "post", "task.toml")
     assert (code, out) == (0, "12" * 32 + "\n")
+    hint = said.split("watch it: swarm ")[1].split()
+    assert swarm(*hint, "--help")[0] == 0
+
+
+def test_a_task_file_of_tables_without_end_is_refused_in_words(node, swarm, tmp_path):
+    (tmp_path / "task.toml").write_text("a = " + "[" * 20_000)
+    code, out, said = swarm("task", "post", "task.toml")
+    assert (code, out) == (2, "")
+    assert "is not a task file" in said
+
+
+def test_what_json_has_no_number_for_is_never_printed_as_json(capsys):
+    with pytest.raises(ValueError, match="JSON"):
+        output.print_json({"loss": float("nan")})
+    assert capsys.readouterr().out == ""
 
 
 def test_a_sample_is_printed_and_a_picture_is_named(node, swarm, tmp_path):

@@ -80,3 +80,12 @@ async def test_a_callback_of_three_arguments_is_told_as_ever(home, tmp_path):
 
     await trio.to_thread.run_sync(Client.of_home(home).get, CID, tmp_path / "x", show)
     assert told[-1] == ("fetch", 5, 5)
+
+
+async def test_a_result_that_is_not_json_is_told_as_an_error(autojump_clock):
+    async def work(_):
+        await trio.lowlevel.checkpoint()
+        return {"loss": float("nan")}
+
+    (event,) = await events(work)
+    assert (event["event"], event["error"]["code"]) == ("error", "internal")

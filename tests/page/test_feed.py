@@ -178,3 +178,17 @@ async def test_only_so_many_listen_at_once(autojump_clock):
 
     await run_for(3, hub.run, one_more, *(stream(hub, one) for one in wires))
     assert refused
+
+
+async def test_what_is_not_json_is_no_news_until_it_is_again(autojump_clock):
+    told = iter([1.0, float("nan"), 2.0, 2.0])
+
+    async def read():
+        await trio.lowlevel.checkpoint()
+        return {"loss": next(told)}
+
+    wire = Wire()
+    hub = Hub({"node": Part(read, 1)})
+    await run_for(3.5, hub.run, stream(hub, wire))
+    news = [one for one in wire.told().split(b"\n") if one.startswith(b"data: ")]
+    assert news == [b'data: {"loss":1.0}', b'data: {"loss":2.0}']

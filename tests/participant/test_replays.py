@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 import trio
@@ -203,6 +204,32 @@ async def test_a_fault_of_the_verifiers_own_says_nothing_of_the_peer(room) -> No
         assert not await town.replays._answer(town.drawn)
         assert "shutting down" in town.replays.problems[WORKER.peer_id]
         assert town.drawn.found == {}
+
+
+async def test_a_state_larger_than_the_verifiers_own_shelf_says_nothing_of_the_peer(room) -> None:
+    async with open_town(room) as town:
+        town.replays._again._shelf._limit = 60_000
+        assert not await town.replays._answer(town.drawn)
+        assert "84,194 bytes" in town.replays.problems[WORKER.peer_id]
+        assert town.drawn.sealed == {}
+
+
+async def test_a_check_does_not_wait_for_a_dataset_that_a_person_waits_for(room) -> None:
+    async with open_town(room) as town, trio.open_nursery() as nursery:
+        fetching = trio.Event()
+
+        async def never(*_):
+            fetching.set()
+            await trio.sleep_forever()
+
+        town.replays._for_person._samples.take = never
+        task = town.world.view.task(town.task)
+        ask = partial(town.replays.ask, task, 1, WORKER.peer_id, None, lambda *_: None)
+        nursery.start_soon(ask)
+        with trio.fail_after(60):
+            await fetching.wait()
+        assert await town.answers() is Finding.MATCH
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_person_is_told_what_came_of_it_and_what_hinders_it(room) -> None:

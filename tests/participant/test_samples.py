@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage import dag, unixfs
+from storage.dag_pb import Link
+from storage.unixfs_nodes import folder_node
 from swarm.errors import SwarmError
 from swarm.participant import samples
 from swarm.participant.samples import Samples
@@ -131,6 +133,37 @@ async def test_a_claimed_size_that_a_chunk_gives_the_lie_ends_the_work_with_a_pl
         monkeypatch.setattr(samples, "_sources", lying)
         with pytest.raises(SwarmError, match="claims"):
             await take(pair, root, tmp_path, [0])
+
+
+@pytest.mark.parametrize("width", [2, 40])
+async def test_a_few_manifests_that_name_a_folder_without_end_are_not_walked_to_it(width) -> None:
+    async with open_pair() as (giver, _, ranges):
+        built, block = folder_node([])
+        giver.store.put_many([(built.cid, block)])
+        for _ in range(40):
+            links = [Link(built.cid, f"{at:0{width}}", built.tree) for at in range(2)]
+            built, block = folder_node(links)
+            giver.store.put_many([(built.cid, block)])
+        reading = ranges.of(built.cid)
+        looked, listing = [], reading.listing
+
+        async def count(cid):
+            looked.append(cid)
+            return await listing(cid)
+
+        reading.listing = count
+        assert await samples._sources(reading, built.cid) is None
+        assert len(looked) <= 41
+
+
+async def test_names_that_are_long_in_all_ask_for_the_whole(dataset, monkeypatch) -> None:
+    async with open_pair() as pair:
+        root = unixfs.add_path(dataset, pair[0].store).root
+        for bound, value in (("MAX_PATHS", 30), ("MAX_FILES", 6)):
+            assert await samples._sources(pair[2].of(root), root) is not None
+            with monkeypatch.context() as patch:
+                patch.setattr(samples, bound, value)
+                assert await samples._sources(pair[2].of(root), root) is None
 
 
 @given(

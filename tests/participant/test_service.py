@@ -18,8 +18,10 @@ from swarm.ledger.transactions import Phases, Register, TaskPost, commit_hash
 from swarm.ledger.vrf import VrfKey
 from swarm.participant.announcements import Announcements
 from swarm.participant.core import Me
+from swarm.participant.replays import States
 from swarm.participant.service import MAX_FAILURES, Participant
 from swarm.shelf import Shelf
+from swarm.store.retention import Facts, Retention, released
 from swarm.training.errors import WorkerError
 from swarm.training.supervisor import TrainResult
 from swarm.wallet import Wallet
@@ -56,12 +58,15 @@ class Hands:
         self.is_held = False
         self.unit_seconds = 0.0
         self.units: list[int] = []
+        self.losses = [1.0]
 
     async def train(self, job, on_progress):
         self.begun += 1
         self.units.append(job.units)
         if self.error is not None:
             raise self.error
+        for step, loss in enumerate(self.losses, 1):
+            on_progress(step, len(self.losses), loss)
         self.is_held = not self.may_end.is_set()
         try:
             await self.may_end.wait()
@@ -179,10 +184,24 @@ async def test_a_worker_keeps_what_it_recorded_in_the_store_where_its_network_as
     tmp_path,
 ) -> None:
     async with open_room(tmp_path, replay_one_in=10, replay_steps=7) as room:
-        (held,) = [one for one, label in room.store.holds() if label.startswith("states ")]
-        assert [one.name for one in listing(held, room.store)] == ["transcript"]
+        held = [one for one, label in room.store.holds() if label.startswith("states ")]
+        (record,) = [one for one in held if cid.codec(one) != cid.RAW]
+        assert [one.name for one in listing(record, room.store)] == ["transcript"]
         assert room.store.has(cid.of_raw(b"7 steps a segment"))
         assert not list(room.folder.glob("*.record"))
+
+
+async def test_the_update_and_the_base_of_a_recorded_round_stay_as_long_as_its_states_do(
+    tmp_path,
+) -> None:
+    async with open_room(tmp_path, replay_one_in=10) as room:
+        number = room.round.number
+        states = States(room.task, number).label
+        over = Facts({room.task: None}, {"gpt": 99}, {})  # the task is, and the check is not
+        ended = released(room.store.holds(), over, Retention())
+        left = [one for one in room.store.holds() if one not in ended]
+        assert {label for _, label in left if label != "checkpoint 0 gpt"} == {states}
+        assert {cid.of_raw(b"update 1"), BASE} < {one for one, label in left if label == states}
 
 
 async def test_a_worker_killed_after_its_commitment_opens_it_when_it_is_back(tmp_path) -> None:
@@ -316,6 +335,16 @@ async def test_units_that_are_lost_are_given_again_before_the_deadline_as_many_a
         assert hands.units == [1, 6, 4]
         assert ALICE.public_key in room.round.commits
         assert (room.round.number, room.round.attempt) == (2, 1)
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf"), -float("inf")])
+async def test_a_loss_that_is_no_number_is_told_as_none(tmp_path, loss) -> None:
+    hands = Hands()
+    hands.may_end = trio.Event()
+    hands.losses = [1.0, loss]
+    async with open_room(tmp_path, hands) as room:
+        assert room._participant.activity[room.task] == "training, step 2 of 2"
+        assert room._participant.losses == {}
 
 
 async def test_a_task_that_is_over_leaves_nothing_in_the_folder(tmp_path) -> None:

@@ -9,11 +9,11 @@ import trio
 
 from protocols import signing
 from storage import cid as cids
-from swarm.errors import NotFoundError, RefusedError
+from swarm.errors import NotFoundError, RefusedError, UsageError
 from swarm.ledger.transactions import NameRegister, NameUpdate, TaskPost
 from swarm.ledger.transactions import Phases as Lengths
 from swarm.participant.accuracies import Accuracies
-from swarm.registry.operations import Registry
+from swarm.registry.operations import Registry, labelled
 from swarm.wallet import Wallet
 from tests.ledger.alone import ALICE, BOB, open_alone
 from tests.ledger.test_rounds import all_score, to_scoring
@@ -133,3 +133,11 @@ async def test_who_may_not_roll_back_is_told_before_anything_is_sent(alone) -> N
     with pytest.raises(RefusedError, match="open task"):
         await of(alone, ALICE).rollback("gpt", 0, silent)
     assert alone.ledger.view().height == height + 1
+
+
+def test_probabilities_that_are_no_numbers_are_refused_with_their_file() -> None:
+    good = {"path": "/a.npy", "index": 0, "labels": [("cat", 0.75)]}
+    assert labelled([good])[0]["labels"] == [{"label": "cat", "probability": 0.75}]
+    bad = {"path": "/b.npy", "index": 3, "labels": [("cat", float("nan"))]}
+    with pytest.raises(UsageError, match=r"/b\.npy: of sample 3 "):
+        labelled([good, bad])

@@ -90,6 +90,17 @@ def test_a_pool_of_few_samples_is_doubted(room: Room) -> None:
     assert any("fewer than the 4" in one for one in check(room)["doubts"])
 
 
+def test_a_dataset_of_no_more_than_one_batch_is_refused_with_its_field(room: Room) -> None:
+    for file in room.train.iterdir():
+        file.unlink()
+    (room.train / "a.txt").write_bytes(text(1, 100)[: 16 * 5 + 1])
+    check(room)
+    room.spec = room.spec.replace(b"batch = 4", b"batch = 5")
+    with pytest.raises(SpecError, match="take a smaller batch or more data") as caught:
+        check(room)
+    assert caught.value.field == "train.batch"
+
+
 def test_a_model_beyond_the_memory_is_refused_before_it_is_built(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:

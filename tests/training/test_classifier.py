@@ -266,6 +266,47 @@ def test_a_dataset_of_one_class_is_refused_and_one_without_a_class_doubted(room:
     assert any("no sample of 1 of 3 classes: 2" in one for one in check(room)["doubts"])
 
 
+def huge_rows(folder: Path) -> None:
+    """Float32, all of them finite."""
+    draw = np.random.default_rng(0)
+    rows = (draw.standard_normal((120, 5)).clip(-1, 1) * 3.4e38).astype(np.float32)
+    npy(folder, rows, draw.integers(0, 3, 120))
+
+
+@pytest.mark.parametrize("part", ["dataset", "pool"])
+def test_rows_over_which_there_is_no_loss_are_refused_with_their_field(
+    room: Room, part: str
+) -> None:
+    room.spec = ROWS
+    draw = np.random.default_rng(0)
+    for folder in (room.train, room.pool):
+        for path in folder.iterdir():
+            path.unlink()
+        npy(folder, draw.standard_normal((120, 5)) * 1e6, draw.integers(0, 3, 120))
+    assert check(room)["samples"] == 120
+    huge_rows(room.train if part == "dataset" else room.pool)
+    field, why = refused(room)
+    assert field == f"data.{part}"
+    assert why.startswith("holds numbers up to 3.4e+38, ")
+
+
+def test_a_round_whose_loss_is_no_number_fails_and_leaves_no_update(room: Room) -> None:
+    room.spec = ROWS
+    for folder in (room.train, room.pool):
+        for path in folder.iterdir():
+            path.unlink()
+        huge_rows(folder)
+    v0 = str(room.folder / "v0")
+    run("initial", spec=ROWS, dataset=str(room.train), out=v0)
+    state, update = room.folder / "state", room.folder / "update"
+    with pytest.raises(TrainingError, match="the loss is no number at step 1 of 12"):
+        run("train", **room.fields(), peer="a", dataset_root="d", state=str(state), out=str(update))
+    assert not state.exists()
+    assert not update.exists()
+    with pytest.raises(TrainingError, match="the model's loss over the pool is no number"):
+        run("evaluate", spec=ROWS, checkpoint=v0, pool=str(room.pool), limit=None)
+
+
 def test_a_bomb_beside_labels_is_refused_with_its_field_and_file(room: Room) -> None:
     make(room, folders)
     (room.pool / "1" / "x.png").write_bytes(bomb(2**14, 2**14))

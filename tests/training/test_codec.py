@@ -309,6 +309,24 @@ def test_a_header_that_lies_is_refused(entry: object) -> None:
         tensors.decode(header({"w": entry}, b"\0" * 8), max_bytes=1000)
 
 
+ENDLESS = [[0, 2**39, 2**39], [2**39, 2**39, 0], [0] + [2**39] * 7]
+
+
+@pytest.mark.parametrize("shape", ENDLESS)
+def test_a_shape_of_no_values_that_no_array_has_is_refused_as_any_other(shape: list[int]) -> None:
+    entry = {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}
+    with pytest.raises(TensorFileError):
+        tensors.parse_header(header({"w": entry}))
+    assert refusal(header({"w": entry})) == MALFORMED
+
+
+@pytest.mark.parametrize("shape", [[0], [3, 0], [0] * 8, [0, 2**39]])
+def test_a_tensor_of_no_values_is_one(shape: list[int]) -> None:
+    entry = {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}
+    found = tensors.decode(header({"w": entry}), max_bytes=1000).tensors
+    assert found["w"].shape == tuple(shape)
+
+
 def test_a_header_with_overlaps_gaps_or_twice_the_same_key_is_refused() -> None:
     one = {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]}
     with pytest.raises(TensorFileError):

@@ -96,6 +96,23 @@ def test_another_error_is_not_taken_for_a_lack_of_memory(room: Room) -> None:
     assert devices.is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: 1"))
 
 
+@pytest.mark.parametrize(
+    ("words", "is_memory"),
+    [
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True),
+        ("cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `f(x)`", True),
+        ("cuDNN error: CUDNN_STATUS_ALLOC_FAILED", True),
+        ("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED", True),
+        ("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED", False),
+        ("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `f(x)`", False),
+    ],
+)
+def test_a_library_of_cuda_that_finds_no_memory_is_told_from_one_that_fails(
+    words: str, *, is_memory: bool
+) -> None:
+    assert devices.is_out_of_memory(RuntimeError(words)) is is_memory
+
+
 def test_a_batch_that_fits_has_the_bits_that_it_always_had(room: Room) -> None:
     model = model_of(room)
     loss = Batches(CPU, most=16).backward(model, batch())

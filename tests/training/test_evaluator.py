@@ -11,7 +11,7 @@ import torch
 from swarm.ledger.payloads import KINDS
 from swarm.training import codec, evaluator, features, models, population, tensors
 from swarm.training.data import ImageData
-from swarm.training.errors import CheckpointError, TrainingError
+from swarm.training.errors import CheckpointError, DataError, TrainingError
 from swarm.training.evaluator import Evaluator
 from swarm.training.local import Place
 from swarm.training.sizes import GanModel
@@ -125,6 +125,15 @@ def test_an_evaluator_that_sees_nothing_is_refused(judge: Evaluator, tmp_path: P
             loaded(**changed).check(seen)
     with pytest.raises(CheckpointError):
         Evaluator.load(path, SIZES, "efficientnet-lite0", CPU)
+
+
+def test_one_held_out_image_is_refused_since_it_has_no_spread() -> None:
+    network = models.Autoencoder(SIZES, evaluator.FEATURES)
+    made = Evaluator(SIZES, AUTOENCODER, network, (np.ones(1), np.ones(1)), CPU)
+    with pytest.raises(DataError, match="at least 2 are needed"):
+        made.moments(shapes(1, 1))
+    reference = made.moments(shapes(2, 1))
+    assert np.isfinite(made.distance(images(shapes(3, 2)), reference))
 
 
 def test_the_nearest_of_points_is_that_of_all_pairs() -> None:

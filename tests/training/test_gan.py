@@ -5,9 +5,11 @@ from __future__ import annotations
 import types
 
 import numpy as np
+import pytest
 import torch
 
 from swarm.training import gan, models
+from swarm.training.errors import TrainingError
 from swarm.training.local import Place
 from swarm.training.sizes import GanModel
 from swarm.training.spec import parse_spec
@@ -74,3 +76,25 @@ def test_the_penalty_changes_the_work_and_equal_values_repeat_it(monkeypatch) ->
     monkeypatch.setattr(gan, "PENALTY_EVERY", 2)
     other = work()
     assert not all(np.array_equal(item, other[name]) for name, item in first.items())
+
+
+def test_a_round_whose_loss_is_no_number_fails() -> None:
+    place = Place(b"T" * 32, 1, "p", b"B" * 32, "bafyb", "bafyd")
+    pixels = np.zeros((40, 1, 16, 16), np.uint8)
+    images = types.SimpleNamespace(samples=lambda ids: pixels[ids], total=40)
+    values = models.values(pair())
+    name = next(one for one in values if one.startswith("discriminator"))
+    values[name] = np.full_like(values[name], 3e38)
+    base = types.SimpleNamespace(tensors=values)
+    told = []
+    with pytest.raises(TrainingError, match="the loss is no number at step 1 of 10"):
+        gan._adversarial(
+            parse_spec(SPEC),
+            place,
+            base,
+            images,
+            list(range(40)),
+            CPU,
+            lambda *one: told.append(one),
+        )
+    assert told == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -140,3 +141,15 @@ def test_squares_are_exact_where_there_are_more_than_fit_into_one_sum() -> None:
     count = mean._PART + 3
     found = mean.squared(np.full(count, GREATEST, np.int64))
     assert found == count * (GREATEST >> 20) ** 2
+
+
+def test_more_pairs_take_no_more_memory_than_two() -> None:
+    base = {GENERATOR: np.zeros(2**16, np.float32)}
+    peaks = []
+    for count in (2, 12):
+        pairs = [{GENERATOR: np.full(2**16, at + 1, np.float32)} for at in range(count)]
+        tracemalloc.start()
+        mean.mean(base, pairs)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import math
@@ -105,6 +106,17 @@ def test_the_greatest_levels_of_the_most_updates_do_not_overflow() -> None:
     for flat, old, item in zip(merged, codec.gather(base(), LAYOUT), heavy, strict=True):
         move = old[item.positions] - flat[item.positions]
         np.testing.assert_allclose(move, np.where(item.negative, -1024, 1024), rtol=1e-6)
+
+
+def test_no_weight_leaves_its_bounds_and_one_that_does_not_move_keeps_its_bits() -> None:
+    layout = codec.Layout({"a": (4, 4)}, 4096)
+    everything = codec.Sparse(np.arange(16), np.ones(16, bool), 1024.0)
+    top = {"a": np.full((4, 4), merge.MAX_WEIGHT, np.float32)}
+    assert (merge.merge(top, [[everything]], layout, 4000)["a"] == merge.MAX_WEIGHT).all()
+    # Of the least level a half is no move, and the weight is not rounded to 2^-40 either.
+    fine = {"a": np.full((4, 4), 1e-7, np.float32)}
+    least = dataclasses.replace(everything, level=2.0**-40)
+    assert merge.merge(fine, [[least]], layout, 500)["a"].tobytes() == fine["a"].tobytes()
 
 
 def test_a_base_that_is_not_finite_is_refused() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -9,9 +10,11 @@ import torch
 
 from storage.importer import hash_path
 from swarm.training import codec, jobs, local, recorder, tensors, transcript
+from swarm.training.checkpoint import Checkpoint, Config
 from swarm.training.errors import TranscriptError
 from swarm.training.optimizers import Muon
-from swarm.training.replay import PARTS
+from swarm.training.replay import FAR, PARTS, unsaid
+from swarm.training.sizes import LmModel
 from swarm.training.transcript import Transcript
 from tests.training.conftest import BEACON, TASK
 
@@ -172,6 +175,47 @@ def test_an_update_that_says_something_else_than_what_was_learnt_is_told_apart(
     assert record.is_dir()
 
 
+@pytest.mark.parametrize("parts", [1, 4, 64])  # more than some groups have values
+def test_who_says_the_greatest_of_what_its_part_learnt_says_all_of_it(parts: int) -> None:
+    shapes = {"a": (64, 80), "b": (3, 4), "c": (5,)}
+    base = base_of({name: np.zeros(shape, np.float32) for name, shape in shapes.items()})
+    chance = np.random.default_rng(parts)
+    learnt = {name: chance.standard_normal(shape) for name, shape in shapes.items()}
+    end = {f"weight.{name}": item.astype(np.float32) for name, item in learnt.items()}
+    for part in range(min(parts, 5)):
+        layout = codec.Layout(shapes, 1024, parts, part)
+        groups = codec.gather({name: -item for name, item in learnt.items()}, layout)
+        said = codec.compress(groups, layout)
+        assert unsaid(base, end, said, layout) == 0
+        for at, item in enumerate(said):
+            for wrong in (replace(item, negative=~item.negative), replace(item, level=0.0)):
+                found = unsaid(base, end, [*said[:at], wrong, *said[at + 1 :]], layout)
+                assert found >= 1
+
+
+def test_what_was_learnt_and_is_too_little_for_any_level_is_said_by_a_level_of_nothing() -> None:
+    shapes = {"a": (8, 8)}
+    base, layout = base_of({"a": np.zeros((8, 8), np.float32)}), codec.Layout(shapes, 1024)
+    learnt = np.zeros((8, 8), np.float32)
+    learnt[0, 0] = 1e-45  # the mean of the group's kept values is none of float32
+    end = {"weight.a": learnt}
+    said = codec.compress(codec.gather({"a": -learnt}, layout), layout)
+    assert (said[0].level, unsaid(base, end, said, layout)) == (0, 0)
+    assert unsaid(base, end, [replace(said[0], level=1e-3)], layout) == FAR
+
+
+def test_what_was_learnt_without_an_end_is_said_by_nobody() -> None:
+    shapes, endless = {"a": (8, 8)}, np.full((8, 8), 3e38, np.float32)
+    layout = codec.Layout(shapes, 1024)
+    said = codec.compress([endless.reshape(-1)], layout)
+    with np.errstate(over="ignore"):
+        assert unsaid(base_of({"a": -endless}), {"weight.a": endless}, said, layout) == FAR
+
+
+def base_of(values: dict[str, np.ndarray]) -> Checkpoint:
+    return Checkpoint(Config("lm", "x", 0, "bytes", LmModel()), values)
+
+
 def test_a_state_that_is_none_of_the_model_ends_no_worker(recorded: Room) -> None:
     record = train(recorded)
     start = record / "state-0001.safetensors"
@@ -184,6 +228,10 @@ def test_a_state_that_is_none_of_the_model_ends_no_worker(recorded: Room) -> Non
     for wrong in (endless, counted, lacking):
         tensors.write(start, wrong, {})
         assert replay(recorded, 1)["outcome"] == "unfit"
+    shape = {"dtype": "F32", "shape": [0, 2**39, 2**39], "data_offsets": [0, 0]}
+    text = json.dumps({name: shape}).encode()
+    start.write_bytes(len(text).to_bytes(8, "little") + text)
+    assert replay(recorded, 1)["outcome"] == "unfit"
     start.write_bytes(b"not a state")
     assert "recorded state" in replay(recorded, 1)["why"]
 

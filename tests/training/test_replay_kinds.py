@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from swarm.ledger.replaying import KINDS
-from swarm.training import assignment, jobs, local, transcript
+from swarm.training import assignment, jobs, local, tensors, transcript
 from tests.training import test_classifier, test_finetune
 from tests.training.conftest import SPEC, Room
 from tests.training.test_finetune import bench as bench  # a fixture
@@ -104,6 +105,23 @@ def test_who_takes_several_units_of_work_is_run_again_with_as_many(
     assert [one["outcome"] for one in found] == ["match"] * 3
     room.spec = SPEC.replace(b"batch = 4", b"batch = 4\nunits = 2")
     assert replay("lm", room, bench, 0)["outcome"] == "unfit"
+
+
+@pytest.mark.parametrize("parts", [4, 64])
+def test_who_speaks_of_a_part_is_run_again_in_every_segment_and_who_says_something_else_is_found(
+    room: Room, bench: jobs.Bench, parts: int
+) -> None:
+    room.spec = SPEC + b"[update]\nparts = %d\n" % parts
+    prepare("lm", room, bench)
+    train("lm", room, bench)
+    found = [replay("lm", room, bench, segment) for segment in range(3)]
+    assert [(one["outcome"], one["distance"]) for one in found] == [("match", 0)] * 3
+    said = room.folder / "u1"
+    file = tensors.read(said, max_bytes=2**20)
+    turned = {**file.tensors, "levels": np.array(file.tensors["levels"]) * 2}
+    tensors.write(said, turned, file.metadata)
+    found = [replay("lm", room, bench, segment) for segment in range(3)]
+    assert [one["outcome"] for one in found] == ["match", "match", "mismatch"]
 
 
 def test_samples_of_steps_are_those_that_each_unit_has_for_them() -> None:

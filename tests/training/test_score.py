@@ -98,6 +98,37 @@ def test_honest_updates_of_a_parts_first_turn_are_no_copies_beside_what_is_like_
     assert copies.copies([first, noisy(first, 0.02), *made[3:]], order[:5], is_first=True) == {1}
 
 
+def test_of_a_few_weights_honest_updates_are_no_copies_though_they_say_the_same() -> None:
+    tiny = Layout({"a": (16, 16), "b": (16,)}, 74)  # 6 weights are named
+    flat = [np.ones(group.size, np.float32) for group in tiny.groups]
+    assert copies.copies([codec.compress(flat, tiny)] * 3, [0, 1, 2]) == set()
+
+
+def test_groups_of_a_few_weights_make_no_splice() -> None:
+    # A third of the weights lies in small groups, in which two workers agree by chance.
+    small = {f"s{at:02}": (16, 16) for at in range(16)}
+    layout = Layout({"m": (64, 128), **small}, 74)
+    drawn = [
+        [
+            np.random.default_rng([seed, at]).standard_normal(group.size)
+            for at, group in enumerate(layout.groups)
+        ]
+        for seed in range(6)
+    ]
+    made = [codec.compress([np.float32(flat) for flat in each], layout) for each in drawn]
+    made[5] = [made[5][0], *made[0][1:]]
+    assert 3 * sum(len(item.positions) for item in made[5][1:]) >= sum(
+        len(item.positions) for item in made[5]
+    )
+    assert copies.copies(made, list(range(6))) == set()
+
+
+def test_while_updates_are_compared_there_are_signs_of_life() -> None:
+    asked: list[int] = []
+    copies.copies([update(at) for at in range(5)], list(range(5)), alive=lambda: asked.append(1))
+    assert len(asked) == 5
+
+
 def test_the_exact_copy_of_the_only_other_update_is_one() -> None:
     assert copies.copies([update(0), update(0)], [1, 0]) == {0}
     assert copies.copies([update(0), update(1)], [0, 1]) == set()
@@ -185,7 +216,7 @@ def gain(base: Checkpoint, values: Mapping[str, np.ndarray]) -> float:
 def test_only_in_a_parts_first_turn_may_updates_be_much_alike(
     tmp_path: Path, round_: int, refused: int
 ) -> None:
-    base = first_checkpoint(16)
+    base = first_checkpoint(32)
     layout = Layout(base.shapes, 110, parts=4)
     first = drawn_update(base, layout, 1)
     alike = [first, noisy(first, 0.2, 1), noisy(first, 0.2, 2)]
@@ -195,6 +226,7 @@ def test_only_in_a_parts_first_turn_may_updates_be_much_alike(
             "lm", 110, "bafy", bytes(32), round_, str(at + 1), bytes(32), 16, part=layout.said
         )
         (tmp_path / str(at)).write_bytes(codec.pack(groups, layout, about))
+    reported: list[object] = []
     scores = score.score(
         dataclasses.replace(TASK, score=dataclasses.replace(TASK.score, sequences=4)),
         base,
@@ -202,10 +234,11 @@ def test_only_in_a_parts_first_turn_may_updates_be_much_alike(
         [tmp_path / str(at) for at in range(6)],
         [codec.Expected("lm", layout, "bafy", bytes(32), round_)] * 6,
         CPU,
-        lambda *_: None,
+        lambda *told: reported.append(told[:2]),
         order=list(range(6)),
     )[1]
     assert scores.count(REFUSED - DUPLICATE) == refused
+    assert reported[:7] == [*[(0, 6)] * 6, (1, 6)]  # it is alive while it looks for copies
 
 
 @pytest.mark.slow
@@ -236,3 +269,10 @@ def test_scores_and_evidence_agree_whatever_the_threads(tmp_path: Path) -> None:
         found.append((loss, *scores))
     assert all(abs(one - two) <= 1 for one, two in zip(*found, strict=True))
     assert max(found[0][1:]) > 0
+
+
+def test_a_loss_that_is_no_number_is_the_worst_and_not_the_best() -> None:
+    assert score.loss_units(1.234567) == score.units(1.234567) == 123_456
+    for value in (float("nan"), float("inf"), 1e12):
+        assert score.loss_units(value) == 10**11
+    assert score.units(float("nan")) == -(10**11)

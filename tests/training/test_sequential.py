@@ -78,6 +78,34 @@ def test_a_round_that_is_judged_again_counts_once() -> None:
     assert evidence._known == again._known
 
 
+def test_a_round_that_is_judged_again_after_many_is_judged_by_what_it_was_judged_by(
+    tmp_path: Path,
+) -> None:
+    evidence = Evidence()
+    for round_, usual in enumerate((1000, 6000, 1000, 1000, 1000), 1):
+        evidence.judge(round_, {"a": 4000}, [usual])
+    evidence.judge(6, {"a": -1500}, [1000])
+    evidence.write(tmp_path / "evidence", T)
+    again = Evidence.read(tmp_path / "evidence", T)  # the node ended before it kept its round
+    again.judge(6, {"a": -1500}, [1000])
+    assert again._known == evidence._known
+    assert again._usual == evidence._usual
+
+
+def test_a_score_of_no_updates_forgets_nothing() -> None:
+    evidence, idle = play(6, 2.2, 0.0)[0], play(6, 2.2, 0.0)[0]
+    assert idle.judge(0, {}, []) == idle.judge(7, {}, []) == set()
+    assert (idle._usual, idle._known) == (evidence._usual, evidence._known)
+    assert idle._usual
+
+
+def test_what_is_kept_of_the_most_workers_fits_in_its_file(tmp_path: Path) -> None:
+    entries = [(2**40, -FLOOR), (2**40 + 1, -FLOOR)]
+    known = {f"{at:064}": entries for at in range(sequential.MAX_WORKERS)}
+    Evidence(known, [(2**40, -6000)] * 5).write(tmp_path / "evidence", T)
+    assert len(Evidence.read(tmp_path / "evidence", T)._known) == sequential.MAX_WORKERS
+
+
 def test_what_a_file_keeps_is_taken_up_and_nothing_of_another_task_or_a_broken_file(
     tmp_path: Path,
 ) -> None:
@@ -128,3 +156,19 @@ def test_what_the_others_gain_on_a_sequence_takes_its_share_out_of_the_noise() -
     assert min(found.values()) > 8
     alone = margins.margins(merged, gains, {0: "a"}, own, keys["others"])
     assert abs(alone[0]) < 4
+
+
+def test_a_control_without_finite_gains_takes_nothing_from_anybody() -> None:
+    chance = np.random.default_rng(4)
+    gained = {"own": chance.normal(1, 0.1, 64), "others": chance.normal(0, 0.1, 64)}
+    own, others = np.zeros(64), np.ones(64)
+
+    def gains(who: list[str], asked: np.ndarray) -> np.ndarray:
+        found = gained["others" if asked[0] else "own"]
+        return found * np.inf if who == ["hostile"] else found
+
+    updates = {0: "honest", 1: "hostile"}
+    with np.errstate(invalid="ignore"):
+        found = margins.margins(list, gains, updates, [own, own], others)
+    assert found == {0: margins.margin(gained["own"], gained["others"]), 1: 0.0}
+    assert found[0] > 8

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from bisect import bisect
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import swarm.training
+from storage import cid
+from swarm.ledger.errors import TransactionError
+from swarm.ledger.transactions import Phases, TaskPost
 from swarm.training.errors import SpecError
-from swarm.training.spec import MAX_SPEC_BYTES, TOKEN, parse_spec, with_data, write_spec
+from swarm.training.spec import (
+    MAX_FILE_BYTES,
+    TOKEN,
+    check_posted,
+    parse_spec,
+    with_data,
+    write_spec,
+)
 
 TASKS = Path(swarm.training.__file__).parent / "tasks"
 SMALL = b"""
@@ -69,6 +80,7 @@ def test_a_path_with_quotes_and_backslashes_survives_writing() -> None:
         ("model", "[model]\nlayers = 200\nwidth = 16384", "", ""),
         ("extra", "[extra]", "", ""),
         ("task file", "[", "", ""),
+        ("task file", "[train]\nsteps = " + "9" * 5000, "", ""),
     ],
 )
 def test_an_error_names_its_field(field: str, extra: str, old: str, new: str) -> None:
@@ -80,7 +92,45 @@ def test_an_error_names_its_field(field: str, extra: str, old: str, new: str) ->
 
 def test_a_task_file_that_is_too_long_is_not_parsed() -> None:
     with pytest.raises(SpecError, match="bytes"):
-        parse_spec(SMALL + b"#" * MAX_SPEC_BYTES)
+        parse_spec(SMALL + b"#" * MAX_FILE_BYTES)
+
+
+def classifier(labels: int, dataset: str = "d") -> bytes:
+    names = "a," + "b" * (labels - 2)
+    text = SMALL.replace(b'"lm"', b'"classifier"').replace(b'"d"', b'"%b"' % dataset.encode())
+    return text + b'[model]\nlabels = "%b"\n' % names.encode()
+
+
+def is_taken_by_the_ledger(data: bytes) -> bool:
+    root = cid.of_raw(b"x")
+    spec = with_data(parse_spec(data), cid.text(root), cid.text(root))
+    encoded = write_spec(spec)
+    phases = Phases(10, 3, 6, 3, 6)
+    try:
+        TaskPost(spec.name, spec.kind, encoded, root, root, root, 8, 10**9, phases, 0).check()
+    except TransactionError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("dataset", ["d", "/a/long/path" * 80])
+def test_labels_that_the_ledger_has_no_room_for_are_refused_before_the_task_is_posted(
+    dataset: str,
+) -> None:
+    counts = range(7_000, 8_000)
+    refused = bisect(counts, x=False, key=lambda one: not is_taken_by_the_ledger(classifier(one)))
+    most = counts[refused - 1]
+    check_posted(parse_spec(classifier(most, dataset)))
+    with pytest.raises(SpecError, match="the ledger takes 8,192") as caught:
+        check_posted(parse_spec(classifier(most + 1, dataset)))
+    assert caught.value.field == "model.labels"
+
+
+def test_of_other_tasks_nothing_is_too_long_for_the_ledger() -> None:
+    longest = "\N{MICROSCOPE}" * 1024
+    text = SMALL.decode().replace('"p"', f'"p"\nlicense = "{longest[:64]}"')
+    text = text.replace('"p"', f'"p"\ncolumn = "{longest[:256]}"')
+    check_posted(parse_spec(f'{text}[model]\nbase = "{longest}"'.encode()))
 
 
 @given(st.binary(max_size=200))

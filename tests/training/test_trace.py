@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -122,3 +124,9 @@ def test_a_proof_is_whole_numbers_that_only_its_key_gives() -> None:
         next(model.parameters()).fill_(math.nan)
     assert set(mine()) == {trace.MAX_PROOF}
     assert [trace.proof_step(steps) for steps in (1, 2, 5, 10)] == [1, 1, 2, 5]
+
+
+def test_what_needs_64_bits_is_taken_off_the_device_first() -> None:
+    """Of Apple's devices none has float64."""
+    for path in sorted(Path(trace.__file__).parent.glob("*.py")):
+        assert not re.search(r"(?<!\.cpu\(\))\.double\(\)", path.read_text()), path.name
