@@ -102,7 +102,9 @@ class Announcements:
     async def _fetch(self, worker: bytes, root: Cid, most: int) -> None:
         try:
             with trio.move_on_after(FETCH_SECONDS):
-                await self._shelf.take(root, [signing.peer_id(worker)], max_bytes=most)
+                await self._shelf.take(
+                    root, [signing.peer_id(worker)], max_bytes=most, is_file=True
+                )
         except (StorageError, ExchangeError, OSError) as error:
             _log.info("announced.missing", root=cid.text(root), error=str(error))
         except Exception:  # noqa: BLE001 - whatever a stranger's content does, the node goes on

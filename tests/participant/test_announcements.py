@@ -36,7 +36,8 @@ class Taken:
         self.error: Exception | None = None
         self.done = trio.Event()
 
-    async def take(self, wanted, providers=None, progress=None, *, max_bytes=None):
+    async def take(self, wanted, providers=None, progress=None, *, max_bytes=None, is_file=False):
+        assert is_file
         self.wanted.append((wanted, tuple(providers), max_bytes))
         await self.done.wait()
         if self.error is not None:

@@ -19,6 +19,8 @@ from swarm.participant.replays import MAX_FAILURES, Replays
 from tests.ledger.world import MERGED, SALT, World
 
 PROOF = (1000,) * 16
+MOST_TURNS = 10**6
+"""Of the event loop, for what a thread writes; not seconds, since the clock of a test jumps where all wait."""
 MATCH = Found(Finding.MATCH, 0, PROOF)
 
 
@@ -119,9 +121,12 @@ class Place:
 
     async def settled(self) -> None:
         """Until the node waits for a block, and what it runs again is done or waits for a peer."""
-        with trio.fail_after(20):
-            while not self.heights.is_awaited or not (self.is_asleep or self.node._running is None):
-                await trio.lowlevel.checkpoint()
+        for _ in range(MOST_TURNS):
+            is_done = self.is_asleep or self.node._running is None
+            if self.heights.is_awaited and is_done:
+                return
+            await trio.lowlevel.checkpoint()
+        pytest.fail("the node does not come back to wait for a block")
 
     def replay(self, worker):
         task = self.world.view.replays() or [self.last]
