@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import sys
 from logging.handlers import RotatingFileHandler
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 sys.modules.setdefault("rich", None)  # type: ignore[arg-type]  # else structlog loads it: 4 MB, for nothing that is printed here
 import structlog  # noqa: E402
 
 if sys.modules["rich"] is None:
     del sys.modules["rich"]
+
+from cli.output import harmless  # noqa: E402
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,6 +60,7 @@ def configure(level: str, file: Path | None, folder: Path | None = None) -> None
                     pad_level=False,
                     exception_formatter=structlog.dev.plain_traceback,
                 ),
+                _without_steering,
             ],
             foreign_pre_chain=shared,
         )
@@ -87,6 +90,7 @@ def _kept(folder: Path, shared: list[Processor]) -> list[logging.Handler]:
             maxBytes=MAX_KEPT_BYTES,
             backupCount=KEPT_FILES - 1,
             encoding="utf-8",
+            errors="backslashreplace",  # of a name that is no text: as JSON writes it
         )
     except OSError:
         return []
@@ -102,6 +106,11 @@ def _kept(folder: Path, shared: list[Processor]) -> list[logging.Handler]:
         )
     )
     return [handler]
+
+
+def _without_steering(_: object, __: str, line: Any) -> str:  # noqa: ANN401 - as processors are typed
+    """The line for people, after the renderer: what peers said in it does not steer the terminal."""
+    return harmless(line)
 
 
 def _without_secrets(_: object, __: str, event: EventDict) -> EventDict:

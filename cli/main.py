@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 a bug, 2 usage, 3 not found, 4 refused (quota, disk, stake
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
@@ -199,21 +200,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:  # noqa: BLE001 - the last boundary
-        return _bug(error)
+        return _other(error)
     return code if isinstance(code, int) else 0
 
 
-def _bug(error: Exception) -> int:
+def _other(error: Exception) -> int:
+    """What a room below raised in this process, as a person is told it; what no rule knows is a bug."""
     if os.environ.get("SWARM_DEBUG"):
         import traceback
 
         traceback.print_exception(error)
+    with contextlib.suppress(
+        ImportError
+    ):  # of a package that is not there, which is the error itself
+        from swarm.control.faults import translate
+
+        told = translate(error)
+        if type(told) is not SwarmError:
+            return _fail(told.message, told.hint, told.exit_code)
     message = f"{type(error).__name__}: {error}"
     return _fail(message, "this is a bug; SWARM_DEBUG=1 shows where", 1)
 
 
 def _fail(message: str, hint: str | None, code: int) -> int:
-    click.echo(f"error: {message}", err=True)
-    if hint:
-        click.echo(f"hint: {hint}", err=True)
+    from cli.output import harmless
+
+    for title, text in (("error", message), ("hint", hint)):
+        if text:
+            # A second line stands further in: nothing that others wrote passes for a line of ours.
+            told = harmless(text).replace("\n", "\n  ")
+            click.echo(f"{title}: {told}", err=True)
     return code

@@ -34,19 +34,27 @@ def console(*, stderr: bool = False) -> Console:
 def say(line: str) -> None:
     """Tell the person one line, on stderr; above a live view or a bar where one is shown."""
     # Rich takes the place of sys.stderr while it draws, and click's echo would go round it.
-    print(line, file=sys.stderr, flush=True)
+    print(harmless(line), file=sys.stderr, flush=True)
 
 
 def print_json(value: Json | Iterable[Json]) -> None:
     """One object a line."""
     for one in [value] if isinstance(value, dict) else value:
-        click.echo(json.dumps(one, ensure_ascii=False, allow_nan=False))
+        click.echo(json_line(one))
     sys.stdout.flush()
+
+
+def json_line(value: Json) -> str:
+    """An object as one line of JSON, with escapes for what would steer a terminal or is no text."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in text)
 
 
 def print_fields(fields: Iterable[tuple[str, str]]) -> None:
     """Names and values in two columns."""
-    rows = [(name, value) for name, value in fields if value]
+    rows = [(one_line(name), one_line(value)) for name, value in fields if value]
     width = max((len(name) for name, _ in rows), default=0)
     for name, value in rows:
         click.echo(f"{name:<{width}}  {value}")
@@ -54,7 +62,7 @@ def print_fields(fields: Iterable[tuple[str, str]]) -> None:
 
 def print_table(titles: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
     """Columns under titles, cut nowhere: a CID that is cut cannot be copied."""
-    lines = [titles, *rows]
+    lines = [titles, *(tuple(map(one_line, row)) for row in rows)]
     widths = [max(len(line[at]) for line in lines) for at in range(len(titles))]
     for line in lines:
         cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
@@ -88,10 +96,13 @@ def one_line(text: str) -> str:
     return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
 
 
-def printable(text: str) -> str:
-    """A model's text for stdout: on a terminal, without characters that would steer the terminal."""
-    if not sys.stdout.isatty():
-        return text
+def harmless(text: str) -> str:
+    """A text of several lines in which others may have a word: nothing in it steers the terminal."""
     return "".join(
         one if one.isprintable() or one in "\n\t" else "\N{REPLACEMENT CHARACTER}" for one in text
     )
+
+
+def printable(text: str) -> str:
+    """A model's text for stdout: on a terminal, without characters that would steer the terminal."""
+    return harmless(text) if sys.stdout.isatty() else text

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from cli import standing
 from cli.money import short_tokens
-from cli.output import loss, share
+from cli.output import loss, one_line, share
 from cli.standing import duration
 from swarm.sizes import format_size
 
@@ -135,7 +135,7 @@ def panel(status: Json, *, trains: bool = True, gpu: bool = False) -> Renderable
     ]
     for name, value in sorted(rows, key=lambda one: one[0] not in FIRST):
         if value:
-            grid.add_row(name, Text(value, style="yellow" if name in ALARMING else ""))
+            grid.add_row(name, Text(one_line(value), style="yellow" if name in ALARMING else ""))
     return Panel(grid, title="swarm", subtitle="Ctrl-C stops the node", expand=False)
 
 

@@ -21,12 +21,13 @@ class FrameReader:
     Args:
         stream: Where the bytes come from.
         max_bytes: The longest frame that the protocol allows.
+        begun: What was read of it already.
     """
 
-    def __init__(self, stream: Stream, max_bytes: int) -> None:
+    def __init__(self, stream: Stream, max_bytes: int, begun: bytes = b"") -> None:
         self._stream = stream
         self._max_bytes = max_bytes
-        self._buffer = bytearray()
+        self._buffer = bytearray(begun)
 
     async def read(self) -> bytes | None:
         """The next frame; None when the peer finished between two frames.

@@ -13,7 +13,13 @@ from storage import cid as cids
 from storage import folder as folders
 from storage.chunks import check_chunk
 from storage.contract import Beside, Blockstore, Checked, Pairs, Progress
-from storage.errors import ChangedFileError, ChunkNotFoundError, CorruptChunkError, StorageError
+from storage.errors import (
+    ChangedFileError,
+    ChunkNotFoundError,
+    CorruptChunkError,
+    StorageError,
+    UnreadableFileError,
+)
 from storage.files import DISK, Files, mount_of
 from storage.folder import FORMAT
 from storage.index import ChunkIndex
@@ -120,13 +126,14 @@ class SegmentBlockstore:
 
     def has(self, cid: Cid) -> bool:
         self.leases.touch((cid,))
-        if self.index.find(cid) is not None or self.references.find(cid) is not None:
+        if self.index.find(cid) is not None or self.references.has(cid):
             return True
         return self.beside is not None and self.beside.length(cid) is not None
 
-    def missing(self, wanted: Iterable[Cid]) -> list[Cid]:
+    def missing(self, wanted: Iterable[Cid], *, count_on: bool = True) -> list[Cid]:
         asked = list(dict.fromkeys(wanted))
-        self.leases.touch(asked)
+        if count_on:
+            self.leases.touch(asked)
         absent = self.references.missing(self.index.missing(asked))
         beside = self.beside
         return absent if beside is None else [one for one in absent if beside.length(one) is None]
@@ -313,11 +320,16 @@ class SegmentBlockstore:
     def _get_in_place(self, cid: Cid) -> bytes:
         try:
             data = self.references.get(cid)
+        except UnreadableFileError:
+            self._pins.damage(cid)  # until it can be read again
+            raise
         except ChangedFileError:
             self._pins.damage(cid)
             self.quota.refund(INDEX_ROW_BYTES)
             raise
         if data is not None:
+            if cid in self._pins.damaged:
+                self._pins.mend((cid,))
             return data
         if self.beside is None:
             raise ChunkNotFoundError(cids.text(cid))

@@ -71,8 +71,14 @@ class Blockstore(Protocol):
     def has(self, cid: Cid) -> bool:
         """Whether the chunk is held."""
 
-    def missing(self, wanted: Iterable[Cid]) -> list[Cid]:
-        """Those of `wanted` that are not held, each once, in their order."""
+    def missing(self, wanted: Iterable[Cid], *, count_on: bool = True) -> list[Cid]:
+        """Those of `wanted` that are not held, each once, in their order.
+
+        Args:
+            wanted: What is asked for.
+            count_on: Let the leases that are open protect what is found. Without it a collection may take it at any
+                time: so a peer is answered, whose questions are nobody's work in progress and have no end.
+        """
 
     def size(self, cid: Cid) -> int:
         """The chunk's length in bytes.
@@ -87,7 +93,9 @@ class Blockstore(Protocol):
         Raises:
             ChunkNotFoundError: It is not held.
             CorruptChunkError: What the disk gave back is not what was put; the chunk is then no longer held, so
-                that it can be fetched again.
+                that it can be fetched again. One in a file of the user's that cannot be read now is held again once
+                it can be.
+            OSError: It cannot be read for a reason that may pass, such as too many open files.
         """
 
     def put_many(
@@ -140,7 +148,7 @@ class Blockstore(Protocol):
     def lease(self, label: str, root: Cid | None = None) -> Lease:
         """Protect work in progress until the lease is closed; use it as a context manager.
 
-        Until then no collection takes what was put since, what `has` or `missing` said is held, or what the root
+        Until then no collection takes what was put since, what `has` or `missing` was asked for, or what the root
         reaches. What is to stay is pinned or held before the lease ends.
         """
 

@@ -119,6 +119,14 @@ class ChangedFileError(CorruptChunkError):
         self.args = (f"{path} changed since it was published; chunk {cid} of it is lost",)
 
 
+class UnreadableFileError(ChangedFileError):
+    """A file that was published in place cannot be read now; its chunks are held again once it can be."""
+
+    def __init__(self, cid: str, path: str, why: str) -> None:
+        super().__init__(cid, path)
+        self.args = (f"{path} cannot be read now: {why}; chunk {cid} of it is not given",)
+
+
 class CollectionRunningError(StorageError):
     """Another collection of the same store is under way."""
 

@@ -13,7 +13,7 @@ import mmh3
 
 from storage.dag_pb import Link
 from storage.errors import ManifestError
-from storage.unixfs_nodes import Built, Kind, UnixFsNode, read_node, shard_node
+from storage.unixfs_nodes import FANOUT, Built, Kind, UnixFsNode, read_node, shard_node
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -108,9 +108,9 @@ def _build(
 
 def _entries(node: UnixFsNode, path: bytes, get: Callable[[Cid], bytes]) -> Iterator[Link]:
     taken = int.from_bytes(node.data, "big")
-    slots = [slot for slot in range(taken.bit_length()) if taken >> slot & 1]
+    slots = [slot for slot in range(FANOUT) if taken >> slot & 1]
     for slot, link in zip(slots, node.links, strict=True):
-        if link.name[:PREFIX_CHARACTERS] != f"{slot:02X}" or slot > 0xFF:
+        if link.name[:PREFIX_CHARACTERS] != f"{slot:02X}":
             message = "a shard's links do not follow its bit field"
             raise ManifestError(message)
         here = path + bytes((slot,))

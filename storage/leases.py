@@ -27,6 +27,8 @@ FILTER_BITS = 2**24
 """2 MiB a filter."""
 FILTER_NAMES = 10**6
 """Names in one filter at most, of which it then mistakes 0.2 % of others for its own; the next ones go to a new filter."""
+MAX_FILTERS = 32
+"""64 MiB for 32 million names; what is more goes to the last, which then knows too many: it keeps dead chunks, no more."""
 _PARTS = struct.Struct("<4I")
 _DIGEST_AT = 4
 
@@ -165,9 +167,12 @@ class Leases:
             return
         with self.lock:
             for cid in cids:
-                if not self._filters or self._filters[-1].count >= FILTER_NAMES:
+                if not self._filters or (
+                    self._filters[-1].count >= FILTER_NAMES and len(self._filters) < MAX_FILTERS
+                ):
                     self._filters.append(NameFilter())
-                self._filters[-1].add(cid)
+                if cid not in self._filters[-1]:
+                    self._filters[-1].add(cid)
 
     def is_touched(self, cid: Cid) -> bool:
         """Whether an open lease counts on the chunk; call it with `lock` held."""

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from storage import cid as cids
 from storage.chunks import check_chunk
 from storage.contract import Checked
-from storage.errors import ChangedFileError, ChunkNotFoundError, CorruptChunkError
+from storage.errors import (
+    ChangedFileError,
+    ChunkNotFoundError,
+    CorruptChunkError,
+    UnreadableFileError,
+)
 from storage.leases import Ends, Lease, Leases
 from storage.pins import check_label
 from storage.quota import CHUNK_OVERHEAD_BYTES, Quota, Reservation, Usage, cost
@@ -36,15 +42,21 @@ class MemoryBlockstore:
         self._holds: set[tuple[Cid, str]] = set()
         self._damaged: frozenset[Cid] = frozenset()
         self._references: dict[Cid, Reference] = {}
+        self._away: set[Cid] = set()
         self._leases = Leases(lambda: Ends(0, 0))
         self._quota = Quota(limit_bytes)
         self._lock = threading.RLock()
 
     def has(self, cid: Cid) -> bool:
         with self._lock:
-            return cid in self.chunks or cid in self._references
+            if cid in self.chunks or cid not in self._away:
+                return cid in self.chunks or cid in self._references
+            with suppress(CorruptChunkError, OSError):
+                read_in_place(self._references[cid])
+                return True
+            return False
 
-    def missing(self, wanted: Iterable[Cid]) -> list[Cid]:
+    def missing(self, wanted: Iterable[Cid], *, count_on: bool = True) -> list[Cid]:
         with self._lock:
             return [cid for cid in dict.fromkeys(wanted) if not self.has(cid)]
 
@@ -157,6 +169,8 @@ class MemoryBlockstore:
         with self._lock:
             fresh = {each.cid: each for each in references if not self.has(each.cid)}
             self._references.update((each.cid, each) for each in references)
+            self._away.difference_update(each.cid for each in references)
+            self._damaged -= {each.cid for each in references}
         return sum(each.length for each in fresh.values())
 
     def changed_files(self) -> list[str]:
@@ -171,11 +185,19 @@ class MemoryBlockstore:
         reference = self._references.get(cid)
         if reference is None:
             raise ChunkNotFoundError(cids.text(cid))
-        data = read_in_place(reference)
-        if data is None:
-            del self._references[cid]
+        try:
+            data = read_in_place(reference)
+        except UnreadableFileError:
+            self._away.add(cid)
             self._damaged |= {cid}
-            raise ChangedFileError(cids.text(cid), str(reference.path))
+            raise
+        except ChangedFileError:
+            del self._references[cid]
+            self._away.discard(cid)
+            self._damaged |= {cid}
+            raise
+        self._away.discard(cid)
+        self._damaged -= {cid}
         return data
 
     def _forget(self, cid: Cid) -> None:

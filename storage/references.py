@@ -5,11 +5,14 @@
 
 A file belongs to the user, who may change it at any time. A chunk is therefore given back only if its CRC still holds;
 and where size, time or inode are other than they were, only if its SHA-256 does.
+A chunk that changed is forgotten. One whose file cannot be read, because its disk is not mounted or fails, or because
+the file is gone, is not held as long as that is so: the file may come back.
 Paths come from the user alone, never from a peer.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import stat as stats
@@ -23,12 +26,14 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from storage import cid as cids
 from storage.cid import Cid
 from storage.database import connect, failures_as_ours
-from storage.errors import ChangedFileError
+from storage.errors import ChangedFileError, UnreadableFileError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 PAGE_ROWS = 1_000
+_OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""What says nothing about a file: this process, or this machine, has no room to open it."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS files (number INTEGER PRIMARY KEY AUTOINCREMENT, path BLOB NOT NULL UNIQUE,
     size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, inode INTEGER NOT NULL);
@@ -92,6 +97,8 @@ class ReferenceList:
         self.count, self.size = self._query(
             "SELECT count(*), cast(total(length) AS INTEGER) FROM chunks"
         )[0]
+        self._away: set[Cid] = set()
+        """Chunks whose files could not be read when that was tried last."""
 
     def end(self) -> int:
         """The number that the next reference gets, or one that was not given yet."""
@@ -111,13 +118,24 @@ class ReferenceList:
             return self.count - before
 
     def missing(self, wanted: Iterable[Cid]) -> list[Cid]:
-        """Those that lie in no file."""
+        """Those that lie in no file that can be read."""
         if not self.count:
             return list(wanted)
-        return [cid for cid in wanted if self.find(cid) is None]
+        return [cid for cid in wanted if not self.has(cid)]
+
+    def has(self, cid: Cid) -> bool:
+        """Whether a chunk lies in a file; one that could not be read last time is tried again."""
+        if cid not in self._away:
+            return self.find(cid) is not None
+        found = self._row(cid)
+        with suppress(ChangedFileError, OSError):
+            if found is not None:
+                self._read(found[1])
+                return True
+        return False
 
     def find(self, cid: Cid) -> tuple[int, int] | None:
-        """(number, length) of a chunk, or None."""
+        """(number, length) of a chunk, whether its file can be read or not; or None."""
         if not self.count:
             return None
         rows = self._query("SELECT number, length FROM chunks WHERE cid = ?", cid)
@@ -127,20 +145,21 @@ class ReferenceList:
         """A chunk's bytes, or None if it lies in no file.
 
         Raises:
+            UnreadableFileError: The file cannot be read now; the chunk is not held until it can be.
             ChangedFileError: The file is not what it was; the chunk is then forgotten.
+            OSError: This process cannot read it for a reason that may pass.
         """
-        if not self.count:
+        found = self._row(cid)
+        if found is None:
             return None
-        rows = self._query(_FIND, cid)
-        if not rows:
-            return None
-        number, path, offset, length, crc, *state = rows[0]
-        reference = Reference(cid, Path(os.fsdecode(path)), offset, length, crc, FileState(*state))
-        data = read_in_place(reference)
-        if data is None:
+        number, reference = found
+        try:
+            return self._read(reference)
+        except UnreadableFileError:
+            raise
+        except ChangedFileError:
             self.drop([number])
-            raise ChangedFileError(cids.text(cid), str(reference.path))
-        return data
+            raise
 
     def rows(self, after: int = 0, before: int = 2**63 - 1) -> Iterator[list[tuple[int, Cid, int]]]:
         """(number, CID, length) of every chunk between two numbers, a page at a time."""
@@ -179,6 +198,25 @@ class ReferenceList:
         with self._lock:
             self._database.close()
 
+    def _row(self, cid: Cid) -> tuple[int, Reference] | None:
+        if not self.count:
+            return None
+        rows = self._query(_FIND, cid)
+        if not rows:
+            return None
+        number, path, offset, length, crc, *state = rows[0]
+        path = Path(os.fsdecode(path))
+        return number, Reference(cid, path, offset, length, crc, FileState(*state))
+
+    def _read(self, reference: Reference) -> bytes:
+        try:
+            data = read_in_place(reference)
+        except UnreadableFileError:
+            self._away.add(reference.cid)
+            raise
+        self._away.discard(reference.cid)
+        return data
+
     def _add(self, each: Reference) -> None:
         path = os.fsencode(each.path)
         self._database.execute(
@@ -199,11 +237,12 @@ class ReferenceList:
 
     def _remove(self, column: Literal["cid", "number"], value: Cid | int) -> None:
         removed = self._database.execute(
-            f"DELETE FROM chunks WHERE {column} = ? RETURNING length",  # noqa: S608 one of two words
+            f"DELETE FROM chunks WHERE {column} = ? RETURNING length, cid",  # noqa: S608 one of two words
             (value,),
         ).fetchall()
         self.count -= len(removed)
-        self.size -= sum(length for (length,) in removed)
+        self.size -= sum(length for length, _ in removed)
+        self._away.difference_update(cid for _, cid in removed)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -223,26 +262,36 @@ class ReferenceList:
             return self._database.execute(statement, arguments).fetchall()
 
 
-def read_in_place(found: Reference) -> bytes | None:
-    """The bytes, if they are still those of the chunk."""
+def read_in_place(found: Reference) -> bytes:
+    """The bytes, which are still those of the chunk.
+
+    Raises:
+        UnreadableFileError: The file is not there, or cannot be read now.
+        ChangedFileError: They are others, or what is there is no file.
+        OSError: This process cannot read them for a reason that may pass.
+    """
+    changed = ChangedFileError(cids.text(found.cid), str(found.path))
     try:
         # O_NONBLOCK: what was a file may be a pipe by now, and would never open.
         descriptor = os.open(found.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        status = os.fstat(descriptor)
-        if not stats.S_ISREG(status.st_mode):
-            return None
-        data = os.pread(descriptor, found.length, found.offset)
-    except OSError:
-        return None
-    finally:
-        os.close(descriptor)
+        try:
+            status = os.fstat(descriptor)
+            if not stats.S_ISREG(status.st_mode):
+                raise changed
+            data = os.pread(descriptor, found.length, found.offset)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno in _OURS:
+            raise
+        if error.errno == errno.ELOOP:  # a link stands where the file was
+            raise changed from error
+        why = error.strerror or str(error)
+        raise UnreadableFileError(cids.text(found.cid), str(found.path), why) from error
     if len(data) != found.length or zlib.crc32(data) != found.crc:
-        return None
+        raise changed
     if FileState.of(status) != found.state and not cids.matches(found.cid, data):
-        return None
+        raise changed
     return data
 
 

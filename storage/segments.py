@@ -177,9 +177,9 @@ class SegmentLog:
             if descriptor is None:
                 continue
             self._files.sync(descriptor)
-            if segment < last:
-                del self._open[segment]
-                self._files.close(descriptor)
+        # Appends go to the last segment only, so that those before it hold nothing that is not durable by now.
+        for segment in [number for number in list(self._open) if number < last]:
+            self._files.close(self._open.pop(segment))
 
     def read(self, cid: Cid, place: Place) -> bytes:
         """The chunk at a place; any thread may call this at any time.

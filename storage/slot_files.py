@@ -50,12 +50,10 @@ class SlotFiles:
 
         Raises:
             DamagedSlotError: The disk does not hold them.
+            OSError: They could not be read for a reason that may pass.
         """
-        try:
-            with self._path(slot).open("rb", buffering=0) as file:
-                sealed = os.pread(file.fileno(), SLOT_BYTES, slot % FILE_SLOTS * SLOT_BYTES)
-        except OSError as error:
-            raise DamagedSlotError(slot) from error
+        with _whole_or_damaged(slot), self._path(slot).open("rb", buffering=0) as file:
+            sealed = os.pread(file.fileno(), SLOT_BYTES, slot % FILE_SLOTS * SLOT_BYTES)
         if len(sealed) != SLOT_BYTES:
             raise DamagedSlotError(slot)
         return sealed
@@ -75,12 +73,8 @@ class SlotFiles:
             DamagedSlotError: The disk does not hold it.
             OSError: It could not be read for a reason that may pass.
         """
-        try:
+        with _whole_or_damaged(slot):
             sealed = (self._pending / name).read_bytes()
-        except OSError as error:
-            if error.errno not in {errno.ENOENT, errno.EIO}:
-                raise
-            raise DamagedSlotError(slot) from error
         if len(sealed) != SLOT_BYTES:
             raise DamagedSlotError(slot)
         return sealed
@@ -125,6 +119,17 @@ class SlotFiles:
                 files.close(descriptor)
             if is_new:
                 files.sync_folder(path.parent)
+
+
+@contextmanager
+def _whole_or_damaged(slot: int) -> Iterator[None]:
+    """Tell a slot that the disk has lost from a moment in which it cannot be read."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in {errno.ENOENT, errno.EIO}:
+            raise
+        raise DamagedSlotError(slot) from error
 
 
 @contextmanager

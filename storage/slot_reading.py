@@ -145,6 +145,7 @@ class SlotReading:
         Raises:
             ChunkNotFoundError: No slot holds it.
             CorruptChunkError: What the disk gave back does not hash to the CID; `length` says so from then on.
+            OSError: The slot could not be read for a reason that may pass.
         """
         with self._lock:
             slot = self._index.find(cid)
@@ -188,6 +189,7 @@ class SlotReading:
             UnknownVersionError: The root is neither settled nor staged.
             IndexError: That version has no such slot, or a slot no such leaf.
             DamagedSlotError: The disk does not hold what was committed.
+            OSError: The slot could not be read for a reason that may pass.
         """
         if not 0 <= number < SLOT_LEAVES:
             message = f"there is no leaf {number} in a slot"
@@ -206,6 +208,7 @@ class SlotReading:
             UnknownVersionError: The root is neither settled nor staged.
             IndexError: That version has no such slot.
             DamagedSlotError: The disk does not hold what was committed.
+            OSError: The slot could not be read for a reason that may pass.
         """
         label, sealed, path = self._committed(root, slot)
         if slot_root(sealed) != label.root:

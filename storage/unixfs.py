@@ -128,7 +128,10 @@ def entity(root: Cid, store: Blockstore, start: int, length: int) -> Iterator[Ci
     Raises:
         ManifestError: As `read_range`.
     """
-    yield from _entity(root, store, start, start + length, MAX_FILE_DEPTH, set())
+    yield root
+    if dag.is_manifest(root) and store.has(root):
+        node = _node(root, store)
+        yield from _entity(root, node, store, start, start + length, MAX_FILE_DEPTH, set())
 
 
 def plan_range(
@@ -320,10 +323,7 @@ def _read(
     if own := node.data[max(0, start) : max(0, end)]:
         yield own
     for link, at, size in _parts(node, depth, start, end):
-        child = _node(link.cid, store)
-        if child.kind is not Kind.FILE or child.size != size:
-            message = f"{cids.text(link.cid)} is not the part of {size:,} bytes that it should be"
-            raise ManifestError(message)
+        child = _part(link.cid, store, size)
         left[0] -= size < SMALL_BYTES
         if left[0] < 0:
             message = f"more than {MAX_SMALL_PARTS:,} parts of less than {SMALL_BYTES:,} bytes"
@@ -331,25 +331,45 @@ def _read(
         yield from _read(child, store, depth - 1, start - at, end - at, left)
 
 
+def _part(cid: Cid, store: Blockstore, size: int) -> UnixFsNode:
+    """A child of a file's node, which is of the size that its parent says."""
+    node = _node(cid, store)
+    if node.kind is not Kind.FILE or node.size != size:
+        message = f"{cids.text(cid)} is not the part of {size:,} bytes that it should be"
+        raise ManifestError(message)
+    return node
+
+
 def _entity(
-    root: Cid, store: Blockstore, start: int, end: int, depth: int, whole: set[Cid]
+    cid: Cid,
+    node: UnixFsNode,
+    store: Blockstore,
+    start: int,
+    end: int,
+    depth: int,
+    whole: set[Cid],
 ) -> Iterator[Cid]:
-    """See `entity`; `whole` holds what was walked from end to end, which is not walked again."""
-    yield root
-    if not dag.is_manifest(root) or not store.has(root):
-        return
-    node = _node(root, store)
+    """What is below a node of `entity`; `whole` holds what was walked from end to end, which is not walked again."""
     if node.kind is Kind.FILE:
         if start <= 0 and end >= node.size:
-            whole.add(root)
-        for link, at, _ in _parts(node, depth, start, end):
-            if link.cid not in whole:
-                yield from _entity(link.cid, store, start - at, end - at, depth - 1, whole)
+            whole.add(cid)
+        for link, at, size in _parts(node, depth, start, end):
+            if link.cid in whole:
+                continue
+            yield link.cid
+            if dag.is_manifest(link.cid) and store.has(link.cid):
+                part = _part(link.cid, store, size)
+                first, last = max(0, start - at), min(size, end - at)
+                yield from _entity(link.cid, part, store, first, last, depth - 1, whole)
     elif node.kind is Kind.SHARD and depth:
-        whole.add(root)
+        whole.add(cid)
         for below in hamt.shards(node):
-            if below not in whole:
-                yield from _entity(below, store, start, end, depth - 1, whole)
+            if below in whole:
+                continue
+            yield below
+            if dag.is_manifest(below) and store.has(below):
+                # No range is taken of a folder, nor of what a liar puts in the place of a shard.
+                yield from _entity(below, _node(below, store), store, 0, 0, depth - 1, whole)
 
 
 def _parts(node: UnixFsNode, depth: int, start: int, end: int) -> Iterator[tuple[Link, int, int]]:

@@ -146,6 +146,7 @@ def read_node(cid: Cid, block: bytes) -> UnixFsNode:
     elif kind is Kind.SHARD and (
         numbers.get(5) != MURMUR3_X64_64
         or numbers.get(6) != FANOUT
+        or len(data) > FANOUT // 8
         or int.from_bytes(data, "big").bit_count() != len(node.links)
     ):
         message = f"{cids.text(cid)} is a folder sharded in a way that we do not know"

@@ -17,7 +17,6 @@ import os
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, cast
-from urllib.parse import quote
 
 import anyio
 import httpx
@@ -29,7 +28,10 @@ from swarm.client import (
     Client,
     Noting,
     answer_value,
+    check_version,
+    query_of,
     refused,
+    route_of,
     socket_of,
     tell,
 )
@@ -41,6 +43,7 @@ from swarm.errors import (
     UsageError,
     from_json,
 )
+from swarm.release import HEADER
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -233,8 +236,8 @@ class AsyncClient:
         if length == 0:
             return b""
         end = "" if length is None else start + length - 1
-        route = f"/ipfs/{cid}/{quote(path)}".rstrip("/")
-        parts = [one async for one in self._bytes(route, {"range": f"bytes={start}-{end}"})]
+        headers = {"range": f"bytes={start}-{end}"}
+        parts = [one async for one in self._bytes(route_of(cid, path), headers)]
         return b"".join(parts)
 
     async def export_car(self, cid: str) -> AsyncIterator[bytes]:
@@ -264,11 +267,16 @@ class AsyncClient:
         async with self._reaching():
             if call.is_operation:
                 return await self._operate(call)
-            params = {name: str(value) for name, value in call.fields.items()}
-            return answer_value((await self._http.get(call.route, params=params)).content)
+            target = f"{call.route}?{query_of(call.fields)}".rstrip("?")
+            answer = await self._http.get(target)
+            check_version(call.route, answer.headers.get(HEADER))
+            return answer_value(answer.content)
 
     async def _operate(self, call: _Call) -> Any:  # noqa: ANN401 - JSON
-        async with self._http.stream("POST", call.route, json=call.fields) as answer:
+        body = json.dumps(call.fields)  # ASCII, unlike httpx's: a path need not be UTF-8
+        headers = {"content-type": "application/json"}
+        async with self._http.stream("POST", call.route, content=body, headers=headers) as answer:
+            check_version(call.route, answer.headers.get(HEADER))
             if answer.status_code != httpx.codes.OK:
                 return answer_value(await answer.aread())
             last: Json = {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -48,7 +50,7 @@ async def load(
         As `swarm.control.api.NodeApi.import_car` says.
 
     Raises:
-        UsageError: The file is malformed, or a chunk is not what its name says.
+        UsageError: It is no regular file, the file is malformed, or a chunk is not what its name says.
         RefusedError: Of a root, a chunk is neither in the file nor in the store; or a manifest claims more than there is.
             What was read before a fault stays, pinned by nobody: another file may hold the rest.
         QuotaError: It does not fit.
@@ -72,10 +74,19 @@ async def load(
     }
 
 
+def _unwaiting(path: str, flags: int) -> int:
+    """Open without waiting: a pipe to which nobody writes would hold the thread for ever."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def _load(path: Path, store: Blockstore, counter: Progress) -> car.Imported:
     try:
-        with path.open("rb") as file:
-            return car.load(file, store, counter, path.stat().st_size)
+        with open(path, "rb", opener=_unwaiting) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                message = f"{path.name} is not a file"
+                raise UsageError(message, "a CAR file is read from a disk, not from a pipe")
+            return car.load(file, store, counter, status.st_size)
     except (ManifestError, CorruptChunkError) as error:
         message = f"{path.name}: {error}"
         raise UsageError(message) from error

@@ -435,8 +435,7 @@ class Client:
         if length == 0:
             return b""
         end = "" if length is None else start + length - 1
-        route = f"/ipfs/{cid}/{quote(path)}".rstrip("/")
-        return b"".join(self._bytes(route, {"range": f"bytes={start}-{end}"}))
+        return b"".join(self._bytes(route_of(cid, path), {"range": f"bytes={start}-{end}"}))
 
     def care(self) -> Json:
         """What a node tells its doctor; see `swarm.care.report`."""
@@ -488,16 +487,16 @@ class Client:
                 raise
 
     def _ask(self, route: str, **query: object) -> Any:  # noqa: ANN401 - JSON
-        params = urlencode({name: value for name, value in query.items() if value is not None})
+        params = query_of(query)
         with self._exchange("GET", f"/v1/{route}?{params}".rstrip("?")) as answer:
-            self._check_version(route, answer)
+            check_version(route, answer.getheader(HEADER))
             return answer_value(self._read(answer.read))
 
     def _run(self, route: str, progress: Progress | None, **fields: object) -> Any:  # noqa: ANN401
         body = {name: value for name, value in fields.items() if value is not None}
         headers = {"content-type": "application/json"}
         with self._exchange("POST", f"/v1/{route}", json.dumps(body), headers) as answer:
-            self._check_version(route, answer)
+            check_version(route, answer.getheader(HEADER))
             if answer.status != OK:
                 return answer_value(self._read(answer.read))
             for event in self._events(answer):
@@ -567,20 +566,6 @@ class Client:
         except (HTTPException, OSError) as error:
             raise self._unreachable(error) from error
 
-    def _check_version(self, route: str, answer: HTTPResponse) -> None:
-        """Refuse a node of another version, whose answers may lack what this one's have.
-
-        Raises:
-            RefusedError: It is one.
-        """
-        theirs = answer.getheader(HEADER, "unknown (an older build)")
-        if theirs == version() or route in ANY_VERSION:
-            return
-        message = f"the node runs version {theirs}, this command is {version()}"
-        raise RefusedError(
-            message, "restart the node: `swarm finish` ends it, `swarm join` starts it"
-        )
-
     def _nobody(self) -> NetworkError:
         return NetworkError(f"no node answers on {self._path}", "start one with: swarm join")
 
@@ -606,6 +591,49 @@ class _Connection(HTTPConnection):
 
 def _absolute(path: Path | None) -> str | None:
     return None if path is None else str(Path(path).absolute())
+
+
+def query_of(values: Mapping[str, object]) -> str:
+    """The query of a question; what is None is left out.
+
+    Raises:
+        UsageError: A value is not UTF-8: no question has a path of this machine.
+    """
+    try:
+        return urlencode({name: value for name, value in values.items() if value is not None})
+    except UnicodeEncodeError as error:
+        message = f"not UTF-8: {error.object!a}"
+        raise UsageError(message) from error
+
+
+def route_of(cid: str, path: str) -> str:
+    """Where the bytes at a path below a root are.
+
+    Raises:
+        UsageError: The path is not UTF-8, as none in content is.
+    """
+    try:
+        return f"/ipfs/{quote(cid)}/{quote(path)}".rstrip("/")
+    except UnicodeEncodeError as error:
+        message = f"not UTF-8: {error.object!a}"
+        raise UsageError(message) from error
+
+
+def check_version(route: str, theirs: str | None) -> None:
+    """Refuse a node of another version, whose answers may lack what this one's have.
+
+    Args:
+        route: What was asked.
+        theirs: The version that its answer names.
+
+    Raises:
+        RefusedError: It is another one.
+    """
+    if theirs == version() or route in ANY_VERSION:
+        return
+    told = theirs or "unknown (an older build)"
+    message = f"the node runs version {told}, this command is {version()}"
+    raise RefusedError(message, "restart the node: `swarm finish` ends it, `swarm join` starts it")
 
 
 def tell(progress: Progress, event: Json) -> None:

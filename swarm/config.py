@@ -5,7 +5,6 @@ This module reads no environment by itself: the command line hands it a mapping.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import tomllib
 from dataclasses import dataclass
@@ -13,9 +12,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from protocols import signing
 from storage import cid
 from storage.errors import CidError
+from swarm import addresses
 from swarm.care.controls import parse_duration
 from swarm.errors import UsageError
 from swarm.ledger.checkpoint import Checkpoint
@@ -59,11 +58,8 @@ _UNITS = {
     **{f"{letter}i": 1024**power for power, letter in enumerate("kmgtpe", start=1)},
 }
 _SIZE = re.compile(r"([0-9]{1,30}(?:\.[0-9]{1,30})?)\s*([kmgtpe]i?)?(?:b|bytes?)?", re.IGNORECASE)
-_HOST_PORT = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^\s:/\[\]]+)):(\d{1,5})")
-_MULTIADDR = re.compile(
-    r"/(ip4|ip6|dns|dns4|dns6)/([^/\s]+)/tcp/(\d{1,5})(?:/p2p/([1-9A-Za-z]+))?/?"
-)
-_DIGITS = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}")
+_HOST_PORT = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^\s:/\[\]]+)):([0-9]{1,5})")
+_DIGITS = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}")
 _CHECKPOINT = re.compile(r"([0-9][0-9,]{0,24}):([0-9a-fA-F]{64})")
 _CHAIN_ID = re.compile(r"[0-9a-fA-F]{64}")
 _FORM = "/ip4/ADDRESS/tcp/PORT/p2p/PEER"
@@ -136,24 +132,15 @@ def parse_address(text: str) -> str:
     if match is not None:
         kind = "ip6" if match[1] else "ip4" if _DIGITS.fullmatch(match[2]) else "dns"
         text = f"/{kind}/{match[1] or match[2]}/tcp/{match[3]}"
-    match = _MULTIADDR.fullmatch(text)
     try:
-        if match is None:
-            message = "of another form"
-            raise ValueError(message)  # noqa: TRY301 - one message for every fault
-        kind, host, port, peer = match.groups()
-        if kind in {"ip4", "ip6"} and ipaddress.ip_address(host).version != int(kind[2]):
-            message = f"{host} is no {kind}"
-            raise ValueError(message)  # noqa: TRY301
-        if int(port) >= 2**16:
-            message = f"port {port} is above 65535"
-            raise ValueError(message)  # noqa: TRY301
-        if peer is not None:
-            signing.public_key(peer)
-    except ValueError as error:
+        address = addresses.parse(text)
+        if address.relay is not None:
+            message = "it goes through a relay"
+            raise addresses.AddressError(message)  # noqa: TRY301 - one message for every fault
+    except addresses.AddressError as error:
         message = f"{text[:200]!r} is not the address of a peer: {error}"
         raise UsageError(message, f"write it like {_FORM} or HOST:PORT") from error
-    return text.rstrip("/")
+    return str(address)
 
 
 def default_home(network: str = LOCAL_NETWORK) -> Path:
@@ -282,7 +269,7 @@ def _from_file(path: Path | None) -> Mapping[str, tuple[str, Any]]:
         data = file.read(MAX_SETTINGS_BYTES)
     try:
         table = tomllib.loads(data.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         message = f"{path}: not TOML: {error}"
         raise UsageError(message) from error
     for name in table:
@@ -464,11 +451,22 @@ def _some(value: object) -> int:
     return count
 
 
-def _path(value: object) -> Path:
-    if not isinstance(value, str | Path) or not str(value):
+def parse_path(value: object) -> Path:
+    """Read a path, `~` included, and make it absolute.
+
+    Raises:
+        UsageError: Not one.
+    """
+    if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
         message = f"{value!r} is not a path"
         raise UsageError(message)
-    return Path(value).expanduser().absolute()
+    try:
+        return Path(value).expanduser().absolute()
+    except RuntimeError as error:
+        message = (
+            f"{str(value)[:200]!r} is not a path here: whose home folder it is in is not known"
+        )
+        raise UsageError(message, "write it without `~`") from error
 
 
 def _network(value: object) -> Path | bytes:
@@ -479,7 +477,7 @@ def _network(value: object) -> Path | bytes:
     try:
         return cid.digest(cid.parse(text))
     except CidError:
-        return _path(value)
+        return parse_path(value)
 
 
 def parse_checkpoint(value: object) -> Checkpoint:
@@ -503,7 +501,7 @@ def _log_level(value: object) -> str:
 
 
 _READERS = {
-    "home": _path,
+    "home": parse_path,
     "listen": _listen,
     "bootstrap": _addresses,
     "storage": parse_size,

@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import warnings
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -65,6 +66,8 @@ class Deciding:
 class Machine:
     """The folder in which this user's nodes find each other.
 
+    A node holds a lock on its file for as long as it runs, which no step of the clock undoes.
+
     Args:
         folder: Made if need be, for this user alone.
 
@@ -79,6 +82,7 @@ class Machine:
                 message = f"{each} belongs to another user"
                 raise RefusedError(message, "set XDG_RUNTIME_DIR to a folder of your own")
         self._folder = folder
+        self._held: int | None = None
 
     def decide(self) -> Deciding | None:
         """Take the lock for finding out whether this node is the first; None while another does so."""
@@ -95,7 +99,7 @@ class Machine:
         found = []
         for path in sorted(self._folder.glob("*.node")):
             record = _read(path)
-            if record is not None and _alive(record):
+            if record is not None and (_is_held(path) or _alive(record)):
                 found.append(record)
             else:
                 path.unlink(missing_ok=True)
@@ -114,11 +118,22 @@ class Machine:
         record = Running(own.pid, own.create_time(), chain_id.hex(), tuple(addresses))
         temporary = self._folder / f"{own.pid}.part"
         temporary.write_text(json.dumps(asdict(record)))
+        held = os.open(temporary, os.O_RDONLY)
+        with suppress(OSError):  # a file system without locks: the process's start tells
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         temporary.replace(self._folder / f"{own.pid}.node")
+        self._let_go()
+        self._held = held
 
     def leave(self) -> None:
         """Take the file of this process away."""
         (self._folder / f"{os.getpid()}.node").unlink(missing_ok=True)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
 
 
 def _read(path: Path) -> Running | None:
@@ -136,7 +151,28 @@ def _read(path: Path) -> Running | None:
         return None
 
 
+def _is_held(path: Path) -> bool:
+    """Whether a process holds the lock on its file."""
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                return False
+            # The node has written another meanwhile.
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        finally:
+            os.close(descriptor)
+
+
 def _alive(record: Running) -> bool:
+    """Whether the process of a file that nobody holds is the one that wrote it, such as one of an older version."""
     try:
         return bool(abs(psutil.Process(record.pid).create_time() - record.created) < 1.0)
     except (psutil.Error, ValueError, OverflowError):  # the last two: a number that no process has

@@ -490,6 +490,7 @@ class Node:
             ):
                 nursery.start_soon(_again_and_again, task)
             api = Operations(self)
+            nursery.start_soon(api.versions.keep)
             await nursery.start(partial(serve, api, self.settings.home / "control.sock"))
             if self.settings.gateway is not None:
                 more = hub_routes(self.hub)

@@ -98,7 +98,13 @@ class Operations:
                 node.room_for,
             )
         )
-        self.housekeeping = StoreOperations(node.store, node.exchange, node.network, node.collector)
+        self.housekeeping = StoreOperations(
+            node.store,
+            node.exchange,
+            node.network,
+            node.collector,
+            let_go=self.versions.let_go,
+        )
         self.registry = Registry(node, self._caught_up)
         self.checks = Checks(node.network, node.store, node.retriever, node.members)
         self.hub = HubOperations(node.hub, node.shelf, self._caught_up)

@@ -72,12 +72,12 @@ def read(folder: Path) -> Payout | None:
     try:
         with path.open("rb") as file:
             told = json.loads(file.read(MAX_FILE_BYTES))
-        signing.public_key(told["account"])
-        found = Payout(told["account"], int(told["keep"]))
+        found = Payout(str(told["account"]), int(told["keep"]))
+        signing.public_key(found.account)
         version, is_known = told["version"], 0 <= found.keep <= MAX_KEEP
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         message = f"{path} cannot be read, so nothing is sent on"
         raise UsageError(message, ANEW) from error
     if version != VERSION:

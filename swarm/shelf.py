@@ -131,7 +131,7 @@ class Shelf:
                 with contextlib.suppress(OSError):
                     path.touch()
         finally:
-            if not lock.statistics().tasks_waiting:
+            if not lock.locked() and not lock.statistics().tasks_waiting:
                 self._locks.pop(root, None)
         return path
 

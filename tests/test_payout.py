@@ -68,12 +68,22 @@ async def test_what_was_earned_is_sent_on_and_a_changed_choice_counts_at_the_nex
         json.dumps({"version": 2, "account": BOB.peer_id, "keep": 0}),
         json.dumps({"version": 1, "account": "12D3KooWnobody", "keep": 0}),
         json.dumps({"version": 1, "account": BOB.peer_id, "keep": -1}),
+        json.dumps({"version": 1, "account": [BOB.peer_id], "keep": 0}),
+        json.dumps({"version": 1, "account": None, "keep": 0}),
+        json.dumps({"version": 1, "account": BOB.peer_id, "keep": float("inf")}),
+        "[" * 4000,
     ],
 )
 def test_a_choice_that_cannot_be_read_sends_nothing_on_a_guess(tmp_path, text):
     (tmp_path / payouts.FILE).write_text(text)
     with pytest.raises(UsageError, match="nothing is sent on"):
         payouts.read(tmp_path)
+
+
+def test_a_choice_that_cannot_be_written_is_told_with_the_path_and_is_no_bug(tmp_path, capsys):
+    (tmp_path / payouts.FILE).mkdir()
+    assert main(["key", "payout", BOB.peer_id, "--home", str(tmp_path)]) == UsageError.exit_code
+    assert f"error: {tmp_path / payouts.FILE}: Is a directory" in capsys.readouterr().err
 
 
 def test_the_command_chooses_shows_and_ends(tmp_path, capsys):

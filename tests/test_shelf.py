@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from protocols.exchange.errors import ContentTooLargeError
 from storage import cid as cids
@@ -64,6 +65,50 @@ async def test_two_takers_at_once_fetch_once(tmp_path, roots) -> None:
         assert paths[0].read_bytes() == bytes(SIZE)
         assert fetched == [root]
         assert on_disk(tmp_path) == {cids.text(root)}
+
+
+async def test_a_taker_that_comes_while_another_writes_after_a_failure_waits_for_it(
+    tmp_path, roots
+) -> None:
+    """Whoever waited behind a failure holds the lock that the next one must find."""
+    store, (root, *_) = roots
+    async with open_neighbourhood() as there:
+        node = await there.node(store)
+        shelf, fetch, paths = shelf_of(node, tmp_path), node.exchange.fetch, []
+        came, gates = ([trio.Event() for _ in range(3)] for _ in range(2))
+        turns = iter(range(3))
+
+        async def fetch_at_the_gate(*arguments, **options):
+            turn = next(turns)
+            came[turn].set()
+            await gates[turn].wait()
+            if turn == 0:
+                message = "the first provider died"
+                raise OSError(message)
+            return await fetch(*arguments, **options)
+
+        async def fail() -> None:
+            with pytest.raises(OSError, match="died"):
+                await shelf.take(root)
+
+        async def take() -> None:
+            paths.append(await shelf.take(root))
+
+        node.exchange.fetch = fetch_at_the_gate
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fail)
+            await came[0].wait()
+            nursery.start_soon(take)
+            await wait_all_tasks_blocked()
+            gates[0].set()
+            await came[1].wait()
+            nursery.start_soon(take)
+            await wait_all_tasks_blocked()
+            gates[1].set()
+            gates[2].set()
+        assert len(set(paths)) == 1
+        assert shelf.used == SIZE + ENTRY_BYTES
+        assert not came[2].is_set(), "the third found what the second wrote"
 
 
 async def test_the_least_recently_used_entry_makes_room(tmp_path, roots) -> None:

@@ -45,7 +45,9 @@ def command(
         with Client.of_home(home) as client:
             status = client.status()
     found = doctor.lines(doctor.examine(home))
-    text = bug_report.compose(settings, found, status, keeps_addresses=with_addresses)
+    text = output.harmless(
+        bug_report.compose(settings, found, status, keeps_addresses=with_addresses)
+    )
     if path is not None:
         if not as_json:
             click.echo(text, err=True, nl=False)

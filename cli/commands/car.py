@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -46,9 +47,7 @@ def export(*, cid: str, path: Path | None, home: Path) -> None:
             client.hold(root, progress)
             _copy(client.export_car(root), sys.stdout.buffer)
             return
-        if target.exists():
-            message = f"{target} is there already"
-            raise RefusedError(message, "give another path with -o, or remove it")
+        _check_free(target)
         client.hold(root, progress)
         _write(client.export_car(root), target)
     click.echo(target)
@@ -72,15 +71,23 @@ def import_(*, path: Path, home: Path, as_json: bool) -> None:
     output.say(f"{size} in {imported['chunks']:,} chunks, {new} of it new here")
 
 
+def _check_free(target: Path) -> None:
+    if target.exists():
+        message = f"{target} is there already"
+        raise RefusedError(message, "give another path with -o, or remove it")
+
+
 def _write(parts: Iterable[bytes], target: Path) -> None:
-    """Into a file beside it, then by rename: what appears is whole."""
-    beside = target.with_name(f".{target.name}.part")
-    try:
-        with beside.open("xb") as file:
+    """Into a file of its own beside it, then by rename: what appears is whole, and takes nobody's place."""
+    beside = target.with_name(f".{secrets.token_hex(8)}.car.part")
+    with beside.open("xb") as file:
+        try:
             _copy(parts, file)
-        beside.rename(target)
-    finally:
-        beside.unlink(missing_ok=True)
+            _check_free(target)
+            beside.rename(target)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
 
 
 def _copy(parts: Iterable[bytes], out: BinaryIO) -> None:

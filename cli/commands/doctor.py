@@ -39,7 +39,7 @@ def command(*, home: Path, as_json: bool) -> int:
         output.print_json(one.to_json() for one in found)
     else:
         for line in lines(found):
-            click.echo(line)
+            click.echo(output.harmless(line))
     return 0 if is_well(found) else 1
 
 

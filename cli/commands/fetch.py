@@ -98,9 +98,10 @@ def _link(name: str, version: int | None, kind: str, home: Path, *, as_json: boo
 
 def hub_cache() -> Path:
     """Where the Hub's clients keep their cache, as they find it."""
+    from swarm.config import parse_path
+
     if found := os.environ.get("HF_HUB_CACHE"):
-        return Path(found).expanduser()
+        return parse_path(found)
     if found := os.environ.get("HF_HOME"):
-        return Path(found).expanduser() / "hub"
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(cache).expanduser() / "huggingface" / "hub"
+        return parse_path(found) / "hub"
+    return parse_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface" / "hub"

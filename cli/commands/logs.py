@@ -16,11 +16,17 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
+    from swarm.care.redaction import Private
+
+    Json = dict[str, Any]
+
 LINES = 40
 MAX_LINES = 100_000
 LOOK_SECONDS = 0.25
 MAX_TAIL_BYTES = 4 * 2**20
 MAX_LINE_BYTES = 2**20
+MAX_DEPTH = 16
+"""Of what an event holds; what lies deeper is not shown."""
 LEVELS = ("debug", "info", "warning", "error", "critical")
 _OWN = frozenset({"event", "level", "timestamp"})
 
@@ -51,7 +57,7 @@ def command(
     swarm logs -f --level training=debug
     """  # noqa: D301 - \b is click's
     from swarm.care.bug_report import LOG, private_of
-    from swarm.care.redaction import Private, redact
+    from swarm.care.redaction import Private
 
     if levels:
         from swarm.client import Client
@@ -67,8 +73,8 @@ def command(
     private = Private(secrets=private_of(home).secrets, keeps_addresses=True)
     wanted = LEVELS[LEVELS.index(at_least) :]
     for line in _lines(path, lines, wanted, follow=follow):
-        text = redact(line.decode(errors="replace"), private)
-        click.echo(text if as_json else output.printable(_readable(text)))
+        event = {name: _redacted(name, value, private) for name, value in _event(line).items()}
+        click.echo(output.json_line(event) if as_json else output.harmless(_readable(event)))
 
 
 def _lines(path: Path, count: int, wanted: tuple[str, ...], *, follow: bool) -> Iterator[bytes]:
@@ -113,18 +119,38 @@ def _is_another(path: Path, opened: BinaryIO) -> bool:
 
 
 def _is(line: bytes, wanted: tuple[str, ...]) -> bool:
+    return _event(line).get("level") in wanted
+
+
+def _event(line: bytes) -> Json:
+    """What a line says; nothing where it is of another form."""
     try:
-        event = json.loads(line)
+        event = json.loads(line.decode(errors="replace"), parse_constant=str)  # NaN is no JSON
     except (ValueError, RecursionError):
-        return False
-    return isinstance(event, dict) and event.get("level") in wanted
+        return {}
+    return event if isinstance(event, dict) else {}
 
 
-def _readable(line: str) -> str:
-    try:
-        event: dict[str, Any] = json.loads(line)
-    except ValueError:  # what was taken out of it was a part of its form
-        return line
+def _redacted(name: str, value: object, private: Private, depth: int = 0) -> object:
+    """A value without what is secret: by its name, and in every text below it."""
+    from swarm.care.redaction import SECRET, redact
+
+    is_count = isinstance(value, int | float) and name.lower().endswith("tokens")
+    if depth > MAX_DEPTH or (not is_count and SECRET in redact(f"{name}=.", private)):
+        return SECRET
+    if isinstance(value, str):
+        return redact(value, private)
+    if isinstance(value, list):
+        return [_redacted("", one, private, depth + 1) for one in value]
+    if isinstance(value, dict):
+        return {
+            redact(key, private): _redacted(key, one, private, depth + 1)
+            for key, one in value.items()
+        }
+    return value
+
+
+def _readable(event: Json) -> str:
     rest = " ".join(f"{name}={value}" for name, value in event.items() if name not in _OWN)
     head = f"{str(event.get('timestamp', ''))[:23]} {event.get('level', ''):<8}"
     return f"{head} {event.get('event', '')} {rest}".rstrip()

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 REPLICATE_SECONDS = 120.0
 """Keepers that do not hold it by then take their time; the deal stands."""
 LOOK_SECONDS = 1.0
+WRITING = ("name", "in_place", "replicas", "audits", "price", "yes", "no_wait", "qr")
+"""Options of a publication itself."""
 
 
 @click.command("publish")
@@ -83,10 +85,13 @@ def command(
     swarm publish ./pictures --in-place
     """  # noqa: D301 - \b is click's
     if only_hash or dry_run:
-        _check_writes_nothing("--only-hash" if only_hash else "--dry-run", name, in_place=in_place)
+        _check_writes_nothing("--only-hash" if only_hash else "--dry-run")
         plan = _hash_only if only_hash else _plan
         _tell_plan(plan(home, path, preserve_mode=preserve_mode), as_json=as_json)
         return
+    if replicas is None and (audits is not None or price is not None):
+        message = "--audits and --price are of a deal, which --replicas asks for"
+        raise click.UsageError(message)
     if name is not None:
         check_name(name)
     asked = None if replicas is None else ask_for(replicas, audits, price)
@@ -113,13 +118,13 @@ def command(
         _show_picture(published["link"])
 
 
-def _check_writes_nothing(flag: str, name: str | None, *, in_place: bool) -> None:
-    if in_place:
-        message = f"{flag} stores nothing, so it takes no --in-place"
-        raise click.UsageError(message)
-    if name is not None:
-        message = f"{flag} publishes nothing, so it takes no --name"
-        raise click.UsageError(message)
+def _check_writes_nothing(flag: str) -> None:
+    """Refuse what counts only where something is stored, kept or told."""
+    context = click.get_current_context()
+    for name in WRITING:
+        if context.params[name]:
+            message = f"{flag} publishes nothing, so it takes no --{name.replace('_', '-')}"
+            raise click.UsageError(message)
 
 
 def _replicated(client: Client, deal: str, progress: Progress | None) -> Json:

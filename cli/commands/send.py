@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from cli import connection, output
-from cli.money import format_tokens, parse_tokens
+from cli.money import UNIT, format_tokens, may_be_decimal, parse_tokens
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,8 +20,13 @@ if TYPE_CHECKING:
 @click.option("--no-wait", is_flag=True, help="Do not wait until the payment is final.")
 @connection.options
 def command(*, to: str, amount: str, no_wait: bool, home: Path, as_json: bool) -> None:
-    """Pay AMOUNT tokens to the account TO (a peer id); prints the transaction's id."""
+    """Pay AMOUNT tokens to the account TO (a peer id); prints the transaction's id.
+
+    A comma in AMOUNT only parts thousands, and on a terminal you are asked whether you mean that.
+    """
     units = parse_tokens(amount)
+    if may_be_decimal(amount) and sys.stdin.isatty() and sys.stderr.isatty():
+        click.confirm(f"{amount} is {units // UNIT} tokens: send them?", abort=True, err=True)
     with connection.connect(home) as client:
         sent = client.send(to, units, wait=not no_wait)
     if as_json:

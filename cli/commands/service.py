@@ -50,6 +50,7 @@ def install(
     swarm service install --user -- --storage 500GB --gpu
     """  # noqa: D301 - \b is click's
     from swarm.care import unit
+    from swarm.config import parse_path
 
     if is_user and account is not None:
         message = "--account is of a system service, and --user asks for your own"
@@ -58,7 +59,7 @@ def install(
         home = connection.settings_home(None) if is_user else SYSTEM_HOME
     made = unit.Unit(
         command=_program(),
-        home=home.expanduser().absolute(),
+        home=parse_path(home),
         flags=_checked(options),
         is_user=is_user,
         account=account or os.environ.get("SUDO_USER") or getpass.getuser(),

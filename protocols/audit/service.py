@@ -51,16 +51,16 @@ PROTOCOL: Final = "/swarm/audit/1"
 REQUEST_S: Final = 10.0
 """A peer that opened a stream has said by then what it wants."""
 ANSWER_S: Final = 30.0
-"""An auditor waits this long for the first frame, a slot read from a sleeping disk."""
+"""An auditor waits this long for an answer to begin, with a slot read from a sleeping disk."""
 FRAME_S: Final = 20.0
-"""For each frame after the first, and for each that a keeper sends."""
+"""For each frame of an answer that has begun, and for each that a keeper sends."""
 ASK_S: Final = 120.0
-"""One request in all."""
+"""One answer from its begin on."""
 PAUSE_S: Final = 2.0
 """Before a keeper that was silent is asked again, where blocks are no faster; twice as long after each time."""
 MAX_PAUSE_S: Final = 15.0
-AT_ONCE: Final = 8
-"""Requests of one auditor, one of them to each keeper; who is silent holds no place between two attempts."""
+AT_ONCE: Final = 32
+"""Answers that one auditor takes in and checks, one of each keeper; none is held by a keeper that has not begun to answer."""
 BATCH_BYTES: Final = 2**20
 """Of an answer, in memory at a time; one frame more at most."""
 STREAMS: Final = 16
@@ -192,10 +192,17 @@ class Auditor:
     Every method raises `AuditFailedError` with what to report, at once. A keeper that is silent is asked again and again,
     and is no failure here: the caller cancels it when the report is due, and who has not answered by then was silent.
 
+    A keeper that says nothing takes no place of another, and one that drips gives its place up to whoever waits for it.
+
     Args:
         transport: The network.
         sealing: How slots are sealed on this chain.
-        pause_s: Seconds before a keeper that was silent is asked again for the first time.
+        pause_s: Seconds before a keeper that was silent is asked again for the first time; for so long an answer has its
+            place although another waits. A small part of the time in which reports are taken.
+
+    Attributes:
+        unheard: Keepers whose answer has begun and waits for a place, also where the wait was cancelled: that they have
+            not shown all is no fault of theirs.
     """
 
     def __init__(self, transport: Transport, sealing: Sealing, pause_s: float = PAUSE_S) -> None:
@@ -205,6 +212,8 @@ class Auditor:
         self._limiter = trio.CapacityLimiter(THREADS)
         self._all = trio.CapacityLimiter(AT_ONCE)
         self._each: dict[bytes, trio.CapacityLimiter] = {}
+        self._taken: set[_Answer] = set()
+        self.unheard: set[bytes] = set()
 
     async def ask_leaves(
         self, audit: int, kept: Commitment, seed: bytes, count: int, answer: bytes
@@ -224,14 +233,14 @@ class Auditor:
 
         async def ask() -> None:
             check = LeafCheck(kept, seed, count, answer)
-            async with self._open(kept.keeper, AskLeaves(audit), MAX_LEAF_FRAME) as reader:
-                told = decode_leaf_count(await _read(reader, ANSWER_S))
+            async with self._open(kept.keeper, AskLeaves(audit), MAX_LEAF_FRAME) as answers:
+                told = decode_leaf_count(await answers.read())
                 if told != count:
                     # Leaves that do not come at all are silence; others than were drawn are a lie.
                     failure = Failure.OTHER_LEAVES if told else Failure.SILENT
                     raise AuditFailedError(failure, f"{told} leaves where {count} were drawn")
                 for _ in range(count):
-                    check.take(LeafAnswer.decode(await _read(reader, FRAME_S)))
+                    check.take(LeafAnswer.decode(await answers.read()))
             check.finish()
 
         await self._patiently(kept.keeper, ask, Failure.OTHER_LEAVES)
@@ -252,13 +261,13 @@ class Auditor:
         """
 
         async def ask() -> Label:
-            async with self._open(kept.keeper, AskSlot(audit, slot), MAX_SLOT_FRAME) as reader:
-                told = SlotAnswer.decode(await _read(reader, ANSWER_S))
-            if told is None:
-                raise AuditFailedError(Failure.SILENT, f"slot {slot} was not shown")
-            return await trio.to_thread.run_sync(
-                check_slot, kept, slot, told, self._sealing, limiter=self._limiter
-            )
+            async with self._open(kept.keeper, AskSlot(audit, slot), MAX_SLOT_FRAME) as answers:
+                told = SlotAnswer.decode(await answers.read())
+                if told is None:
+                    raise AuditFailedError(Failure.SILENT, f"slot {slot} was not shown")
+                return await trio.to_thread.run_sync(
+                    check_slot, kept, slot, told, self._sealing, limiter=self._limiter
+                )
 
         return await self._patiently(kept.keeper, ask, Failure.OTHER_CONTENT)
 
@@ -281,12 +290,12 @@ class Auditor:
 
         async def ask() -> None:
             walk = Walk(root, held_seed(seed2, keeper, deal, piece))
-            async with self._open(keeper, AskHeld(audit, deal, piece), MAX_BLOCK_FRAME) as reader:
-                count = decode_block_count(await _read(reader, ANSWER_S))
+            async with self._open(keeper, AskHeld(audit, deal, piece), MAX_BLOCK_FRAME) as answers:
+                count = decode_block_count(await answers.read())
                 if not count:  # it may not have seen yet that the answers closed
                     raise AuditFailedError(Failure.SILENT, "nothing of the piece was shown")
                 for _ in range(count):
-                    block = decode_block(await _read(reader, FRAME_S))
+                    block = decode_block(await answers.read())
                     await trio.to_thread.run_sync(walk.take, block, limiter=self._limiter)
             if not walk.is_done:
                 raise AuditFailedError(Failure.NOT_HELD, f"the way ended after {count} blocks")
@@ -301,9 +310,9 @@ class Auditor:
         one = self._each.setdefault(keeper, trio.CapacityLimiter(1))
         while True:
             try:
-                async with one, self._all:
-                    with trio.fail_after(ASK_S):
-                        return await ask()
+                async with one:
+                    self.unheard.discard(keeper)
+                    return await ask()
             except AuditFailedError as error:
                 if error.failure is not Failure.SILENT:
                     raise
@@ -319,17 +328,80 @@ class Auditor:
     @asynccontextmanager
     async def _open(
         self, keeper: bytes, request: Request, max_bytes: int
-    ) -> AsyncIterator[FrameReader]:
+    ) -> AsyncIterator[_Answer]:
         with trio.fail_after(REQUEST_S):
             stream = await self._transport.open_stream(peer_id(keeper), PROTOCOL)
         try:
             with trio.fail_after(REQUEST_S):
                 await stream.send_all(frame(request.encode()))
                 await stream.close()
-            yield FrameReader(stream, max_bytes)
+            with trio.fail_after(ANSWER_S):
+                begun = await stream.receive_some(1)
+            answer = _Answer(FrameReader(stream, max_bytes, begun))
+            async with self._place(keeper, answer):
+                yield answer
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
                 await stream.reset()
+
+    @asynccontextmanager
+    async def _place(self, keeper: bytes, answer: _Answer) -> AsyncIterator[None]:
+        """A place for an answer that has begun."""
+        if not self._all.available_tokens:
+            for one in self._taken:
+                one.hurry(self._pause_s)
+        self.unheard.add(keeper)  # stays where the wait is cancelled
+        async with self._all:
+            self.unheard.discard(keeper)
+            if self._all.statistics().tasks_waiting:
+                answer.hurry(self._pause_s)
+            self._taken.add(answer)
+            try:
+                yield
+            finally:
+                self._taken.discard(answer)
+
+
+class _Answer:
+    """The frames of an answer that has begun; what the auditor does between two of them takes none of the keeper's time.
+
+    Args:
+        reader: Gives them.
+    """
+
+    def __init__(self, reader: FrameReader) -> None:
+        self._reader = reader
+        self._most = ASK_S
+        self._waited = 0.0
+        self._began = 0.0
+        self._scope = trio.CancelScope()
+
+    def hurry(self, seconds: float) -> None:
+        """Another waits for the place: the answer may take so long in all."""
+        self._most = min(self._most, seconds)
+        self._bound()
+
+    def _bound(self) -> None:
+        self._scope.deadline = min(
+            self._scope.deadline, self._began + max(0.0, self._most - self._waited)
+        )
+
+    async def read(self) -> bytes:
+        """The next frame.
+
+        Raises:
+            StreamError: There is none.
+            trio.TooSlowError: It did not come in time.
+        """
+        self._began = trio.current_time()
+        with trio.fail_after(FRAME_S) as self._scope:
+            self._bound()
+            data = await self._reader.read()
+        self._waited += trio.current_time() - self._began
+        if data is None:
+            message = "the keeper closed the stream before its answer was complete"
+            raise StreamError(message)
+        return data
 
 
 def _some(bodies: Iterator[bytes]) -> list[bytes]:
@@ -340,12 +412,3 @@ def _some(bodies: Iterator[bytes]) -> list[bytes]:
         found.append(body)
         size += len(body)
     return found
-
-
-async def _read(reader: FrameReader, seconds: float) -> bytes:
-    with trio.fail_after(seconds):
-        data = await reader.read()
-    if data is None:
-        message = "the keeper closed the stream before its answer was complete"
-        raise StreamError(message)
-    return data

@@ -35,6 +35,8 @@ MAX_FETCHES = 16
 """At once; more wait their turn."""
 SMALL_FRAME_BYTES = 256 * 2**10
 """From a peer that was asked for nothing; a want list of 4,096 entries fits."""
+SHORT_FRAME_BYTES = 4 * 2**10
+"""Read at once, in a millisecond at most; a longer one, which may be of 65,536 fields, is read in a thread."""
 MAX_INCOMPLETE = 8
 """Frames of full length that one peer may have begun on all its streams."""
 READ_BYTES = 2**18
@@ -165,7 +167,7 @@ class BitswapService:
                 most = MAX_FRAME_BYTES if line.asked else SMALL_FRAME_BYTES
                 for frame in frames.feed(data, most):
                     async with line.turn:
-                        await self._take(line, decode(frame))
+                        await self._take(line, await self._decoded(frame))
                 self._incomplete[stream.peer] += frames.held - held
                 held = frames.held
                 if self._incomplete[stream.peer] > MAX_INCOMPLETE * most:
@@ -178,6 +180,11 @@ class BitswapService:
         if held:
             message = "the stream ended inside a frame"
             raise StreamError(message)
+
+    async def _decoded(self, frame: bytes) -> Message:
+        if len(frame) <= SHORT_FRAME_BYTES:
+            return decode(frame)
+        return await trio.to_thread.run_sync(decode, frame, limiter=self._limiter)
 
     def _heard(self, line: Line, count: int) -> None:
         self.bytes_in += count

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["PATIENCE_SECONDS", "ExchangeService", "FetchStatus", "Fetched", "PeerStats", "Stats"]
 
 MAX_STREAMS = 64
-"""Peers served at once; each may hold two batches in memory."""
+"""Peers served at once; each may hold two batches in memory. The one that is idle the longest makes room."""
 MAX_FETCHES = 16
 """At once; more wait their turn."""
 BUFFER_BYTES = 24 * 2**20
@@ -221,14 +221,14 @@ class ExchangeService:
         older = self._serving.pop(stream.peer, None)
         if older is not None:
             older.stop()
-        if len(self._serving) >= MAX_STREAMS:
+        if len(self._serving) >= MAX_STREAMS and not self._make_room():
             await stream.reset()
             return
         serving = Serving(stream, self._store, self._limiter, self._count_out)
         self._serving[stream.peer] = serving
         try:
             await serving.run()
-            await stream.close()
+            await (stream.reset() if serving.is_given_up else stream.close())
         except RemoteProtocolError as error:
             self._note_misbehaviour(stream.peer, str(error))
             await stream.reset()
@@ -238,6 +238,18 @@ class ExchangeService:
         finally:
             if self._serving.get(stream.peer) is serving:
                 del self._serving[stream.peer]
+
+    def _make_room(self) -> bool:
+        """End the stream that has been idle the longest; false where every peer is owed something."""
+        idle = {
+            peer: since
+            for peer, serving in self._serving.items()
+            if (since := serving.idle_since) is not None
+        }
+        if not idle:
+            return False
+        self._serving.pop(min(idle, key=idle.__getitem__)).give_up()
+        return True
 
     def _note_liar(self, peer: PeerId, reason: str) -> None:
         """Remember it, and name it once: more of its wrong chunks may have been under way already."""

@@ -33,6 +33,8 @@ LARGE_BYTES = 2**16
 """A chunk this large is sent from where it was read to; shorter ones are joined, so that each is not a frame of its own."""
 SEND_SECONDS = 60.0
 """A peer that does not take one batch within this time is given up."""
+IDLE_SECONDS = 300.0
+"""A peer that is owed nothing and asks nothing for this long loses its stream; our own has closed it by then."""
 READ_BYTES = 2**16
 
 
@@ -44,6 +46,9 @@ class Serving:
         store: Where chunks are read from.
         limiter: The room's threads.
         on_bytes: Told (peer, bytes sent).
+
+    Attributes:
+        is_given_up: It was ended although the peer had not finished.
     """
 
     def __init__(
@@ -60,19 +65,35 @@ class Serving:
         self._answering = Answering()
         self._changed = trio.Event()
         self._scope = trio.CancelScope()
+        self._is_loading = False
+        self._unsent = 0
+        self._used = 0.0
+        self.is_given_up = False
+
+    @property
+    def idle_since(self) -> float | None:
+        """When the last question came or was answered; None while an answer is owed."""
+        is_owed = not self._answering.is_idle or self._is_loading or self._unsent
+        return None if is_owed else self._used
 
     def stop(self) -> None:
         """End it: the peer has opened a newer stream."""
         self._scope.cancel()
 
+    def give_up(self) -> None:
+        """End it: it is idle, and another peer may need the place."""
+        self.is_given_up = True
+        self._scope.cancel()
+
     async def run(self) -> None:
-        """Serve until the peer has finished.
+        """Serve until the peer has finished, or has asked nothing for `IDLE_SECONDS`.
 
         Raises:
             RemoteProtocolError: It said what is not allowed.
             StreamError: The stream was lost.
             trio.TooSlowError: The peer did not take its answers.
         """
+        self._used = trio.current_time()
         failures: list[Exception] = []
 
         async def guard(part: Callable[[], object]) -> None:
@@ -88,6 +109,7 @@ class Serving:
                 nursery.start_soon(guard, self._read)
                 nursery.start_soon(guard, lambda: self._load(send))
                 nursery.start_soon(guard, lambda: self._send(receive))
+                nursery.start_soon(guard, self._wait_until_idle)
         send.close()
         receive.close()
         if failures:
@@ -98,6 +120,7 @@ class Serving:
         while data := await self._stream.receive_some(READ_BYTES):
             for message in decoder.feed(data):
                 self._answering.handle(message)  # type: ignore[arg-type]  # this decoder gives requests only
+                self._used = trio.current_time()
             self._changed.set()
         if not decoder.is_between:
             why = "the stream ended inside a frame"
@@ -107,18 +130,24 @@ class Serving:
         while True:
             if self._answering.is_idle:
                 self._changed = trio.Event()
+                self._is_loading = False
                 await self._changed.wait()
+            self._is_loading = True
             while (asked := self._answering.take_query()) is not None:
                 held = await trio.to_thread.run_sync(self._held, asked, limiter=self._limiter)
-                await send.send([encode(Have(held))])
+                await self._pass_on(send, [encode(Have(held))])
             if dropped := self._answering.take_dropped():
-                await send.send([encode_all(DontHave, dropped)])
+                await self._pass_on(send, [encode_all(DontHave, dropped)])
             wants = self._answering.start(BATCH_WANTS)
             if not wants:
                 continue
             data, done = await trio.to_thread.run_sync(self._batch, wants, limiter=self._limiter)
             self._answering.finish(wants[:done], wants[done:])
-            await send.send(data)
+            await self._pass_on(send, data)
+
+    async def _pass_on(self, send: trio.MemorySendChannel[list[bytes]], parts: list[bytes]) -> None:
+        self._unsent += 1
+        await send.send(parts)
 
     async def _send(self, receive: trio.MemoryReceiveChannel[list[bytes]]) -> None:
         async for parts in receive:
@@ -126,9 +155,19 @@ class Serving:
                 for part in parts:
                     await self._stream.send_all(part)
                     self._on_bytes(self._stream.peer, len(part))
+            self._unsent -= 1
+            self._used = trio.current_time()
+
+    async def _wait_until_idle(self) -> None:
+        left = IDLE_SECONDS
+        while left > 0:
+            await trio.sleep(left)
+            since, now = self.idle_since, trio.current_time()
+            left = IDLE_SECONDS if since is None else since + IDLE_SECONDS - now
+        self.give_up()
 
     def _held(self, asked: Sequence[Cid]) -> tuple[Cid, ...]:
-        missing = set(self._store.missing(asked))
+        missing = set(self._store.missing(asked, count_on=False))
         return tuple(cid for cid in asked if cid not in missing)
 
     def _batch(self, wants: Sequence[Cid]) -> tuple[list[bytes], int]:

@@ -3,59 +3,79 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+T = TypeVar("T")
+
 MAX_PEERS: Final = 256
 """Peers remembered; the rest is forgotten oldest first."""
 REST_SECONDS: Final = 30.0
-"""How long a peer that failed is left alone, if there is another."""
+"""How long a peer that failed is left alone, if there is another; twice as long after each time that it fails again."""
+MAX_REST_SECONDS: Final = 240.0
+MAX_FAILURES: Final = 8
+"""More are not counted."""
 
 
 @dataclass(slots=True)
 class PeerBook:
     """What is known of the peers.
 
-    `lied` are never asked again; `tips` are claims, worth a question and nothing more.
+    `lied` are never asked again; `tips` are claims, worth a question and nothing more; `failures` are those since a peer
+    last gave what it had claimed to have. Each remembers `MAX_PEERS`.
     """
 
     tips: dict[str, int] = field(default_factory=dict)
     rested: dict[str, float] = field(default_factory=dict)
-    lied: set[str] = field(default_factory=set)
+    failures: dict[str, int] = field(default_factory=dict)
+    lied: dict[str, None] = field(default_factory=dict)
 
     def told(self, peer: str, height: int) -> None:
         """A peer named its height."""
         if peer not in self.lied:
-            self.tips.pop(peer, None)
-            self.tips[peer] = height
-            while len(self.tips) > MAX_PEERS:
-                del self.tips[next(iter(self.tips))]
+            _remember(self.tips, peer, height)
 
     def failed(self, peer: str, now: float) -> None:
         """A peer did not answer, or not in time, or not as far as it had claimed."""
         self.tips.pop(peer, None)
-        self.rested[peer] = now + REST_SECONDS
-        while len(self.rested) > MAX_PEERS:
-            del self.rested[next(iter(self.rested))]
+        rest = REST_SECONDS * 2.0 ** self.failures.get(peer, 0)
+        _remember(self.failures, peer, min(self.failures.get(peer, 0) + 1, MAX_FAILURES))
+        _remember(self.rested, peer, now + min(rest, MAX_REST_SECONDS))
+
+    def gave(self, peer: str) -> None:
+        """A peer gave what it had claimed to have, in time."""
+        self.failures.pop(peer, None)
 
     def caught(self, peer: str) -> None:
         """A peer lied."""
         self.tips.pop(peer, None)
-        self.lied.add(peer)
+        _remember(self.lied, peer, None)
 
     def to_probe(self, peers: list[str], now: float, count: int, turn: int) -> list[str]:
         """Whose tip to ask for: those at rest only when nobody else is there; others in turn."""
-        honest = sorted(set(peers) - self.lied)
+        honest = sorted(set(peers) - self.lied.keys())
         awake = [peer for peer in honest if self.rested.get(peer, now) <= now] or honest
         start = turn * count % len(awake) if awake else 0
         return (awake[start:] + awake[:start])[:count]
 
     def best(self, peers: list[str], height: int) -> str | None:
-        """The connected peer with the highest claim above a height; None if there is none."""
-        ahead = [(self.tips[p], p) for p in peers if self.tips.get(p, -1) > height]
-        return max(ahead)[1] if ahead else None
+        """The connected peer that claims to be above a height; of several the one that failed least, then the highest."""
+        ahead = [
+            (-self.failures.get(p, 0), self.tips[p], p)
+            for p in peers
+            if self.tips.get(p, -1) > height
+        ]
+        return max(ahead)[2] if ahead else None
+
+
+def _remember(book: dict[str, T], peer: str, value: T) -> None:
+    """Write a peer into a book, and the oldest out of it."""
+    book.pop(peer, None)
+    book[peer] = value
+    while len(book) > MAX_PEERS:
+        del book[next(iter(book))]
 
 
 def choose(offers: Mapping[str, Sequence[int]], useful: Iterable[int], arriving: int) -> int | None:

@@ -249,37 +249,50 @@ class SyncService:
             return False
         before = chain.height()
         try:
-            await self._download(chain, peer)
+            if await self._download(chain, peer, self._book.tips[peer]):
+                self._book.gave(peer)
+            else:
+                self._book.failed(peer, trio.current_time())
         except (UnreachableError, StreamError, trio.TooSlowError):
             self._book.failed(peer, trio.current_time())
         except RemoteProtocolError as error:
             self._lied(peer, str(error))
-        else:
-            if chain.height() == before:
-                self._book.failed(peer, trio.current_time())
         return chain.height() > before
 
-    async def _download(self, chain: Chain, peer: PeerId) -> None:
-        """Ask one peer for blocks and apply them as they come."""
+    async def _download(self, chain: Chain, peer: PeerId, claim: int) -> bool:
+        """Ask one peer for blocks and apply them as they come, also where it ends too early.
+
+        Args:
+            chain: Where they go.
+            peer: Whom to ask.
+            claim: How far it said that it is.
+
+        Returns:
+            Whether it gave as many as it claims to have.
+        """
         pairs: list[tuple[bytes, bytes]] = []
-        held = 0
-        request = AskBlocks(chain.height() + 1, MAX_BLOCKS)
-        async with ask(self._transport, peer, PROTOCOL, request, MAX_FRAME_BYTES) as reader:
-            for _ in range(MAX_BLOCKS):
-                with trio.fail_after(FRAME_SECONDS):
-                    data = await reader.read()
-                if data is None:
-                    break
-                pairs.append(decode_pair(data))
-                held += len(data)
-                if held > GROUP_BYTES:
-                    message = f"{held:,} bytes of blocks without a finalization of their own"
-                    raise SyncMessageError(message)
-                if held >= APPLY_BYTES and (done := await chain.apply(pairs)):
-                    pairs = pairs[done:]
-                    held = sum(len(block) + len(proof) for block, proof in pairs)
+        held = came = 0
+        before = chain.height()
+        request = AskBlocks(before + 1, MAX_BLOCKS)
+        try:
+            async with ask(self._transport, peer, PROTOCOL, request, MAX_FRAME_BYTES) as answer:
+                while came < MAX_BLOCKS and (data := await answer.read()) is not None:
+                    came += 1
+                    pairs.append(decode_pair(data))
+                    held += len(data)
+                    if held > GROUP_BYTES:
+                        message = f"{held:,} bytes of blocks without a finalization of their own"
+                        raise SyncMessageError(message)
+                    if held >= APPLY_BYTES and (done := await chain.apply(pairs)):
+                        pairs = pairs[done:]
+                        held = sum(len(block) + len(proof) for block, proof in pairs)
+        except (StreamError, trio.TooSlowError):
+            if pairs:
+                await chain.apply(pairs)
+            raise
         if pairs:
             await chain.apply(pairs)
+        return came >= min(MAX_BLOCKS, claim - before) and chain.height() > before
 
     async def _listen(self, chain: Chain, topic: str) -> None:
         """Take gossiped final blocks; one with a gap before it only wakes the follower."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 import trio
 
 from protocols.framing import FrameReader
-from protocols.sync.asking import ANSWER_SECONDS, FRAME_SECONDS, ask, ask_one, send
+from protocols.sync.asking import ANSWER_SECONDS, ask, ask_one, send
 from protocols.sync.core import Pieces, choose
 from protocols.sync.errors import CheckpointError, SyncMessageError
 from protocols.sync.service import fetch_pair
@@ -289,17 +289,17 @@ class Arrival:
             with _Blame(self, book, peer):
                 while newcomer.next_epoch() <= last:
                     before = newcomer.next_epoch()
-                    request = AskHandoffs(before, min(MAX_HANDOFFS, last + 1 - before))
+                    count = min(MAX_HANDOFFS, last + 1 - before)
+                    request = AskHandoffs(before, count)
                     async with ask(
                         self._transport, peer, PROTOCOL, request, MAX_HANDOFF_BYTES
-                    ) as reader:
-                        while newcomer.next_epoch() <= last:
-                            with trio.fail_after(FRAME_SECONDS):
-                                data = await reader.read()
+                    ) as answer:
+                        for _ in range(count):
+                            data = await answer.read()
                             if data is None:
                                 break
                             await self._do(newcomer.take_handoff, data)
-                    if newcomer.next_epoch() == before:
+                    if newcomer.next_epoch() < before + count:
                         break
             if newcomer.next_epoch() > last:
                 return True
@@ -339,11 +339,10 @@ class Arrival:
     ) -> None:
         first, last = (at.to_bytes(PATH_BYTES, "big") for at in (low, high - 1))
         request = AskRanges(height, first, last)
-        async with ask(self._transport, peer, PROTOCOL, request, MAX_RANGE_BYTES) as reader:
+        async with ask(self._transport, peer, PROTOCOL, request, MAX_RANGE_BYTES) as answer:
             at = low
             for _ in range(MAX_RANGES):
-                with trio.fail_after(FRAME_SECONDS):
-                    data = await reader.read()
+                data = await answer.read()
                 if data is None:
                     break
                 begin, end = await self._do(self._newcomer.take_range, data)

@@ -34,6 +34,8 @@ NAMED: Final = (*HELD, GPU, CPU)
 """What a person can pause: `gpu` and `cpu` are the parts that run on them."""
 ALL: Final = "all"
 MAX_PAUSE_SECONDS: Final = 366 * 86_400
+MAX_END: Final = 2**36
+"""Seconds since 1970 that a calendar still tells: the year 4147."""
 FILE: Final = "controls.json"
 MAX_FILE_BYTES: Final = 4096
 _DURATION: Final = re.compile(
@@ -210,18 +212,26 @@ def _read(path: Path) -> dict[str, float | None]:
         with path.open("rb") as file:
             found = json.loads(file.read(MAX_FILE_BYTES))
         return {
-            part: None if found[part] is None else float(found[part])
+            part: None if found[part] is None else _end(found[part])
             for part in NAMED
             if part in found
         }
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, OverflowError, RecursionError) as error:
         import structlog  # here, since every command imports this module
 
         log = structlog.get_logger("swarm.care")
         log.warning("controls.unreadable", path=str(path), error=str(error))
         return {}
+
+
+def _end(value: Any) -> float:  # noqa: ANN401 - as a file says
+    end = float(value)
+    if not 0 <= end <= MAX_END:
+        message = f"{end} is not a time"
+        raise ValueError(message)
+    return end
 
 
 def at(seconds: float) -> str:

@@ -15,7 +15,10 @@ ALL: Final = "all"
 PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "training": ("swarm.participant", "swarm.replays", "swarm.announcements", "swarm.receipts"),
     "network": ("swarm.network", "swarm.gossip", "swarm.entry", "swarm.limits"),
-    "content": ("swarm.exchange", "swarm.bitswap", "swarm.retrieval", "swarm.store"),
+    "content": (
+        *("swarm.exchange", "swarm.bitswap", "swarm.retrieval"),
+        *("swarm.store", "swarm.versions"),
+    ),
     "keeping": (
         *("swarm.keeper", "swarm.duties", "swarm.cellar"),
         *("swarm.auditing", "swarm.audit"),

@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from swarm.care import metrics
 from swarm.errors import RefusedError
+from swarm.gateway.requests import is_local
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 ADDRESS: Final = "127.0.0.1"
 BACKLOG: Final = 16
 MAX_CONNECTIONS: Final = 16
-HOSTS: Final = frozenset({"127.0.0.1", "localhost", "[::1]"})
-"""Names under which the port may be asked; another one is a page's that wants to read this machine."""
 
 _log = structlog.get_logger("swarm.care")
 
@@ -63,8 +62,7 @@ def routes(care: Callable[[], Care], *, check_host: bool) -> list[Route]:
 
 def _guarded(answer: Callable[[Request], Response], *, check_host: bool) -> Any:  # noqa: ANN401
     async def guarded(request: Request) -> Response:
-        host = request.headers.get("host", "").rsplit(":", 1)[0]
-        if check_host and host not in HOSTS:
+        if check_host and not is_local(request.headers.get("host")):
             return PlainTextResponse("this is no host of this node\n", status_code=421)
         await trio.lowlevel.checkpoint()
         return answer(request)

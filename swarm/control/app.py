@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
-from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from swarm.care import probes
@@ -24,6 +23,7 @@ from swarm.control import openapi
 from swarm.control.faults import status_of
 from swarm.control.fields import MAX_BODY_BYTES, MAX_INT, Fields
 from swarm.control.operation import Operation, told
+from swarm.control.told import JsonAnswer
 from swarm.errors import NotFoundError
 from swarm.gateway import app as gateway
 from swarm.hub.routes import OPERATIONS as HUB_OPERATIONS
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from starlette.requests import Request
+    from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from swarm.control.api import NodeApi, Progress
@@ -97,7 +98,7 @@ def _question(node: NodeApi, ask: Question) -> Callable[[Request], Awaitable[Res
     async def answer(request: Request) -> Response:
         try:
             fields = Fields({**request.query_params, **request.path_params})
-            return JSONResponse({"value": await ask(node, fields)})
+            return JsonAnswer({"value": await ask(node, fields)})
         except Exception as error:  # noqa: BLE001 - the boundary: each becomes an answer
             return _failure(error)
 
@@ -117,7 +118,7 @@ def _operation(node: NodeApi, work: Work) -> Callable[[Request], Awaitable[ASGIA
 
 def _failure(error: BaseException) -> Response:
     fault = told(error)
-    return JSONResponse({"error": fault.to_json()}, status_code=status_of(fault))
+    return JsonAnswer({"error": fault.to_json()}, status_code=status_of(fault))
 
 
 async def _no_route(request: Request, error: Exception) -> Response:
@@ -132,7 +133,7 @@ async def _failed(request: Request, error: Exception) -> Response:
 
 
 async def _description(_: Request) -> Response:
-    return JSONResponse(openapi.describe(_QUESTIONS, _OPERATIONS, VERSION))
+    return JsonAnswer(openapi.describe(_QUESTIONS, _OPERATIONS, VERSION))
 
 
 async def _status(node: NodeApi, _: Fields) -> Any:  # noqa: ANN401 - JSON

@@ -9,8 +9,8 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
 import trio
-from starlette.responses import JSONResponse
 
+from swarm.control.told import JsonAnswer
 from swarm.errors import NetworkError, UsageError
 
 if TYPE_CHECKING:
@@ -90,5 +90,5 @@ class InTime:
         if late.cancelled_caught and not has_begun:
             error = NetworkError(f"the request did not come within {BODY_SECONDS:.0f} s")
             headers = {"cache-control": "no-store", "connection": "close"}
-            answer = JSONResponse({"error": error.to_json()}, TOO_LATE, headers)
+            answer = JsonAnswer({"error": error.to_json()}, TOO_LATE, headers)
             await answer(scope, receive, send)

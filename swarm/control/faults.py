@@ -71,6 +71,9 @@ _KINDS: tuple[tuple[tuple[type[Exception], ...], type[SwarmError], str | None], 
 """What each room raises, and as what a person is told it; the first that fits."""
 
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_NO_PATH = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+_NO_NAME = frozenset({errno.ENAMETOOLONG, errno.ELOOP})
+_HELD = frozenset({errno.ENOTEMPTY, errno.EROFS, errno.EBUSY})
 
 
 def status_of(fault: SwarmError) -> int:
@@ -99,12 +102,13 @@ def translate(error: BaseException) -> SwarmError:
 
 
 def _of_disk(error: OSError) -> SwarmError:
-    where = f"{error.filename}: " if error.filename else ""
+    name = error.filename2 or error.filename  # of a rename, what was to be replaced
+    where = f"{name}: " if name else ""
     text = f"{where}{error.strerror or error}"
     if error.errno in _DISK_FULL:
         return RefusedError(f"the disk is full: {text}", "make room on the disk")
-    if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError):
+    if isinstance(error, _NO_PATH) or error.errno in _NO_NAME:
         return UsageError(text)
-    if isinstance(error, FileExistsError | PermissionError):
+    if isinstance(error, FileExistsError | PermissionError) or error.errno in _HELD:
         return RefusedError(text)
     return SwarmError(f"{type(error).__name__}: {text}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,11 +61,9 @@ class Fields:
 
     def optional_text(self, name: str, *, max_chars: int = MAX_TEXT) -> str | None:
         """A text, or None."""
-        value = self._values.get(name)
-        if value is None:
-            return None
-        if not isinstance(value, str) or not 0 < len(value) <= max_chars:
-            message = f"{name}: not a text of 1 to {max_chars:,} characters"
+        value = self._characters(name, max_chars)
+        if value is not None and not is_unicode(value):
+            message = f"{name}: not UTF-8"
             raise UsageError(message)
         return value
 
@@ -115,12 +114,36 @@ class Fields:
         return [Fields({name: one}).path(name) for one in value]
 
     def optional_path(self, name: str) -> Path | None:
-        """An absolute path, or None."""
-        text = self.optional_text(name)
+        """An absolute path, or None; whatever bytes it has on this machine."""
+        text = self._characters(name, MAX_TEXT)
         if text is None:
             return None
         path = Path(text)
-        if not path.is_absolute() or "\0" in text:
+        if not path.is_absolute() or "\0" in text or not _has_bytes(text):
             message = f"{name}: not an absolute path"
             raise UsageError(message)
         return path
+
+    def _characters(self, name: str, most: int) -> str | None:
+        value = self._values.get(name)
+        if value is not None and not (isinstance(value, str) and 0 < len(value) <= most):
+            message = f"{name}: not a text of 1 to {most:,} characters"
+            raise UsageError(message)
+        return value
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written as UTF-8: JSON's escapes can spell what cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _has_bytes(path: str) -> bool:
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from swarm.control.faults import translate
+from swarm.control.told import encode
 from swarm.errors import SwarmError
 
 if TYPE_CHECKING:
@@ -93,8 +93,7 @@ def told(error: BaseException) -> SwarmError:
 
 
 def _message(event: dict[str, Any]) -> Message:
-    line = json.dumps(event, separators=(",", ":"), ensure_ascii=False, allow_nan=False) + "\n"
-    return {"type": "http.response.body", "body": line.encode(), "more_body": True}
+    return {"type": "http.response.body", "body": encode(event) + b"\n", "more_body": True}
 
 
 async def _cancel_when_gone(receive: Receive, scope: trio.CancelScope) -> None:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import socket
 import tempfile
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 import trio
 from hypercorn.config import Config
-from hypercorn.events import Closed
+from hypercorn.events import Closed, RawData
 from hypercorn.protocol.h11 import H2CProtocolRequiredError, H2ProtocolAssumedError
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
@@ -39,6 +39,14 @@ MAX_CONNECTIONS = 256
 
 KEEP_ALIVE_SECONDS = 60
 """A connection on which nothing is asked for this long is closed."""
+
+SEND_SECONDS = 30.0
+"""A client that takes nothing more of its answer for this long is let go; one that takes some is only slow."""
+
+ACCEPT_SECONDS: Final = 0.1
+"""Until the next look, where the system has no room for one more connection."""
+
+_NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
 _log = structlog.get_logger("swarm.control")
 
@@ -70,17 +78,45 @@ async def serve_app(
 ) -> None:
     """Serve an ASGI application on a listening socket until cancelled, to so many connections at once."""
     connections = _Connections(app, most)
-    listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(listener))]
-    async with trio.open_nursery() as nursery:
+    async with (
+        trio.SocketListener(trio.socket.from_stdlib_socket(listener)) as taken,
+        trio.open_nursery() as nursery,
+    ):
         nursery.start_soon(connections.close_when_cancelled)
-        await nursery.start(
-            partial(trio.serve_listeners, connections.serve, listeners, handler_nursery=nursery)
-        )
+        nursery.start_soon(connections.take, taken, nursery)
         task_status.started()
 
 
 class _Connection(TCPServer):
-    """Hypercorn's, which waits for its idle timer after the client has gone: that holds a place for a minute."""
+    """Hypercorn's, with an end where its own has none.
+
+    It waits for its idle timer after the client has gone, which holds a place for a minute.
+    It writes for as long as the client likes, and waits for ever behind an answer that one who has gone did not take.
+
+    Args:
+        given: What Hypercorn's takes.
+        scope: Cancelled when nothing more can be told to the client: what works for it ends too.
+    """
+
+    def __init__(self, *given: Any, scope: trio.CancelScope) -> None:  # noqa: ANN401 - Hypercorn's own
+        super().__init__(*given)
+        self._scope = scope
+
+    async def protocol_send(self, event: Event) -> None:
+        if not isinstance(event, RawData):
+            await super().protocol_send(event)
+            return
+        async with self.send_lock:
+            plain: Any = self.stream  # typed for TLS only; here it is none
+            left = memoryview(event.data)
+            try:
+                while left:
+                    # Under a shield: half an answer spoils the next.
+                    with trio.CancelScope(shield=True), trio.fail_after(SEND_SECONDS):
+                        left = left[await plain.socket.send(left) :]
+            except (OSError, trio.ClosedResourceError, trio.TooSlowError):
+                self._scope.cancel()
+                await trio.aclose_forcefully(self.stream)  # who writes under a shield ends too
 
     async def _read_data(self) -> None:
         plain = self.protocol.protocol
@@ -124,21 +160,28 @@ class _Connections:
         self._config.keep_alive_timeout = KEEP_ALIVE_SECONDS
         self._context = WorkerContext(None)
         self._open: set[trio.SocketStream] = set()
-        self._places = trio.CapacityLimiter(most)
+        self._places = trio.Semaphore(most)
 
-    async def serve(self, stream: trio.SocketStream) -> None:
-        """Serve one client until it goes."""
+    async def take(self, listener: trio.SocketListener, nursery: trio.Nursery) -> None:
+        """Take a client whenever a place is free, until cancelled: the others wait in the kernel, and cost no file here."""
+        while True:
+            await self._places.acquire()
+            nursery.start_soon(self._serve, await _next(listener))
+
+    async def _serve(self, stream: trio.SocketStream) -> None:
+        """Serve one client until it goes, and give its place back."""
         self._open.add(stream)
         try:
-            async with stream, self._places:
-                plain: Any = stream  # typed for TLS only; it asks which it is
-                await _Connection(
-                    self._app, self._config, self._context, ConnectionState({}), plain
-                )
+            async with stream:
+                with trio.CancelScope() as scope:
+                    state = ConnectionState({})
+                    given = (self._app, self._config, self._context, state, stream)
+                    await _Connection(*given, scope=scope)
         except Exception:  # noqa: BLE001 - whatever one client does, the others are served
             _log.exception("control.connection_failed")
         finally:
             self._open.discard(stream)
+            self._places.release()
 
     async def close_when_cancelled(self) -> None:
         """Wait for the end, then let no client's silence delay it."""
@@ -148,6 +191,18 @@ class _Connections:
             for stream in self._open:
                 with contextlib.suppress(OSError):
                     stream.socket.shutdown(socket.SHUT_RDWR)
+
+
+async def _next(listener: trio.SocketListener) -> trio.SocketStream:
+    """The next client; where the system has no room for it, it is asked again."""
+    while True:
+        try:
+            return await listener.accept()
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            _log.warning("control.no_room", error=str(error))
+            await trio.sleep(ACCEPT_SECONDS)
 
 
 @contextlib.contextmanager

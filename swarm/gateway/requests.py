@@ -20,8 +20,8 @@ RAW_TYPE = "application/vnd.ipld.raw"
 CAR_TYPE = "application/vnd.ipld.car"
 SCOPES = {"block": BLOCK, "entity": ENTITY, "all": ALL}
 MAX_PATH_BYTES = 4_096
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
+_LOOPBACK = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{1,5})?", re.IGNORECASE | re.ASCII)
 _RANGE = re.compile(r"bytes=(\d{1,19})?-(\d{1,19})?")
 _ENTITY_BYTES = re.compile(r"(-?\d{1,19}):(\*|-?\d{1,19})")
 
@@ -159,7 +159,12 @@ def is_embedded(site: str | None, destination: str | None) -> bool:
 
 def is_foreign(origin: str | None) -> bool:
     """Whether an `Origin` header names a page that is not of this machine."""
-    return origin is not None and not is_local(urlsplit(origin).netloc or None)
+    if origin is None:
+        return False
+    try:
+        return not is_local(urlsplit(origin).netloc)
+    except ValueError:  # no URL
+        return True
 
 
 def refusal(headers: Mapping[str, str]) -> str | None:
@@ -175,4 +180,4 @@ def refusal(headers: Mapping[str, str]) -> str | None:
 
 def is_local(host: str | None) -> bool:
     """Whether a `Host` header names this machine by a loopback name."""
-    return (host or "").lower().rsplit(":", 1)[0] in LOOPBACK or host == "[::1]"
+    return host is not None and _LOOPBACK.fullmatch(host) is not None

@@ -8,12 +8,13 @@ from urllib.parse import parse_qs
 
 import structlog
 import trio
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from storage import cid as cids
 from swarm.control import body as bodies
 from swarm.control.faults import STATUS, status_of, translate
+from swarm.control.told import JsonAnswer
 from swarm.errors import NotFoundError, UsageError
 from swarm.gateway import requests
 from swarm.gateway.app import SANDBOX, type_of
@@ -65,7 +66,7 @@ def routes(hub: Hub) -> list[Route]:
 def _answer(hub: Hub, kind: str, work: Work) -> Callable[[Request], Awaitable[ASGIApp]]:
     async def answer(request: Request) -> ASGIApp:
         if (refused := requests.refusal(request.headers)) is not None:
-            return JSONResponse({"error": refused}, 403)
+            return JsonAnswer({"error": refused}, 403)
         question = _Question(hub, kind, request)
         try:
             return await work(question)
@@ -88,7 +89,7 @@ def _failure(status: int, code: str | None, message: str, revision: Revision | N
         headers["x-error-code"] = code
     if revision is not None:
         headers["x-repo-commit"] = revision.alias
-    return JSONResponse({"error": message}, status, {**headers, "cache-control": "no-store"})
+    return JsonAnswer({"error": message}, status, {**headers, "cache-control": "no-store"})
 
 
 class _Question:
@@ -188,14 +189,14 @@ async def _info(asked: _Question) -> ASGIApp:
     if asked.kind == "models":
         found["modelId"] = name
         found |= {key: front[key] for key in ("library_name", "pipeline_tag") if key in front}
-    return JSONResponse(found, headers=_plain(revision))
+    return JsonAnswer(found, headers=_plain(revision))
 
 
 async def _tree(asked: _Question) -> ASGIApp:
     version = await asked.version()
     recursive = asked.request.query_params.get("recursive", "false").lower() in ("true", "1")
     files = await version.files(asked.path, recursive=recursive)
-    return JSONResponse([_entry(file) for file in files], headers=_plain(version.revision))
+    return JsonAnswer([_entry(file) for file in files], headers=_plain(version.revision))
 
 
 async def _paths_info(asked: _Question) -> ASGIApp:
@@ -207,7 +208,7 @@ async def _paths_info(asked: _Question) -> ASGIApp:
         except EntryNotFoundError:
             continue
         found.append(_entry(file))
-    return JSONResponse(found, headers=_plain(version.revision))
+    return JsonAnswer(found, headers=_plain(version.revision))
 
 
 async def _paths(request: Request) -> list[str]:
@@ -236,7 +237,7 @@ async def _paths(request: Request) -> list[str]:
 async def _refs(asked: _Question) -> ASGIApp:
     asked.check_namespace()
     tags = await trio.to_thread.run_sync(asked.hub.tags, asked.kind, asked.name)
-    return JSONResponse(
+    return JsonAnswer(
         {
             "branches": [
                 {"name": MAIN, "ref": f"refs/heads/{MAIN}", "targetCommit": tags[0].alias}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from typing import TYPE_CHECKING
 
+import structlog
 import trio
 
 from storage import cid as cids
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 CONFIG = "config.json"
 """What a model's folder holds and a dataset's does not."""
 
+_log = structlog.get_logger("swarm.hub")
+
 
 class HubOperations:
     """A person's door to the Hub's side.
@@ -47,19 +51,28 @@ class HubOperations:
     async def add_card(
         self, view: LedgerView, name: str, version: int, root: Cid, folder: Path
     ) -> bool:
-        """Write the card of a version that has none into the folder that it was fetched to; whether it did."""
+        """Write the card of a version that has none into the folder that it was fetched to; whether it did.
+
+        A folder that cannot take it does not make what was fetched a failure.
+        """
 
         def write() -> bool:
-            if not folder.is_dir() or (folder / cards.CARD).exists():
+            target = folder / cards.CARD
+            if not folder.is_dir() or os.path.lexists(target):
                 return False
             files = {path.name for path in folder.iterdir()}
             kind = "models" if CONFIG in files else "datasets"
             revision = Revision(kind, name, version, root)
             made = cards.make(revision, cards.record(view, revision), files)
-            (folder / cards.CARD).write_bytes(made)
+            with target.open("xb") as card:  # through no link, wherever it leads
+                card.write(made)
             return True
 
-        return await trio.to_thread.run_sync(write)
+        try:
+            return await trio.to_thread.run_sync(write)
+        except OSError as error:
+            _log.warning("hub.no_card", path=str(folder), error=str(error))
+            return False
 
     async def link(
         self, kind: str, name: str, version: int | None, folder: Path, progress: Progress

@@ -93,7 +93,6 @@ class Hub:
         """
         view = self._view()
         found = await trio.to_thread.run_sync(self._find, view, kind, name, revision)
-        await trio.to_thread.run_sync(self._revisions.note, found)
         reading = self._ranges.of(found.root)
         try:
             root = await reading.find("")
@@ -104,6 +103,7 @@ class Hub:
         if not is_folder:
             message = f"{name} is a file and no folder: `swarm fetch` or `swarm get` writes it"
             raise RepoNotFoundError(message)
+        await trio.to_thread.run_sync(self._revisions.note, found)
         card = None
         names = {link.name for link in links}
         if cards.CARD not in names:

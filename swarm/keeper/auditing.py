@@ -101,6 +101,7 @@ class Auditing:
                         kept = Commitment(key, one.root, one.slots)
                         asking.start_soon(round_.audit, kept, duties[key])
             nursery.cancel_scope.cancel()
+        round_.end()
         self.found = {key: f"{Found(reason).name.lower()}" for key, reason in round_.failed.items()}
         await self._wallet.submit(
             AuditReport(
@@ -142,6 +143,14 @@ class _Round:
             asking.start_soon(self._slots, kept)
             for name, duty in names.items():
                 asking.start_soon(self._piece, name, duty)
+
+    def end(self) -> None:
+        """Name nobody as silent whose answer waited for this auditor."""
+        unheard = self._auditor.unheard
+        for key in [one for one in self.failed if one in unheard]:
+            if self.failed[key] == Found.SILENT:
+                del self.failed[key]
+        self.missing = {name for name in self.missing if name[0] not in unheard}
 
     async def _slots(self, kept: Commitment) -> None:
         audit, key = self._audit, kept.keeper

@@ -3,6 +3,7 @@
 What the file says is ahead of what went: before the count comes near it, more is written. So a crash makes the count too
 high by `LEASE_BYTES` or by `LEASE_SECONDS` of the rate, whichever is more, in each direction, and never too low while the
 disk takes writes; a clean stop writes what went.
+A clock that shows another month for a while finds its own month's count again: the counts of a few months stand side by side.
 A fiftieth of the cap is kept for votes and answers, and a fiftieth before it for handing over what was begun.
 """
 
@@ -29,6 +30,8 @@ AUTO_PART: Final = 4
 AUTO_LEAST: Final = 10**12
 """Bytes: no line is capped at less unasked, and what is known of a line may be too little."""
 SECONDS: Final = 30 * 86_400
+OTHER_MONTHS: Final = 12
+"""Months beside this one whose counts are kept; the one left longest ago makes room."""
 
 _log = structlog.get_logger("swarm.limits")
 
@@ -47,12 +50,13 @@ class Month:
         self.cap = 0
         """Bytes, sent and received together; 0: none."""
         self.sent = self.received = 0
+        self._others: dict[str, tuple[int, int]] = {}
+        """What went in other months that the clock has shown: sent and received."""
         self.line = 0
         """The best rate of the way out that is known, in bytes a second: a cap that follows it outlives a restart."""
         if path is not None:
-            name, sent, received, self.line = _read(path)
-            if name == self.name:
-                self.sent, self.received = sent, received
+            self._others, self.line = _read(path)
+            self.sent, self.received = self._others.pop(self.name, (0, 0))
         self._promised = (self.sent, self.received)
 
     @property
@@ -79,10 +83,14 @@ class Month:
         )
 
     def roll(self, now: float) -> None:
-        """Begin anew where a month has ended."""
+        """Begin anew where a month has ended, or go on where the clock shows one again."""
         if (name := _name(now)) != self.name:
+            if self.total:
+                self._others[self.name] = (self.sent, self.received)
             self.name = name
-            self.sent = self.received = 0
+            self.sent, self.received = self._others.pop(name, (0, 0))
+            while len(self._others) > OTHER_MONTHS:
+                del self._others[next(iter(self._others))]
             self._promised = (0, 0)
 
     def promise(self, sent_rate: float, received_rate: float) -> None:
@@ -98,7 +106,7 @@ class Month:
         name = self.name
         sent = self.sent + max(LEASE_BYTES, int(LEASE_SECONDS * sent_rate))
         received = self.received + max(LEASE_BYTES, int(LEASE_SECONDS * received_rate))
-        self._write(sent, received)
+        self._write(name, sent, received)
         if name == self.name:
             self._promised = (sent, received)
 
@@ -108,11 +116,17 @@ class Month:
         Raises:
             OSError: It cannot be written.
         """
-        self._write(self.sent, self.received)
+        self._write(self.name, self.sent, self.received)
 
-    def _write(self, sent: int, received: int) -> None:
+    def _write(self, name: str, sent: int, received: int) -> None:
         if self._path is not None:
-            told = {"month": self.name, "sent": sent, "received": received, "line": self.line}
+            told = {
+                "month": name,
+                "sent": sent,
+                "received": received,
+                "line": self.line,
+                "others": list(self._others.items()),
+            }
             DISK.replace(self._path, json.dumps(told).encode())
 
 
@@ -136,20 +150,25 @@ def _name(now: float) -> str:
     return datetime.fromtimestamp(now).astimezone().strftime("%Y-%m")
 
 
-def _read(path: Path) -> tuple[str, int, int, int]:
-    """What is remembered; a file that cannot be read counts nothing and is said in the log."""
+def _read(path: Path) -> tuple[dict[str, tuple[int, int]], int]:
+    """What is remembered of each month, and the line; a file that cannot be read counts nothing and is said in the log."""
     try:
         with path.open("rb") as file:
             return _parsed(json.loads(file.read(MAX_FILE_BYTES)))
     except FileNotFoundError:
-        return "", 0, 0, 0
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        return {}, 0
+    except (OSError, ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
         _log.warning("traffic.unreadable", path=str(path), error=str(error))
-        return "", 0, 0, 0
+        return {}, 0
 
 
-def _parsed(found: Any) -> tuple[str, int, int, int]:  # noqa: ANN401 - JSON
-    """The month's name, what went each way, and the line."""
-    name = str(found["month"])
-    sent, received = (max(0, int(found[one])) for one in ("sent", "received"))
-    return name, sent, received, max(0, int(found.get("line", 0)))
+def _parsed(found: Any) -> tuple[dict[str, tuple[int, int]], int]:  # noqa: ANN401 - JSON
+    """What went each way in each month, the one of the file last, and the line."""
+    own = {str(found["month"]): _counts(found["sent"], found["received"])}
+    others = found.get("others", [])[-OTHER_MONTHS:]
+    months = {str(name): _counts(*both) for name, both in others} | own
+    return months, max(0, int(found.get("line", 0)))
+
+
+def _counts(sent: Any, received: Any) -> tuple[int, int]:  # noqa: ANN401 - JSON
+    return max(0, int(sent)), max(0, int(received))

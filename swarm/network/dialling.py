@@ -6,6 +6,7 @@ import errno
 import socket
 from typing import TYPE_CHECKING
 
+import structlog
 import trio
 
 from protocols.transport import RemoteProtocolError, UnreachableError
@@ -23,6 +24,8 @@ DIAL_S = 5.0
 """For one address: TCP, Noise and the choice of a muxer."""
 CIRCUIT_DIAL_S = 15.0
 """For one address behind a relay: the relay, the circuit, Noise and the choice of a muxer."""
+
+log = structlog.get_logger("swarm.network")
 
 
 class Dialling:
@@ -75,6 +78,10 @@ class Dialling:
                 ) from error
             if isinstance(error, (RemoteProtocolError, WireError)):
                 raise UnreachableError(who, str(error)) from error
+            if isinstance(error, Exception) and not isinstance(error, UnreachableError):
+                # Nothing that one peer says may end more than the way to it.
+                log.warning("network.dial_broke", peer=who, error=repr(error))
+                raise UnreachableError(who, f"dialling it failed: {error!r}") from error
             raise
         link.kept_port = kept_port
         return link

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -70,9 +71,18 @@ async def _exactly(pipe: Pipe, count: int) -> bytes:
     return data
 
 
+def multiaddrs(found: Iterable[Address]) -> list[Multiaddr]:
+    """Addresses as libp2p has them; names that it does not write are left out, such as those with an underscore."""
+    written = []
+    for address in found:
+        with suppress(MultiaddrError, ValueError):
+            written.append(Multiaddr(str(address)))
+    return written
+
+
 def packed(found: Iterable[Address]) -> list[bytes]:
-    """Addresses as libp2p's messages carry them."""
-    return [Multiaddr(str(address)).to_bytes() for address in found]
+    """Addresses as libp2p's messages carry them; see `multiaddrs`."""
+    return [one.to_bytes() for one in multiaddrs(found)]
 
 
 def unpacked(data: Iterable[bytes]) -> list[Address]:

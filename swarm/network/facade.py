@@ -16,14 +16,14 @@ from libp2p.network.stream.exceptions import StreamClosed, StreamEOF, StreamRese
 from libp2p.peer.id import ID
 from libp2p.peer.peerstore import PeerStore, create_signed_peer_record
 from libp2p.tools.anyio_service.api import InternalManagerAPI
-from multiaddr import Multiaddr  # type: ignore[import-untyped]  # ships no types
 
 from protocols.transport import StreamError, UnreachableError
-from swarm.network import addresses
+from swarm.network import addresses, envelopes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from multiaddr import Multiaddr  # type: ignore[import-untyped]  # ships no types
     from trio_typing import TaskStatus
 
     from swarm.network.addresses import Address
@@ -101,7 +101,7 @@ class BoundedPeerStore(PeerStore):
             except ValueError:
                 continue
             if addresses.is_dialable(address):
-                good.append(Multiaddr(str(address.bare)))
+                good += envelopes.multiaddrs([address.bare])
         super().add_addrs(peer_id, good[:MAX_STORED_ADDRESSES], ttl)
         data = self.peer_data_map[peer_id]
         if len(data.addrs) > MAX_STORED_ADDRESSES:
@@ -136,7 +136,7 @@ class Facade:
         self._id = host.keys.id
         self.peerstore = BoundedPeerStore()
         self.peerstore.add_key_pair(self._id, host.keys.pair)
-        self._announced: tuple[list[str], list[Multiaddr]] = ([], [])
+        self._announced: tuple[list[Address], list[Multiaddr]] = ([], [])
 
     def get_id(self) -> ID:
         """This node."""
@@ -168,8 +168,8 @@ class Facade:
 
     def learn(self, peer: str, found: Sequence[Address]) -> None:
         """Addresses of a peer that its own connection has shown."""
-        texts = [Multiaddr(str(address.bare)) for address in found]
-        self.peerstore.add_addrs(ID.from_base58(peer), texts, ADDRESS_TTL_S)
+        told = envelopes.multiaddrs(address.bare for address in found)
+        self.peerstore.add_addrs(ID.from_base58(peer), told, ADDRESS_TTL_S)
 
     def known(self, peer: str) -> list[str]:
         """Addresses of a peer."""
@@ -198,9 +198,9 @@ class Facade:
 
     def get_addrs(self) -> list[Multiaddr]:
         """Where others can dial this node."""
-        texts = [str(address.of(self._host.me)) for address in self._host.announced()]
-        if texts != self._announced[0]:
-            self._announced = (texts, [Multiaddr(text) for text in texts])
+        own = [address.of(self._host.me) for address in self._host.announced()]
+        if own != self._announced[0]:
+            self._announced = (own, envelopes.multiaddrs(own))
             self.peerstore.set_local_record(
                 create_signed_peer_record(
                     self._id, self._announced[1], self._host.keys.pair.private_key

@@ -55,11 +55,15 @@ log = structlog.get_logger("swarm.network")
 
 def _listen_hint(error: OSError) -> str:
     """What to do where an address cannot be listened on."""
+    if isinstance(error, socket.gaierror):
+        return "the name leads to no address; give one of this machine: /ip4/0.0.0.0/tcp/PORT stands for all that it has"
     if error.errno == errno.EADDRNOTAVAIL:
         return "this machine has no such address; /ip4/0.0.0.0/tcp/PORT stands for all that it has"
     if error.errno == errno.EACCES:
         return "ports below 1,024 are the system's: give a higher one"
-    return "another node may be running there; give another port"
+    if error.errno == errno.EADDRINUSE:
+        return "another node may be running there; give another port"
+    return "give another address: /ip4/0.0.0.0/tcp/PORT stands for all that this machine has"
 
 
 class Host:
@@ -180,9 +184,10 @@ class Host:
 
     def _start(self, function: Callable[..., Awaitable[object]], *args: object) -> None:
         if self._nursery is not None:
-            self._nursery.start_soon(self._fence, function, *args)
+            self._nursery.start_soon(self.fence, function, *args)
 
-    async def _fence(self, function: Callable[..., Awaitable[object]], *args: object) -> None:
+    async def fence(self, function: Callable[..., Awaitable[object]], *args: object) -> None:
+        """Run one peer's work; an exception is said in the log and goes no further."""
         try:
             await function(*args)
         except Exception as error:  # noqa: BLE001 - nothing that one peer causes may end the node
@@ -263,10 +268,10 @@ class Host:
         try:
             async with trio.open_nursery() as nursery:
                 if link.dialled:
-                    nursery.start_soon(self._fence, self._greet, link)
+                    nursery.start_soon(self.fence, self._greet, link)
                 else:
-                    nursery.start_soon(self._fence, self._await_greeting, link)
-                nursery.start_soon(self._fence, self.outsiders.watch, link)
+                    nursery.start_soon(self.fence, self._await_greeting, link)
+                nursery.start_soon(self.fence, self.outsiders.watch, link)
                 await link.session.run()
                 nursery.cancel_scope.cancel()
         finally:
@@ -514,7 +519,7 @@ class Host:
 
     async def _hold_dialled(self, link: Link) -> None:
         try:
-            await self._fence(self._hold, link)
+            await self.fence(self._hold, link)
         finally:
             link.wire.close_now()
             self._live -= 1

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import trio
 from google.protobuf.message import DecodeError
 from libp2p.identity.identify.pb.identify_pb2 import Identify
-from multiaddr import Multiaddr  # type: ignore[import-untyped]  # ships no types
 
 from protocols.transport import RemoteProtocolError
 from storage.dag_pb import varint
@@ -70,9 +69,9 @@ def told(
     """
     body = Identify(
         public_key=key,
-        listen_addrs=[Multiaddr(str(address)).to_bytes() for address in listening],
+        listen_addrs=envelopes.packed(listening),
         protocols=sorted(protocols),
-        observed_addr=Multiaddr(str(observed.bare)).to_bytes(),
+        observed_addr=next(iter(envelopes.packed([observed.bare])), b""),
         protocol_version=PROTOCOL_VERSION,
         agent_version=agent,
     ).SerializeToString()
@@ -107,6 +106,11 @@ async def ask(stream: MuxedStream) -> Identity:
             message = "an identity that is malformed"
             raise RemoteProtocolError(message) from error
         at += length
+    said: tuple[object, ...] = (found.agent_version, *found.protocols[:MAX_PROTOCOLS])
+    if not all(isinstance(one, str) for one in said):
+        # The fields of proto2 may hold any bytes; what is no text then comes as bytes.
+        message = "an identity whose text is not UTF-8"
+        raise RemoteProtocolError(message)
     return Identity(
         "".join(filter(str.isprintable, found.agent_version))[:MAX_AGENT_CHARS],
         frozenset(found.protocols[:MAX_PROTOCOLS]),

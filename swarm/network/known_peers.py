@@ -46,7 +46,7 @@ class KnownPeers:
             data = await trio.to_thread.run_sync(_read, path)
             if data is not None:
                 self._book.load(data)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             self.problem = f"the known peers in {path} cannot be read: {error}"
             log.warning("network.known_peers_unreadable", path=str(path), error=str(error))
 

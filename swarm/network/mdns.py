@@ -13,6 +13,7 @@ import ipaddress
 import secrets
 import socket
 import struct
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -45,6 +46,8 @@ MAX_LABELS = 32
 MAX_SENT_ADDRESSES = 6
 MAX_FOUND = 256
 """Addresses in one run; a local network has fewer."""
+MAX_FOUND_AT_ONE = 16
+"""Of them at one IP address, so that one machine does not take the places of all others."""
 MARK_CHARS = 16
 _PTR, _TXT, _IN = 12, 16, 1
 _ANSWER = 0x8000
@@ -198,6 +201,23 @@ def found_in(texts: Sequence[str], sender: str, chain_id: bytes) -> list[Address
     return [one for one in found if addresses.is_dialable(one)]
 
 
+class Found:
+    """The addresses found in one run, `MAX_FOUND` and `MAX_FOUND_AT_ONE` of them."""
+
+    def __init__(self) -> None:
+        self._found: set[Address] = set()
+        self._at: Counter[str] = Counter()
+
+    def add(self, address: Address) -> bool:
+        """Remember an address; False where it is known or has no place."""
+        is_full = len(self._found) >= MAX_FOUND or self._at[address.host] >= MAX_FOUND_AT_ONE
+        if is_full or address in self._found:
+            return False
+        self._found.add(address)
+        self._at[address.host] += 1
+        return True
+
+
 class LocalDiscovery:
     """Asks and answers on the local network.
 
@@ -223,7 +243,7 @@ class LocalDiscovery:
         self._interfaces = interfaces
         self._learn = learn
         self._name = secrets.token_hex(16)
-        self._found: set[Address] = set()
+        self._found = Found()
         self._answered = -ANSWER_PAUSE_S
         self.problem = ""
 
@@ -247,6 +267,8 @@ class LocalDiscovery:
                     except OSError as error:
                         log.debug("network.mdns_failed", error=str(error))
                         await trio.sleep(ANSWER_PAUSE_S)
+                    except Exception as error:  # noqa: BLE001 - nothing that one datagram says may end the node
+                        log.warning("network.mdns_not_understood", error=repr(error))
 
     async def _take(self, one: trio.socket.SocketType, data: bytes, sender: str) -> None:
         packet = read(data)
@@ -257,9 +279,7 @@ class LocalDiscovery:
                 one, answer(self._name, texts_of(self._own(), self._me, self._chain_id()))
             )
         for address in found_in(packet.texts, sender, self._chain_id()):
-            new = address.peer != self._me and address not in self._found
-            if new and len(self._found) < MAX_FOUND:
-                self._found.add(address)
+            if address.peer != self._me and self._found.add(address):
                 log.info("network.found_nearby", address=str(address))
                 self._learn(address)
 

@@ -16,6 +16,7 @@ import structlog
 import trio
 
 from protocols.transport import UnreachableError
+from swarm.errors import NetworkError
 from swarm.network import addresses
 from swarm.network.addresses import Address, AddressError
 from swarm.network.facade import Facade
@@ -57,6 +58,9 @@ class Network:
         signer: The node's one key.
         chain_id: Of the network, 32 bytes; empty to ask peers for theirs first.
         hello: What the node says of itself now; chain id and addresses are filled in here.
+
+    Raises:
+        NetworkError: An address to dial at first is one that nobody can dial, such as one of port 0.
     """
 
     def __init__(
@@ -87,6 +91,9 @@ class Network:
         self._nursery: trio.Nursery | None = None
         for text in settings.bootstrap:
             address = addresses.parse(text)
+            if address.peer is None and not addresses.is_dialable(address):
+                message = f"{text} cannot be dialled"
+                raise NetworkError(message, "name the port and the address of one machine")
             self._book.learn(address.peer, [address], given=True)
 
     def stop_serving(self) -> None:
@@ -238,7 +245,7 @@ class Network:
             self._known.popitem(last=False)
         log.info("network.member_joined", peer=link.peer, address=str(link.wire.remote))
         if self._nursery is not None:
-            self._nursery.start_soon(self._routing.member_joined, link.peer)
+            self._nursery.start_soon(self._host.fence, self._routing.member_joined, link.peer)
         self._gossip.member_joined(link.peer)
         self._routers.member_joined(link)
         self._search.members_changed()

@@ -75,7 +75,7 @@ class PeerBook:
             for address in found
             if addresses.is_dialable(address)
         ]
-        if peer == self._me or not (good or given):
+        if peer == self._me or not (good or (given and peer is not None)):
             return
         key = peer if peer is not None else str(good[0])
         entry = self._entries.get(key)

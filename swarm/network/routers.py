@@ -19,7 +19,7 @@ from swarm.network.holepunch import HolePuncher
 from swarm.network.mdns import LocalDiscovery
 from swarm.network.reachability import Reachability, Verdict
 from swarm.network.relay import Relay
-from swarm.network.upnp import PortMapper
+from swarm.network.upnp import AGAIN_S, PortMapper
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -162,9 +162,9 @@ class Routers:
             return
         links = self._host.links.get(link.peer, ())
         if any(other.is_relayed for other in links) and self._host.direct_to(link.peer) is not None:
-            self._nursery.start_soon(self._retire, link.peer)
+            self._nursery.start_soon(self._host.fence, self._retire, link.peer)
         elif link.is_relayed and not link.dialled:
-            self._nursery.start_soon(self._improve, link)
+            self._nursery.start_soon(self._host.fence, self._improve, link)
 
     async def _retire(self, peer: str) -> None:
         await trio.sleep(RETIRE_S)
@@ -209,7 +209,7 @@ class Routers:
                         self._interfaces,
                         self._learn,
                     )
-                    nursery.start_soon(nearby.run)
+                    nursery.start_soon(self._host.fence, nearby.run)
                 await self._look_often()
             finally:
                 self._nursery = None
@@ -217,10 +217,16 @@ class Routers:
     async def _map_port(self) -> None:
         """Have the port forwarded, once somebody chose it or there is a peer elsewhere: others of this machine need no router."""
         chosen = any(addresses.parse(text).port for text in self._settings.listen)
-        while not (chosen or self._has_peer_elsewhere()):  # noqa: ASYNC110 - links have no one event
+        while not ((here := self._listening()) and (chosen or self._has_peer_elsewhere())):  # noqa: ASYNC110 - links have no one event
             await trio.sleep(LOOK_S)
-        self.mapper = PortMapper(self._listening()[0].port, self._forwarded)
-        await self.mapper.run()
+        self.mapper = PortMapper(here[0].port, self._forwarded)
+        while True:
+            try:
+                await self.mapper.run()
+            except Exception as error:  # noqa: BLE001 - nothing that a router says may end the node
+                self.mapper.problem = f"what the router says is not understood: {error!r}"
+                log.warning("network.router_not_understood", error=repr(error))
+            await trio.sleep(AGAIN_S)
 
     def _has_peer_elsewhere(self) -> bool:
         own = self._interfaces()
@@ -237,7 +243,7 @@ class Routers:
 
     async def _look_often(self) -> None:
         while True:
-            await self._look()
+            await self._host.fence(self._look)
             settled = self.verdict() is not Verdict.UNKNOWN and not self._wants_relays()
             with trio.move_on_after(SETTLED_LOOK_S if settled else LOOK_S):
                 await self._wake.wait()
@@ -255,17 +261,17 @@ class Routers:
             for link in [
                 one for one in outside if self._is_due(self._observed, one, OBSERVE_AGAIN_S)
             ]:
-                nursery.start_soon(self._observe, link)
+                nursery.start_soon(self._host.fence, self._observe, link)
         again = TRY_AGAIN_S if self.verdict() is Verdict.UNKNOWN else SETTLED_TRY_AGAIN_S
         due = [one for one in outside if self._is_due(self._asked, one, again)]
         async with trio.open_nursery() as nursery:
             for link in due[:ASKED_AT_ONCE]:
-                nursery.start_soon(self._have_tried, link)
+                nursery.start_soon(self._host.fence, self._have_tried, link)
         await self._keep_places(outside)
         if self._outside() and self._nursery is not None:
             for link in [one for links in self._host.links.values() for one in links]:
                 if link.is_relayed and not link.dialled and link.is_member:
-                    self._nursery.start_soon(self.puncher.improve, link)
+                    self._nursery.start_soon(self._host.fence, self.puncher.improve, link)
         announced = self.announced()
         if announced != self._told:
             self._told = announced
@@ -325,24 +331,23 @@ class Routers:
                 del reserved[peer]
             elif now >= self._leases[peer]:
                 del reserved[peer]
-                await self._take_place(link)
+                await self._host.fence(self._take_place, link)
         for link in outside:
             if not self._wants_relays():
                 return
             rests = now - self._refused.get(link.peer, -RELAY_AGAIN_S) < RELAY_AGAIN_S
             if link.dialled and link.peer not in reserved and not rests:
-                await self._take_place(link)
+                await self._host.fence(self._take_place, link)
 
     async def _take_place(self, link: Link) -> None:
         now = trio.current_time()
+        self._refused = {peer: at for peer, at in self._refused.items() if now - at < RELAY_AGAIN_S}
+        self._refused[link.peer] = now  # whatever goes wrong from here on, it rests
         try:
             lasts = await self.relay.reserve(link)
         except UnreachableError as error:
-            self._refused = {
-                peer: at for peer, at in self._refused.items() if now - at < RELAY_AGAIN_S
-            }
-            self._refused[link.peer] = now
             log.info("network.no_place", relay=link.peer, reason=error.why)
         else:
+            del self._refused[link.peer]
             self._leases[link.peer] = now + lasts / 2
             log.info("network.place_taken", relay=link.peer, seconds=round(lasts))

@@ -188,6 +188,8 @@ class Routing:
                     known.update((await ask(peer))[:CLOSEST])
             except (UnreachableError, OSError, ValueError) as error:
                 log.debug("network.search_failed", peer=str(peer), error=str(error))
+            except Exception as error:  # noqa: BLE001 - what one peer answers may not end the search among the others
+                log.warning("network.search_broke", peer=str(peer), error=repr(error))
 
         with trio.move_on_after(SEARCH_S):
             while len(asked) < MAX_ASKED and not is_enough():
@@ -250,7 +252,6 @@ class Routing:
 
     async def _announce(self, key: bytes) -> bool:
         """Tell the members nearest to a key; whether one has taken it."""
-        self._store.add_provider(key, PeerInfo(self._me, self._facade.get_addrs()))
         taken = 0
 
         async def tell(peer: ID) -> None:
@@ -259,6 +260,7 @@ class Routing:
                 taken += await self._store._send_add_provider(peer, key)
 
         try:
+            self._store.add_provider(key, PeerInfo(self._me, self._facade.get_addrs()))
             nearest = await self.closest(key)
             async with trio.open_nursery() as nursery:
                 for peer in nearest:

@@ -194,7 +194,7 @@ class Search:
                     nursery.start_soon(self._try, entry, room)
                 if hungry and members and self._pauses.is_over(now):
                     self._pauses.begin(now)
-                    nursery.start_soon(self._look_up)
+                    nursery.start_soon(self._host.fence, self._look_up)
                 self._wake = trio.Event()
                 due_at = self._book.next_due(self._host.links, hungry=hungry)
                 with trio.move_on_after(min(TICK_S, max(SHORTEST_S, due_at - now))):
@@ -213,6 +213,9 @@ class Search:
         except UnreachableError as error:
             log.debug("network.dial_failed", peer=entry.key, why=error.why)
             self._book.failed(entry.key, error.why, trio.current_time(), random.random())  # noqa: S311 - spreads retries
+        except Exception as error:  # noqa: BLE001 - nothing that one peer says may end the search
+            log.warning("network.dial_broke", peer=entry.key, error=repr(error))
+            self._book.failed(entry.key, repr(error), trio.current_time(), random.random())  # noqa: S311 - see above
         else:
             now = trio.current_time()
             self._book.succeeded(entry.key, link.peer, now)

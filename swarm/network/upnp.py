@@ -97,6 +97,14 @@ def location(answer: bytes, router: str) -> str:
     raise RouterError(message)
 
 
+def _joined(page: str, url: str) -> str:
+    try:
+        return urljoin(page, url)
+    except ValueError as error:
+        message = f"{url[:80]!r} is not a page"
+        raise RouterError(message) from error
+
+
 def _checked(url: str, router: str) -> str:
     try:
         parts = urlsplit(url)
@@ -143,7 +151,8 @@ def elements(body: bytes) -> list[tuple[str, str]]:
     parser.StartDoctypeDeclHandler = refuse
     try:
         parser.Parse(body, True)
-    except expat.ExpatError as error:
+    except (expat.ExpatError, ValueError, LookupError) as error:
+        # The last two: an encoding of several bytes a character, or one that nobody knows.
         message = f"not XML: {error}"
         raise RouterError(message) from error
     return found
@@ -175,7 +184,7 @@ def control(body: bytes, page: str, router: str) -> tuple[str, str]:
             kind = url = ""
     for known in _SERVICES:
         if services.get(known):
-            return known, _checked(urljoin(page, services[known]), router)
+            return known, _checked(_joined(page, services[known]), router)
     message = "the router has no service that forwards ports"
     raise RouterError(message)
 
@@ -424,7 +433,7 @@ class PortMapper:
                 with trio.CancelScope(deadline=deadline, shield=True):
                     try:
                         await used.give_back(self._port, self.forwarded.outside.port)
-                    except RouterError as error:
+                    except Exception as error:  # noqa: BLE001 - whatever it answers, the node stops in peace
                         log.info("network.port_not_given_back", error=str(error))
 
     async def _once(self, used: NatPmp | Upnp | None) -> NatPmp | Upnp | None:
@@ -436,6 +445,10 @@ class PortMapper:
                 self.forwarded = await way.forward(self._port, here)
             except RouterError as error:
                 reasons.append(str(error))
+                continue
+            except Exception as error:  # noqa: BLE001 - nothing that a router says may end the node
+                log.warning("network.router_not_understood", by=way.name, error=repr(error))
+                reasons.append(f"what the router says by {way.name} is not understood: {error!r}")
                 continue
             if before != self.forwarded:
                 outside = str(self.forwarded.outside)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from swarm.control.faults import STATUS, status_of, translate
+from swarm.control.told import JsonAnswer
 from swarm.errors import NotFoundError, SwarmError
 from swarm.gateway.requests import is_known
 from swarm.page import files, openapi
@@ -124,7 +125,7 @@ def _file(one: File) -> Callable[[Request], Awaitable[Response]]:
 
 def _description(told: dict[str, Any]) -> Callable[[Request], Awaitable[Response]]:
     async def answer(_: Request) -> Response:
-        return JSONResponse(told)
+        return JsonAnswer(told)
 
     return answer
 
@@ -138,7 +139,7 @@ def _failure(error: Exception) -> Response:
 
 
 def _told(fault: SwarmError, status: int, headers: Mapping[str, str] | None = None) -> Response:
-    return JSONResponse({"error": fault.to_json()}, status, headers)
+    return JsonAnswer({"error": fault.to_json()}, status, headers)
 
 
 async def _no_route(request: Request, error: HTTPException) -> Response:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
 MAX_LISTENERS: Final = 16
 HEARTBEAT_SECONDS: Final = 15.0
 """With nothing to tell, a comment this often shows that the node is there."""
-SEND_SECONDS: Final = 30.0
-"""A listener that takes nothing for so long is let go."""
 RETRY_MS: Final = 2_000
 
 _log = structlog.get_logger("swarm.page")
@@ -150,12 +147,10 @@ class Feed:
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_cancel_when_gone, receive, nursery.cancel_scope)
-                with trio.CancelScope() as slow:
-                    await self._tell(listener, partial(_send_within, slow, send))
-                nursery.cancel_scope.cancel()
+                await self._tell(listener, send)
 
-    async def _tell(self, listener: Listener, send: Callable[[bytes], Awaitable[None]]) -> None:
-        await send(f"retry: {RETRY_MS}\n\n".encode())
+    async def _tell(self, listener: Listener, send: Send) -> None:
+        await _send(send, f"retry: {RETRY_MS}\n\n".encode())
         while True:
             found: list[tuple[str, bytes]] = []
             with trio.move_on_after(HEARTBEAT_SECONDS):
@@ -163,13 +158,11 @@ class Feed:
             body = b"".join(
                 b"event: %b\ndata: %b\n\n" % (name.encode(), data) for name, data in found
             )
-            await send(body or b": alive\n\n")
+            await _send(send, body or b": alive\n\n")
 
 
-async def _send_within(scope: trio.CancelScope, send: Send, body: bytes) -> None:
-    scope.deadline = trio.current_time() + SEND_SECONDS
+async def _send(send: Send, body: bytes) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": True})
-    scope.deadline = float("inf")
 
 
 async def _cancel_when_gone(receive: Receive, scope: trio.CancelScope) -> None:

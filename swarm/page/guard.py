@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse
 
+from swarm.control.told import JsonAnswer
 from swarm.gateway.requests import is_local
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Guard:
             await self._app(scope, receive, send_guarded)
             return
         error = {"code": "refused", "message": why, "hint": None, "exit_code": 4}
-        await JSONResponse({"error": error}, 403)(scope, receive, send_guarded)
+        await JsonAnswer({"error": error}, 403)(scope, receive, send_guarded)
 
 
 def why_not(method: str, path: str, headers: Headers) -> str | None:

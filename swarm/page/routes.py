@@ -6,11 +6,12 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from swarm.care.controls import ALL, MAX_PAUSE_SECONDS, PARTS, parts_of
 from swarm.control import body as bodies
 from swarm.control.fields import MAX_INT, Fields
+from swarm.control.told import JsonAnswer
 from swarm.errors import SwarmError, UsageError
 from swarm.page import logs
 from swarm.page.access import MAX_TEXT, SESSION_SECONDS
@@ -153,7 +154,7 @@ def session_of(access: Access, request: Request) -> bool:
 
 
 def _value(value: object) -> Response:
-    return JSONResponse({"value": value})
+    return JsonAnswer({"value": value})
 
 
 async def _begin(door: Door, _: Request, fields: Fields) -> ASGIApp:
@@ -162,7 +163,7 @@ async def _begin(door: Door, _: Request, fields: Fields) -> ASGIApp:
         error = UsageError(
             "this link was used already, or is too old", "`swarm page` gives another"
         )
-        return JSONResponse({"error": error.to_json()}, 403)
+        return JsonAnswer({"error": error.to_json()}, 403)
     answer = _value({"key": session.key})
     answer.set_cookie(
         door.access.cookie_name,

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 import trio
 from starlette.applications import Starlette
-from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from swarm.control import body as bodies
+from swarm.control.told import JsonAnswer
 from swarm.gateway import requests as headers_of
 from swarm.gateway.stream import cancel_when_gone
 from swarm.serving import answers
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from starlette.requests import Request
+    from starlette.responses import Response
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from swarm.serving.engine import Engine
@@ -99,14 +100,14 @@ class _Routes:
     async def listing(self, _: Request) -> ASGIApp:
         served = self._engine.served
         told = {"object": "list", "data": [served.to_json()]}
-        return JSONResponse(told, headers=served.headers())
+        return JsonAnswer(told, headers=served.headers())
 
     async def one(self, request: Request) -> ASGIApp:
         served, wanted = self._engine.served, request.path_params["model"]
         if not served.is_meant(wanted):
             message = f"the model {wanted[:256]!r} is not served here: {served.name} is"
             raise NoModelError(message, "model")
-        return JSONResponse(served.to_json(), headers=served.headers())
+        return JsonAnswer(served.to_json(), headers=served.headers())
 
     async def complete(self, request: Request) -> ASGIApp:
         return _Reply(self._engine, read(await _body(request), is_chat=False))
@@ -143,7 +144,7 @@ def _failure(error: ApiError) -> Response:
     headers = {"cache-control": "no-store"}
     if isinstance(error, BusyError):
         headers["retry-after"] = str(RETRY_SECONDS)
-    return JSONResponse(error.to_json(), error.status, headers)
+    return JsonAnswer(error.to_json(), error.status, headers)
 
 
 class _Reply:
@@ -202,7 +203,7 @@ class _Reply:
                     await _failure(event)(scope, receive, send)
                 case Completed() if form is not None:
                     body = form.whole("".join(texts), event)
-                    answer = JSONResponse(body, headers=form.served.headers())
+                    answer = JsonAnswer(body, headers=form.served.headers())
                     await answer(scope, receive, send)
 
     async def _stream(

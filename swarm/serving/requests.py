@@ -9,6 +9,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from swarm.control.fields import is_unicode
 from swarm.serving.errors import ApiError, UnsupportedError
 from swarm.training.completion import MAX_TOKENS
 
@@ -154,7 +155,7 @@ def _message(value: Any, where: str) -> tuple[str, str]:  # noqa: ANN401 - JSON 
         if not isinstance(part.get("text"), str):
             message = f"{where}.content: not a text"
             raise ApiError(message, where)
-        texts.append(part["text"])
+        texts.append(_unicode(part["text"], where))
     role = "system" if value["role"] == "developer" else value["role"]
     return role, "".join(texts)
 
@@ -166,7 +167,7 @@ def _prompt(values: dict[str, Any]) -> str:
     if not isinstance(given, str):
         message = "prompt: one text is done here, not several and not tokens"
         raise UnsupportedError(message, "prompt")
-    return given
+    return _unicode(given, "prompt")
 
 
 def _stops(values: dict[str, Any]) -> tuple[str, ...]:
@@ -179,6 +180,7 @@ def _stops(values: dict[str, Any]) -> tuple[str, ...]:
         if not isinstance(one, str) or not 0 < len(one) <= MAX_STOP_CHARACTERS:
             message = f"stop: not a text of 1 to {MAX_STOP_CHARACTERS} characters"
             raise ApiError(message, "stop")
+        _unicode(one, "stop")
     return tuple(found)
 
 
@@ -193,7 +195,15 @@ def _text(values: dict[str, Any], name: str) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= 256:
         message = f"{name}: missing, or not a text of 1 to 256 characters"
         raise ApiError(message, name)
-    return value
+    return _unicode(value, name)
+
+
+def _unicode(text: str, where: str) -> str:
+    """The text, which JSON can spell so that nobody can write it: half of a surrogate pair, alone."""
+    if not is_unicode(text):
+        message = f"{where}: not UTF-8"
+        raise ApiError(message, where)
+    return text
 
 
 def _integer(values: dict[str, Any], name: str, low: int, high: int, default: int) -> int:

@@ -22,7 +22,7 @@ from swarm.store.sizes import Sizes
 from swarm.store.verification import Verification
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from protocols.exchange.service import ExchangeService
     from protocols.transport import Transport
@@ -63,6 +63,7 @@ class StoreOperations:
         transport: Where what is pinned is announced.
         collector: Collects in it.
         limiter: Threads for the disk; None takes Trio's.
+        let_go: Ends a person's pin, and says what label it has where it stays for a branch; None where there are no branches.
     """
 
     def __init__(
@@ -72,17 +73,21 @@ class StoreOperations:
         transport: Transport,
         collector: StoreCollector,
         limiter: trio.CapacityLimiter | None = None,
+        let_go: Callable[[Cid], Awaitable[str | None]] | None = None,
     ) -> None:
         self._store = store
         self._exchange = exchange
         self._transport = transport
         self._collector = collector
         self._limiter = limiter
+        self._let_go = let_go if let_go is not None else self._unpin
         self._sizes = Sizes(store)
         self._counting = trio.Lock()
 
     async def pin(self, root: Cid, label: str | None, progress: Progress) -> Json:
         """Fetch what a root names, keep it until it is unpinned, and announce it.
+
+        What a branch points to is the person's from then on, and stays when the branch has moved on or is removed.
 
         Returns:
             `cid`, `label`, `size` (None where it is not known), `fetched` (bytes from peers).
@@ -97,6 +102,7 @@ class StoreOperations:
             fetched = await self._exchange.fetch(root, None, partial(progress, "fetch"))
             if label is None:
                 label = (await self._thread(self._store.pins)).get(root, "")
+                label = "" if is_reserved(label) else label
             await self._thread(partial(self._store.pin, root, label))
         await self._transport.provide(root)
         async with self._counting:
@@ -128,9 +134,14 @@ class StoreOperations:
         if is_reserved(label):
             message = f"{text} is what a branch of a dataset points to ({label})"
             raise RefusedError(message, "`swarm dataset branch --delete` removes a branch")
-        await self._thread(partial(self._store.unpin, root))
+        branch = await self._let_go(root)
+        if branch is not None:
+            held.append(branch)
         self._collector.released()
         return {"cid": text, "label": label, "held_for": held}
+
+    async def _unpin(self, root: Cid) -> None:
+        await self._thread(partial(self._store.unpin, root))
 
     async def listing(self) -> Json:
         """What is kept, and how the room is used.

@@ -222,7 +222,9 @@ class Evaluation:
 
 @dataclass(eq=False, slots=True)
 class _Job:
-    message: dict[str, Any]
+    kind: str
+    number: int
+    packed: bytes
     on_progress: Progress | None
     on_text: Callable[[str], None] | None = None
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
@@ -447,7 +449,11 @@ class Worker:
         on_text: Callable[[str], None] | None,
     ) -> dict[str, Any]:
         self._next += 1
-        job = _Job({"id": self._next, "job": kind, **fields}, on_progress, on_text)
+        try:
+            packed = messages.pack({"id": self._next, "job": kind, **fields})
+        except ValueError as error:  # a text that is not UTF-8: the process has no part in it
+            raise WorkerError(cause="failed", why=f"the job cannot be told: {error}") from error
+        job = _Job(kind, self._next, packed, on_progress, on_text)
         try:
             self._send.send_nowait(job)
         except trio.BrokenResourceError as error:
@@ -469,13 +475,13 @@ class Worker:
             with job.scope:
                 job.result = await self._execute(job)
             if job.result is None and self._child is not None:
-                await self._give_up(job.message["id"])
+                await self._give_up(job.number)
         except WorkerError as error:
             job.error = error
         except Exception as error:  # noqa: BLE001 - a progress callback's fault is its caller's
             job.error = error
             if self._child is not None:
-                await self._give_up(job.message["id"])
+                await self._give_up(job.number)
         finally:
             if job.result is not None or job.error is not None or job.scope.cancelled_caught:
                 job.done.set()
@@ -484,11 +490,11 @@ class Worker:
         child = await self._started()
         try:
             with trio.fail_after(self._settings.job_seconds):
-                await child.send(job.message)
+                await child.send(job.packed)
                 while True:
                     with trio.fail_after(self._settings.silence_seconds):
                         answer = await child.receive()
-                    if answer.get("id") != job.message["id"]:
+                    if answer.get("id") != job.number:
                         continue  # the tail of a job that was given up
                     if "progress" in answer:  # empty: the job is alive and has no step to tell of
                         if job.on_progress is not None and answer["progress"]:
@@ -504,9 +510,7 @@ class Worker:
                     return result
         except trio.TooSlowError as error:
             await self._stop()
-            raise WorkerError(
-                cause="timeout", why=f"job {job.message['job']} took too long"
-            ) from error
+            raise WorkerError(cause="timeout", why=f"job {job.kind} took too long") from error
         except (trio.BrokenResourceError, EOFError, ValueError) as error:
             cause, why = await self._ended()
             raise WorkerError(cause, why) from error
@@ -521,7 +525,7 @@ class Worker:
             return
         try:
             with trio.fail_after(CANCEL_SECONDS):
-                await child.send({"cancel": number})
+                await child.send(messages.pack({"cancel": number}))
                 while True:
                     answer = await child.receive()
                     if answer.get("id") == number and answer.keys().isdisjoint(_ON_THE_WAY):
@@ -613,8 +617,9 @@ class _Child:
             theirs.close()
         return cls(process, trio.SocketStream(trio.socket.from_stdlib_socket(ours)), errors)
 
-    async def send(self, message: dict[str, Any]) -> None:
-        await self._stream.send_all(messages.pack(message))
+    async def send(self, message: bytes) -> None:
+        """Send what `messages.pack` gave."""
+        await self._stream.send_all(message)
 
     async def receive(self) -> dict[str, Any]:
         """The next message; what is half read when cancelled is kept.

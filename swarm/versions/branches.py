@@ -4,21 +4,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import structlog
 import trio
 
 from storage import cid as cids
-from swarm.errors import RefusedError
+from storage.errors import StorageError
+from swarm.errors import RefusedError, SwarmError
 from swarm.versions.commit import encode, make
 from swarm.versions.repository import Dataset, Repository
 from swarm.versions.working import Marker
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from storage.cid import Cid
     from swarm.versions.commit import Commit
     from swarm.versions.source import Door, Version
 
 PIN = "dataset "
 """How the labels of our pins begin."""
+
+_log = structlog.get_logger("swarm.versions")
+
+
+def _nothing(_dataset: Dataset) -> None:
+    """Saves nothing."""
 
 
 class Branches:
@@ -77,9 +87,7 @@ class Branches:
 
     async def move(self, dataset: Dataset, branch: str, commit: Cid | None) -> None:
         """Let a branch point to a commit, or to none; durable, pinned and announced when this returns."""
-        moved = dataset.with_branch(branch, commit)
-        await trio.to_thread.run_sync(self._repository.save, moved)
-        await self._pin()
+        await self._pin(dataset.with_branch(branch, commit), self._repository.save)
 
     async def create(self, dataset: Dataset) -> None:
         """Keep a new dataset with its branches.
@@ -87,8 +95,7 @@ class Branches:
         Raises:
             RefusedError: There is one of that name.
         """
-        await trio.to_thread.run_sync(self._repository.create, dataset)
-        await self._pin()
+        await self._pin(dataset, self._repository.create)
 
     async def adopt(self, name: str, at: Version) -> Marker:
         """What a folder that holds a version follows; a dataset from the ledger becomes one of this node."""
@@ -99,24 +106,68 @@ class Branches:
             await self.create(dataset.with_branch(dataset.head, at.cid))
             return Marker(name, dataset.head, at.cid)
 
-    async def _pin(self) -> None:
-        """Pin what branches point to and nothing else of ours; announce what is new."""
+    async def keep(self) -> None:
+        """Pin what branches point to, after a start: whatever stopped the node before, nothing of it may be collected."""
+        try:
+            await self._pin(None)
+        except (SwarmError, StorageError, OSError) as error:
+            _log.warning("dataset.not_pinned", error=str(error))
+
+    async def let_go(self, root: Cid) -> str | None:
+        """End a person's pin; where a branch points to the root, the pin is the branch's from then on.
+
+        Returns:
+            The label that it has now; None where it is gone.
+        """
+
+        def unpin() -> str | None:
+            label = self._wanted().get(root)
+            if label is None:
+                self._door.store.unpin(root)
+            else:
+                self._door.store.pin(root, label)
+            return label
+
+        async with self._pinning:
+            return await trio.to_thread.run_sync(unpin)
+
+    def _wanted(self) -> dict[Cid, str]:
+        """What branches point to, with the labels of our pins."""
+        return {
+            cid: PIN + one.name
+            for one in reversed(self._repository.all())
+            for cid in one.branches.values()
+        }
+
+    async def _pin(
+        self, dataset: Dataset | None, save: Callable[[Dataset], None] = _nothing
+    ) -> None:
+        """Pin what branches point to and nothing else of ours; announce what is new.
+
+        What a dataset is to point to is pinned before it is saved, and what it pointed to is let go after that: wherever
+        this node is stopped, what its branches point to is pinned.
+        """
         store = self._door.store
 
-        def pin() -> list[Cid]:
-            wanted = {
-                cid: PIN + one.name
-                for one in reversed(self._repository.all())
-                for cid in one.branches.values()
-            }
-            held = store.pins()
-            fresh = sorted(wanted.keys() - held.keys())
-            for cid in fresh:
+        def add(wanted: dict[Cid, str]) -> set[Cid]:
+            fresh = wanted.keys() - store.pins().keys()
+            for cid in sorted(fresh):
                 store.pin(cid, wanted[cid])
-            for cid, label in held.items():
-                if label.startswith(PIN) and cid not in wanted:
-                    store.unpin(cid)
             return fresh
+
+        def pin() -> list[Cid]:
+            fresh: set[Cid] = set()
+            try:
+                if dataset is not None:
+                    fresh |= add(dict.fromkeys(dataset.branches.values(), PIN + dataset.name))
+                    save(dataset)
+            finally:
+                wanted = self._wanted()
+                fresh |= add(wanted)
+                for cid, label in store.pins().items():
+                    if label.startswith(PIN) and cid not in wanted:
+                        store.unpin(cid)
+            return sorted(fresh)
 
         async with self._pinning:  # what one reads of all datasets, another may be about to change
             fresh = await trio.to_thread.run_sync(pin)

@@ -46,6 +46,14 @@ class Versions:
         self._branches = Branches(door, self._repository)
         self._folders = Folders(door.store)
 
+    async def keep(self) -> None:
+        """Pin what the branches of this node point to; once after a start."""
+        await self._branches.keep()
+
+    async def let_go(self, root: Cid) -> str | None:
+        """End a person's pin: the label of the branch that keeps the root from then on, or None."""
+        return await self._branches.let_go(root)
+
     async def datasets(self) -> list[Json]:
         """The datasets of this node: `dataset`, `head`, `branches` (name to CID)."""
         return [

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from swarm.versions.tree import Get
 
 MAX_LEAVES = 2**20
+MAX_NODES = 2**13
+"""Above the leaves; `MAX_LEAVES` have 1,025 as we write them."""
 Read: TypeAlias = Callable[["Cid", int, int], bytes]
 """Gives a leaf's bytes by (its CID, where it begins in the file, its size)."""
 
@@ -142,16 +144,23 @@ def _equal(old: File, before: _Tensor, new: File, after: _Tensor) -> bool:
 def _leaves(root: Cid, size: int, get: Get) -> list[tuple[Cid, int]]:
     """The leaves of a file in order, each with its size."""
     found: list[tuple[Cid, int]] = []
+    nodes = 0
 
     def walk(cid: Cid, size: int, depth: int) -> None:
+        nonlocal nodes
         if cids.codec(cid) == cids.RAW:
             found.append((cid, size))
             if len(found) > MAX_LEAVES:
                 message = f"{cids.text(root)} has more than {MAX_LEAVES:,} leaves"
                 raise ManifestError(message)
             return
+        nodes += 1
+        if nodes > MAX_NODES:
+            message = f"{cids.text(root)} has more than {MAX_NODES:,} nodes above its leaves"
+            raise ManifestError(message)
         node = read_node(cid, get(cid))
-        if node.kind is not Kind.FILE or node.data or depth == 0:
+        wrong = node.kind is not Kind.FILE or node.data or node.size != size
+        if wrong or depth == 0:
             message = f"{cids.text(cid)} is not a node of a file as we write it"
             raise ManifestError(message)
         for link, below in zip(node.links, node.block_sizes, strict=True):

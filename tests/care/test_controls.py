@@ -83,11 +83,16 @@ def test_a_node_that_finishes_begins_nothing_and_breaks_nothing_off():
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"[]", b"{", b'{"train": "soon"}', b'{"train": [1]}', b"[" * 4000, b"\xff", b"7"],
+    [
+        *(b"", b"[]", b"{", b'{"train": "soon"}', b'{"train": [1]}', b"[" * 4000, b"\xff", b"7"),
+        *(b'{"train": Infinity}', b'{"train": NaN}', b'{"train": 1e300}', b'{"train": 1e12}'),
+        b'{"train": 1' + b"0" * 400 + b"}",
+    ],
 )
 def test_a_file_that_cannot_be_read_holds_nothing_back(tmp_path, content):
     (tmp_path / "controls.json").write_bytes(content)
-    assert Controls(tmp_path / "controls.json").told()["paused"] == []
+    told = Controls(tmp_path / "controls.json").told()
+    assert (told["paused"], told["held"]) == ([], [])
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,10 @@ async def test_the_measures_are_told_in_the_format_of_prometheus():
     assert "swarm_peers 7.0" in answer.text
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:9417", "127.0.0.1.evil.example"])
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "evil.example:9417", "127.0.0.1.evil.example", "127.0.0.1:evil.example"],
+)
 async def test_a_question_under_a_foreign_name_is_refused_on_the_port(host):
     for path in ("/metrics", "/readyz", "/livez"):
         assert (await ask(Care(), path, host=host)).status_code == 421

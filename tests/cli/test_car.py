@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -12,10 +13,12 @@ import pytest
 import trio
 
 import cli
+from cli.commands.car import _write
 from storage import car, unixfs
 from storage import cid as cids
 from storage.unixfs_nodes import Link, folder_node
 from swarm.control.service import serve
+from swarm.errors import RefusedError
 from tests.gateway.reading import ContentNode, open_pair
 
 
@@ -93,6 +96,43 @@ def test_an_import_of_a_root_that_claims_more_than_there_is_is_refused(pair, swa
     code, out, err = swarm("car", "import", "liar.car")
     assert (code, out) == (4, "")
     assert "1,000,000,000,000,000,000 bytes are below 'file', where 1 are" in err
+    assert pair[1].store.pins() == {}
+
+
+def test_two_exports_to_one_file_do_not_take_each_others_part_away(tmp_path):
+    target = tmp_path / "x.car"
+
+    def first():
+        yield b"one"
+        _write([b"two"], target)
+        yield b"more"
+
+    with pytest.raises(RefusedError, match="is there already"):
+        _write(first(), target)
+    assert target.read_bytes() == b"two"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_an_export_that_ends_early_leaves_nothing_of_its_own_and_touches_no_other(tmp_path):
+    target, left = tmp_path / "x.car", tmp_path / ".x.car.part"
+    left.write_bytes(b"of one that was killed")
+
+    def broken():
+        yield b"one"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _write(broken(), target)
+    assert list(tmp_path.iterdir()) == [left]
+    _write([b"whole"], target)
+    assert target.read_bytes() == b"whole"
+
+
+def test_an_import_of_a_pipe_is_refused_at_once(pair, swarm, tmp_path):
+    os.mkfifo(tmp_path / "pipe.car")
+    code, out, err = swarm("car", "import", "pipe.car")
+    assert (code, out) == (2, "")
+    assert "pipe.car is not a file" in err
     assert pair[1].store.pins() == {}
 
 

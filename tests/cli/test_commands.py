@@ -6,6 +6,7 @@ import pytest
 
 from cli import output
 from cli.money import format_tokens, parse_tokens
+from storage.errors import ManifestError
 from swarm.errors import UsageError
 from tests.control.fake_node import CID, PEER
 
@@ -196,7 +197,83 @@ def test_amounts_are_read_and_shown_exactly(text, units):
     assert format_tokens(units) == text
 
 
-@pytest.mark.parametrize("text", ["", "1e3", "0.0000000001", "1.", ".5", "nan", "99999999999"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "1e3", "0.0000000001", "1.", ".5", "nan", "99999999999", "\N{ARABIC-INDIC DIGIT ONE}"],
+)
 def test_what_is_not_an_amount_is_refused(text):
     with pytest.raises(UsageError):
         parse_tokens(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1,5",
+        "0,5",
+        "12,34",
+        "0,500",
+        "1,0000",
+        ",500",
+        "5,",
+        "1,,000",
+        "1.500,5",
+        "1000,000",
+        "0,0",
+    ],
+)
+def test_a_decimal_comma_multiplies_nothing_and_the_hint_says_how_to_write_it(text):
+    with pytest.raises(UsageError) as raised:
+        parse_tokens(text)
+    assert "1.5" in raised.value.hint
+
+
+@pytest.mark.parametrize(("text", "tokens"), [("1,500", 1500), ("12,345,678", 12_345_678)])
+def test_a_comma_that_parts_thousands_is_taken_as_it_is_shown(text, tokens):
+    assert parse_tokens(text) == tokens * 10**9
+    assert format_tokens(tokens * 10**9) == text
+
+
+@pytest.mark.parametrize(
+    ("amount", "asks"), [("1,500", True), ("1500", False), ("1,500.0", False), ("1,500,000", False)]
+)
+def test_on_a_terminal_a_comma_that_might_be_a_decimal_point_is_asked_about(
+    node, swarm, monkeypatch, amount, asks
+):
+    asked = []
+    monkeypatch.setattr("cli.commands.send.sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("cli.commands.send.sys.stderr.isatty", lambda: True)
+    monkeypatch.setattr("click.termui.visible_prompt_func", lambda text: asked.append(text) or "n")
+    code, _, err = swarm("send", PEER, amount)
+    assert (code, bool(asked), node.sent == []) == (130 if asks else 0, asks, asks)
+    assert ("1500 tokens" in err + "".join(asked)) is asks
+
+
+class AmbushError(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (ManifestError("a pipe cannot be published"), 4, "error: a pipe cannot be published"),
+        (FileNotFoundError(2, "No such file", "/x"), 2, "error: /x: No such file"),
+        (PermissionError(13, "Permission denied", "/x"), 4, "error: /x: Permission denied"),
+        (OSError(30, "Read-only file system", "/x"), 4, "error: /x: Read-only file system"),
+        (OSError(36, "File name too long", "/x"), 2, "error: /x: File name too long"),
+        (OSError(28, "No space left on device", "/x"), 4, "hint: make room on the disk"),
+        (ExceptionGroup("of a nursery", [ManifestError("of a task")]), 4, "error: of a task"),
+        (AmbushError("no rule knows it"), 1, "hint: this is a bug"),
+    ],
+)
+def test_what_a_room_raises_here_is_told_as_its_rules_say_and_only_the_rest_is_a_bug(
+    swarm, monkeypatch, error, code, words
+):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr("cli.connection.settings_home", fail)
+    got, out, err = swarm("status")
+    assert (got, out) == (code, "")
+    assert words in err
+    assert ("bug" in err) == (code == 1)

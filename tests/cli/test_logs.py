@@ -82,6 +82,36 @@ def test_no_secret_is_shown(swarm, log, tmp_path):
         assert "abc" not in out
 
 
+def test_every_line_of_json_is_json_and_a_count_of_tokens_is_no_secret(swarm, log):
+    say = structlog.get_logger("swarm.node")
+    say.info("a", error="no answer: cookie: x", tokens=5, max_tokens=7)
+    say.info(
+        "b", loss=float("nan"), name="\ud800", why="\x9b2J", inner={"api_key": ["x-x"], "n": 1}
+    )
+    say.info("c", deep=json.loads("[" * 100 + "]" * 100))
+    say.info("d", tokens="x-x", private_key=5)
+    out = swarm("logs", "--json")[1]
+    a, b, _, d = map(json.loads, out.splitlines())
+    assert (a["error"], a["tokens"], a["max_tokens"]) == ("no answer: cookie: <secret>", 5, 7)
+    assert (b["loss"], b["name"], b["why"]) == ("NaN", "\ud800", "\x9b2J")
+    assert b["inner"] == {"api_key": "<secret>", "n": 1}
+    assert (d["tokens"], d["private_key"]) == ("<secret>", "<secret>")
+    assert "x-x" not in out
+    assert all(line.isprintable() for line in out.splitlines())
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_nothing_in_the_log_steers_the_terminal(swarm, log, flags):
+    evil = "\x1b]0;owned\x07\x1b[2J\x9b2J"
+    structlog.get_logger("swarm.node").warning(f"x {evil}", error=evil)
+    logging.getLogger("libp2p").warning("y %s", evil)
+    for handler in logging.root.handlers:
+        handler.flush()
+    for text in (swarm("logs", *flags)[1], (log.parents[2] / "talk.log").read_text()):
+        assert not {"\x1b", "\x07", "\x9b"} & set(text)
+        assert "owned" in text
+
+
 def test_lines_below_a_level_are_left_out_and_only_the_last_are_shown(swarm, log):
     say = structlog.get_logger("swarm.node")
     for number in range(5):

@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 
@@ -34,9 +35,36 @@ def test_what_a_node_that_does_not_run_holds_is_not_known(swarm, file, tmp_path)
     assert "not known" in err
 
 
-@pytest.mark.parametrize("flags", [["--in-place"], ["--name", "greeting"]])
-def test_a_dry_run_takes_nothing_that_writes(swarm, file, flags):
-    assert swarm("publish", file, "--dry-run", *flags)[0] == 2
+@pytest.mark.parametrize("flag", ["--dry-run", "--only-hash"])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        *(["--in-place"], ["--name", "greeting"], ["--replicas", "3"], ["--audits", "5"]),
+        *(["--price", "abc"], ["--yes"], ["--no-wait"], ["--qr"]),
+    ],
+)
+def test_what_publishes_nothing_takes_no_option_of_a_publication(swarm, file, flag, flags):
+    code, out, err = swarm("publish", file, flag, *flags)
+    assert (code, out) == (2, "")
+    assert f"{flag} publishes nothing, so it takes no {flags[0]}" in err
+
+
+@pytest.mark.parametrize("flags", [["--price", "1"], ["--audits", "5"]])
+def test_a_price_without_a_deal_is_refused(node, swarm, file, flags):
+    code, out, err = swarm("publish", file, *flags)
+    assert (code, out) == (2, "")
+    assert "--replicas" in err
+
+
+def test_what_cannot_be_published_is_refused_and_is_no_bug(swarm, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / os.fsdecode(b"\xff")).touch()
+    for path, words in (("pipe", "cannot be published"), ("folder", "is not UTF-8")):
+        code, out, err = swarm("publish", path, "--only-hash")
+        assert (code, out) == (4, "")
+        assert words in err
+        assert "bug" not in err
 
 
 def test_with_nobody_connected_it_says_so_and_how_to_see_later(node, swarm, file):

@@ -6,6 +6,7 @@ import trio
 
 from swarm.async_client import AsyncClient
 from swarm.client import Client
+from swarm.control import app
 from swarm.control.service import serve
 from swarm.errors import NetworkError, NotFoundError, RefusedError
 from tests.control.fake_node import CID, PEER, FakeNode
@@ -84,6 +85,21 @@ async def test_several_tasks_use_one_client_at_once(served, tmp_path):
         with trio.fail_after(5):
             assert (await client.status())["height"] == 42
         nursery.cancel_scope.cancel()
+
+
+async def test_a_node_of_another_version_is_refused_and_can_be_stopped(
+    tmp_path, nursery, monkeypatch
+):
+    monkeypatch.setattr(app, "version", lambda: "0.0.1")
+    node = FakeNode(tmp_path)
+    await nursery.start(serve, node, tmp_path / "control.sock")
+    async with AsyncClient.of_home(tmp_path) as client:
+        with pytest.raises(RefusedError, match=r"the node runs version 0\.0\.1"):
+            await client.status()
+        with pytest.raises(RefusedError, match=r"the node runs version 0\.0\.1"):
+            await client.send(PEER, 1)
+        await client.stop()
+    assert node.stopped.is_set()
 
 
 async def test_without_a_node_it_says_how_to_start_one(tmp_path):

@@ -51,6 +51,7 @@ def test_a_size_shown_reads_back_within_its_last_digit(size):
         ("10.0.0.1:4001", "/ip4/10.0.0.1/tcp/4001"),
         ("[::1]:4001", "/ip6/::1/tcp/4001"),
         ("example.org:4001", "/dns/example.org/tcp/4001"),
+        ("node_1:4001", "/dns/node_1/tcp/4001"),
     ],
 )
 def test_addresses_are_read_in_both_forms(text, multiaddr):
@@ -67,6 +68,17 @@ def test_addresses_are_read_in_both_forms(text, multiaddr):
         "/ip4/10.0.0.1/udp/1",
         "/ip4/::1/tcp/1",
         "/ip4/10.0.0.1/tcp/1/p2p/12D3KooWx",
+        "/ip6/fe80::1%eth0/tcp/0",
+        "[fe80::1%eth0]:4001",
+        "/dns/a\x1b[31mb/tcp/1",
+        "/dns/a,b/tcp/1",
+        "a,b:1",
+        f"{'a' * 64}.org:1",
+        "a..b:1",
+        "host:\u0664\u0660",
+        "/ip4/0.0.0.0/tcp/\u0664\u0660",
+        "\u0661\u0662\u0667.0.0.1:80",
+        f"/ip4/10.0.0.1/tcp/1/p2p/{PEER}/p2p-circuit/p2p/{PEER}",
     ],
 )
 def test_what_is_not_an_address_is_refused(text):
@@ -99,6 +111,12 @@ def test_a_flag_beats_the_environment_which_beats_the_file_which_beats_the_defau
         ({}, {}, "storage = []", "storage in "),
         ({}, {}, "storrage = 1", "storrage"),
         ({}, {}, "= 1", "not TOML"),
+        ({}, {}, "a = " + "[" * 5000 + "]" * 5000, "not TOML"),
+        ({"home": "~no-such-user/x"}, {}, "", "--home: '~no-such-user/x' is not a path here"),
+        ({}, {"SWARM_HOME": "~no-such-user/x"}, "", "SWARM_HOME: '~no-such-user/x'"),
+        ({}, {}, "home = '~no-such-user/x'", "home in "),
+        ({}, {}, "network = '~no-such-user/x'", "network in "),
+        ({}, {}, 'home = "a\\u0000b"', "home in "),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_source(tmp_path, flags, environ, text, words):

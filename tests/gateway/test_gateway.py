@@ -276,3 +276,36 @@ def test_the_port_is_a_setting_and_off_if_nothing_is_said(tmp_path, value, port)
 def test_what_is_no_port_is_refused(tmp_path, value):
     with pytest.raises(UsageError, match="gateway"):
         Settings.build({"home": tmp_path, "gateway": value}, {})
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "localhost", "LOCALHOST:80", "127.0.0.1:4748", "[::1]", "[::1]:1"]
+)
+def test_a_loopback_name_with_a_port_or_without_is_this_machine(host):
+    assert requests.is_local(host)
+    assert not requests.is_foreign(f"http://{host}")
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1:evil.example",
+        "localhost:80@evil.example",
+        "evil.example@localhost",
+        "localhost:80:80",
+        "localhost.:80",
+        "localhost:8\u0661",
+        "::1",
+        "[x",
+        "",
+    ],
+)
+def test_what_only_begins_or_ends_like_one_is_not(host):
+    assert not requests.is_local(host)
+    assert requests.is_foreign(f"http://{host}")
+
+
+def test_an_origin_that_is_no_url_is_foreign():
+    for origin in ("http://[x", "http://[::1", "null", "", "file://"):
+        assert requests.is_foreign(origin)
+    assert not requests.is_foreign(None)

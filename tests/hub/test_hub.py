@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 
 import httpx
 import pytest
@@ -131,11 +132,21 @@ async def test_content_that_nobody_has_is_not_told_as_absent(hub) -> None:
     assert "x-error-code" not in answer.headers
 
 
+async def test_a_version_is_written_down_only_when_its_content_was_found(hub, tmp_path) -> None:
+    hub.hub._ranges.patience = 0.1
+    absent = cids.text(cids.of_dag_pb(b"nobody has this"))
+    assert (await hub(f"api/datasets/swarm/{absent}")).status_code == 503
+    assert not (tmp_path / "revisions.log").exists()
+    assert (await hub("api/models/swarm/gpt")).status_code == 200
+    assert Revisions(tmp_path / "revisions.log", ALICE).find(alias(hub.roots[1])) is not None
+
+
 async def test_who_asks_from_a_page_or_by_another_name_is_refused(hub) -> None:
     path = "api/models/swarm/gpt"
     assert (await hub(path, host="hub.example")).status_code == 403
     assert (await hub(path, origin="https://evil.example")).status_code == 403
     assert (await hub(path, origin="null")).status_code == 403
+    assert (await hub(path, origin="http://[x")).status_code == 403
     assert (await hub(path, sec_fetch_site="cross-site")).status_code == 403
     assert (await hub(path, origin=f"http://127.0.0.1:{hub.port}")).status_code == 200
 
@@ -206,6 +217,17 @@ async def test_a_card_is_added_to_a_fetched_folder_that_has_none(hub, tmp_path) 
         operations.add_card, hub.chain.ledger.view(), "gpt", 0, hub.roots[0], folder / "config.json"
     )
     assert not await file()
+
+
+async def test_a_card_is_written_through_no_link_and_its_lack_is_no_failure(hub, tmp_path) -> None:
+    operations = HubOperations(hub.hub, hub.shelf, trio.lowlevel.checkpoint)
+    add = partial(operations.add_card, hub.chain.ledger.view(), "gpt", 0, hub.roots[0])
+    fetched, outside = tmp_path / "fetched", tmp_path / "outside"
+    fetched.mkdir()
+    (fetched / "README.md").symlink_to(outside)
+    assert not await add(fetched)
+    assert not outside.exists()
+    assert not await add(Path("/proc/self/fdinfo"))  # takes no file of anybody
 
 
 async def test_a_version_is_linked_into_the_cache_with_its_card(hub, tmp_path) -> None:

@@ -44,6 +44,43 @@ def test_a_month_that_is_over_is_counted_no_more(tmp_path):
     assert ends_at(NOVEMBER) == DECEMBER - 1
 
 
+def test_a_clock_that_comes_back_finds_its_months_count_again(tmp_path):
+    month = Month(tmp_path / "t.json", NOVEMBER)
+    month.cap = 10**12
+    month.sent = 990 * 10**9
+    month.promise(0, 0)
+    month.roll(DECEMBER)  # the clock is wrong for one look
+    month.received = 10**9
+    month.promise(0, 0)
+    month.roll(NOVEMBER)
+    assert (month.sent, month.received, month.is_reached) == (990 * 10**9, 0, True)
+    assert month.is_due
+    month.roll(DECEMBER)
+    assert (month.sent, month.received) == (0, 10**9)
+    month.close()
+    assert Month(tmp_path / "t.json", NOVEMBER).sent == 990 * 10**9
+
+
+def test_a_start_in_another_month_keeps_the_count_of_this_one(tmp_path):
+    file = tmp_path / "t.json"
+    file.write_text('{"month": "2026-11", "sent": 7, "received": 8, "line": 9}')  # an older version
+    wrong = Month(file, DECEMBER)
+    assert (wrong.total, wrong.line) == (0, 9)
+    wrong.close()
+    assert Month(file, NOVEMBER).total == 15
+
+
+def test_the_counts_of_some_months_are_kept_and_no_more(tmp_path):
+    month = Month(tmp_path / "t.json", NOVEMBER)
+    for number in range(100):
+        month.roll(NOVEMBER + number * 31 * 86_400)
+        month.sent = 10**18
+    month.close()
+    assert Month(tmp_path / "t.json", NOVEMBER + 99 * 31 * 86_400).sent >= 10**18
+    assert Month(tmp_path / "t.json", NOVEMBER + 95 * 31 * 86_400).sent >= 10**18
+    assert Month(tmp_path / "t.json", NOVEMBER).total == 0
+
+
 def test_rounds_end_before_serving_does_and_serving_before_the_cap():
     month = Month(None, NOVEMBER)
     month.sent = 10**12
@@ -57,7 +94,12 @@ def test_rounds_end_before_serving_does_and_serving_before_the_cap():
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{}", b"[1]", b'{"month": "2026-11", "sent": "x"}', b"\xff"]
+    "content",
+    [
+        *(b"", b"{}", b"[1]", b'{"month": "2026-11", "sent": "x"}', b"\xff"),
+        b'{"month": "2026-11", "sent": 1, "received": 1, "others": {"a": 1}}',
+        b'{"month": "2026-11", "sent": 1, "received": 1e999}',
+    ],
 )
 def test_a_file_that_cannot_be_read_counts_nothing(tmp_path, content):
     (tmp_path / "t.json").write_bytes(content)

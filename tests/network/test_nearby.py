@@ -87,6 +87,19 @@ def test_a_service_that_lies_elsewhere_is_not_spoken_with(url):
         upnp.control(description(url.replace("\r\n", "&#13;&#10;")), PAGE, ROUTER)
 
 
+@pytest.mark.parametrize("url", ["//[", "http://[x"])
+def test_a_control_address_that_is_none_is_refused(url):
+    with pytest.raises(upnp.RouterError, match="not a page"):
+        upnp.control(description(url), PAGE, ROUTER)
+
+
+@pytest.mark.parametrize("encoding", ["Shift_JIS", "gb2312", "utf-7", "idna", "hex", "nosuch"])
+def test_a_description_in_an_encoding_that_is_not_read_is_refused(encoding):
+    body = description("/ctl").replace(b"?>", f" encoding='{encoding}'?>".encode(), 1)
+    with pytest.raises(upnp.RouterError, match="not XML"):
+        upnp.control(body, PAGE, ROUTER)
+
+
 def test_entities_are_not_expanded():
     bomb = b"<!DOCTYPE a [<!ENTITY b 'bbbb'>]><a>&b;</a>"
     with pytest.raises(upnp.RouterError, match="DOCTYPE"):

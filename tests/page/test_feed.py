@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import socket
 
 import pytest
 import trio
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 
+from swarm.control import service
+from swarm.control.service import serve_app
 from swarm.errors import RefusedError
 from swarm.page import feed
 from swarm.page.feed import Feed, Hub, Part
@@ -140,26 +146,48 @@ async def test_a_part_that_fails_leaves_the_others(autojump_clock):
     assert bad.reads == 3
 
 
-async def test_a_listener_that_takes_nothing_is_let_go_and_delays_nobody(autojump_clock):
-    part, slow, quick = Counter(), Wire(), Wire()
-    slow.takes = False
-    hub = Hub({"node": Part(part, 1)})
-
-    async def start_is_taken(message):
+async def test_listeners_that_take_nothing_delay_nobody_and_are_let_go(tmp_path, autojump_clock):
+    async def read():
+        part.reads += 1
         await trio.lowlevel.checkpoint()
-        if message["type"] == "http.response.body":
-            await slow.send(message)
+        return {"value": part.reads, "pad": "x" * 100_000}
 
-    ended = []
+    async def answer(_request):
+        try:
+            return Feed(hub)
+        except RefusedError as error:
+            return PlainTextResponse(error.message, 409)
 
-    async def listen():
-        await Feed(hub)({}, slow.receive, start_is_taken)
-        ended.append(trio.current_time())
+    async def ask():
+        stream = await trio.open_unix_socket(str(tmp_path / "page.sock"))
+        await stream.send_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        return stream
 
-    start = trio.current_time()
-    await run_for(feed.SEND_SECONDS + 5, hub.run, listen, stream(hub, quick))
-    assert ended == [start + feed.SEND_SECONDS]
-    assert quick.told().count(b"event: node") > feed.SEND_SECONDS
+    part = Counter()
+    hub = Hub({"node": Part(read, 1)})
+    app = Starlette(routes=[Route("/", answer)])
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "page.sock"))
+        listener.listen(64)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hub.run)
+            await nursery.start(serve_app, app, listener)
+            silent = [await ask() for _ in range(feed.MAX_LISTENERS - 1)]
+            async with await ask() as quick:
+                got = b""
+                while b"event: node" not in got:
+                    got += await quick.receive_some()
+                async with await ask() as one_more:
+                    assert b" 409 " in await one_more.receive_some()
+                end = trio.current_time() + service.SEND_SECONDS + 10
+                while trio.current_time() < end:
+                    got += await quick.receive_some()
+                assert got.count(b"event: node") > service.SEND_SECONDS
+                async with await ask() as one_more:
+                    assert b" 200 " in await one_more.receive_some()
+            for one in silent:
+                await one.aclose()
+            nursery.cancel_scope.cancel()
 
 
 async def test_only_so_many_listen_at_once(autojump_clock):

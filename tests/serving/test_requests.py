@@ -114,6 +114,32 @@ def test_messages_that_are_none_are_refused(messages) -> None:
         chat(messages=messages)
 
 
+HALF = "half of a pair: \ud800"
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"prompt": HALF}, "prompt"),
+        ({"prompt": [HALF]}, "prompt"),
+        ({"stop": HALF}, "stop"),
+        ({"stop": ["a", HALF]}, "stop"),
+        ({"model": HALF}, "model"),
+    ],
+)
+def test_a_text_that_cannot_be_written_is_refused(fields, param) -> None:
+    with pytest.raises(ApiError, match="not UTF-8") as caught:
+        completion(**fields)
+    assert caught.value.param == param
+
+
+@pytest.mark.parametrize("content", [HALF, [{"type": "text", "text": HALF}]])
+def test_a_message_that_cannot_be_written_is_refused(content) -> None:
+    with pytest.raises(ApiError, match="not UTF-8") as caught:
+        chat(messages=[{"role": "user", "content": content}])
+    assert caught.value.param == "messages[0]"
+
+
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b"[" * 100_000])
 def test_a_body_that_is_no_object_is_refused(body) -> None:
     with pytest.raises(ApiError):

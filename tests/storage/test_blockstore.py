@@ -10,6 +10,7 @@ import threading
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -240,6 +241,16 @@ class TestOnDisk:
         assert all(store.get(cid) == data for cid, data in pairs)
         store.close()
 
+    def test_only_the_segment_that_is_written_to_stays_open(self, folder):
+        store = SegmentBlockstore(folder, 2**30, segment_bytes=400)
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        for pair in chunks(20):
+            store.put_many([pair])
+        assert len(store.log.sizes()) > 4
+        assert len(list(Path("/proc/self/fd").iterdir())) <= before + 1
+        assert all(store.get(cid) == data for cid, data in chunks(20))
+        store.close()
+
     def test_a_lost_or_damaged_index_is_made_anew(self, folder):
         store = SegmentBlockstore(folder, 2**30)
         store.put_many(chunks(30))
@@ -446,6 +457,13 @@ class TestEveryStoreKnowsMore:
         assert all(each.is_good and each.length == 100 for each in whole)
         for at in range(12):
             assert list(store.check(whole[at].at)) == whole[at + 1 :]
+
+    def test_a_question_may_be_asked_without_counting_on_the_answer(self, make):
+        store = make()
+        store.put_many(chunks(3))
+        with store.lease("fetch"):
+            asked = [cid for cid, _ in chunks(6)]
+            assert store.missing(asked, count_on=False) == asked[3:]
 
     def test_a_lease_can_be_taken_and_closed_twice(self, make):
         store = make()

@@ -395,6 +395,32 @@ class TestLeases:
         second.close()
         assert not any(leases.is_touched(cid) for cid in names)
 
+    def test_filters_are_few_however_much_is_asked_for(self, monkeypatch):
+        monkeypatch.setattr("storage.leases.FILTER_NAMES", 10)
+        monkeypatch.setattr("storage.leases.MAX_FILTERS", 3)
+        leases = Leases(lambda: Ends(0, 0))
+        names = [leaf(at, 10)[0] for at in range(100)]
+        with leases.open("first"):
+            for _ in range(3):
+                leases.touch(names[:5])
+            assert sum(each.count for each in leases._filters) == 5
+            leases.touch(names)
+            assert len(leases._filters) == 3
+            assert all(leases.is_touched(cid) for cid in names)
+            with leases.open("second"):
+                leases.touch(names[:5])
+        assert leases._filters == []
+
+    def test_what_a_peer_asks_for_is_not_remembered(self, tmp_path):
+        store = open_store(tmp_path / "chunks")
+        names = [leaf(at, 10)[0] for at in range(10)]
+        with store.lease("fetch"):
+            assert store.missing(names, count_on=False) == names
+            assert store.leases._filters == []
+            assert store.missing(names[:4]) == names[:4]
+            assert store.leases._filters[0].count == 4
+        store.close()
+
     def test_a_million_finds_take_two_bytes_each(self):
         assert FILTER_NAMES * 2 >= 2**21 * 0.9
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+from pathlib import Path
 
 import pytest
 
 from storage import unixfs
 from storage.collection import Collector
 from storage.dag import links
-from storage.errors import ChangedFileError, ChunkNotFoundError
+from storage.errors import ChangedFileError, ChunkNotFoundError, UnreadableFileError
 from storage.memory import MemoryBlockstore
 from storage.walk import damaged_below, missing_below
 from tests.storage.trees import accounted, open_store
@@ -57,7 +60,7 @@ def test_the_root_is_the_same_and_the_content_is_not_copied(store, folder):
     assert store.usage() == usage
 
 
-@pytest.mark.parametrize("change", ["bytes", "same time", "shorter", "gone", "replaced by a link"])
+@pytest.mark.parametrize("change", ["bytes", "same time", "shorter", "replaced by a link"])
 def test_a_changed_file_is_noticed_named_and_forgotten(store, folder, change):
     added = unixfs.add_path(folder, store, in_place=True)
     path = folder / "big"
@@ -73,8 +76,6 @@ def test_a_changed_file_is_noticed_named_and_forgotten(store, folder, change):
             os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
         case "shorter":
             path.write_bytes(b"short")
-        case "gone":
-            path.unlink()
         case _:
             path.rename(folder / "moved")
             path.symlink_to(folder / "moved")
@@ -89,6 +90,92 @@ def test_a_changed_file_is_noticed_named_and_forgotten(store, folder, change):
     assert leaf in damaged_below(added.root, store, links)
     small = unixfs.resolve(added.root, "small", store)
     assert store.get(small) == b"small"
+
+
+@pytest.mark.parametrize("away", ["gone", "unmounted", "failing disk", "not allowed"])
+def test_a_file_that_cannot_be_read_is_not_held_until_it_can_be(store, folder, monkeypatch, away):
+    added = unixfs.add_path(folder, store, in_place=True)
+    path, aside = folder / "big", folder.with_name("aside")
+    big = unixfs.resolve(added.root, "big", store)
+    leaf = links(big, store.get(big))[0].cid
+    whole = store.get(leaf)
+    used = store.usage()
+    with monkeypatch.context() as context:
+        match away:
+            case "gone":
+                path.rename(aside)
+            case "unmounted":
+                folder.rename(aside)
+                folder.mkdir()
+            case "failing disk":
+                context.setattr(os, "pread", refusing(errno.EIO, path, os.pread))
+            case _:
+                context.setattr(os, "open", refusing(errno.EACCES, path, os.open))
+        for _ in range(2):
+            with pytest.raises(UnreadableFileError, match=str(path)):
+                store.get(leaf)
+            assert not store.has(leaf)
+            assert store.missing([leaf, big]) == [leaf]
+        assert damaged_below(added.root, store, links) == [leaf]
+        assert (store.usage(), store.verify().count(leaf)) == (used, 1)
+        if away in {"gone", "unmounted"}:
+            assert str(path) in store.changed_files()
+    if away == "unmounted":
+        folder.rmdir()
+        aside.rename(folder)
+    elif away == "gone":
+        aside.rename(path)
+    assert store.has(leaf)
+    assert store.missing([leaf]) == []
+    assert store.get(leaf) == whole
+    assert leaf not in store.damaged()
+    assert (store.usage(), store.changed_files(), store.verify()) == (used, [], [])
+    assert store.damaged() == frozenset()
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_a_moment_without_file_handles_says_nothing_of_a_file(store, folder, monkeypatch, code):
+    added = unixfs.add_path(folder / "small", store, in_place=True)
+    with monkeypatch.context() as context:
+        context.setattr(os, "open", refusing(code, folder / "small", os.open))
+        with pytest.raises(OSError, match=re.escape(os.strerror(code))):
+            store.get(added.root)
+    assert store.has(added.root)
+    assert store.get(added.root) == b"small"
+    assert store.damaged() == frozenset()
+
+
+def test_an_empty_file_comes_back_too(store, folder):
+    root = unixfs.add_path(folder / "empty", store, in_place=True).root
+    (folder / "empty").rename(folder / "aside")
+    with pytest.raises(UnreadableFileError):
+        store.get(root)
+    assert not store.has(root)
+    (folder / "aside").rename(folder / "empty")
+    assert store.has(root)
+    assert store.get(root) == b""
+
+
+def test_a_copy_takes_the_place_of_a_file_that_cannot_be_read(disk_store, folder, tmp_path):
+    added = unixfs.add_path(folder / "small", disk_store, in_place=True)
+    (folder / "small").rename(tmp_path / "aside")
+    assert disk_store.verify() == [added.root]
+    assert disk_store.put_many([(added.root, b"small")]) == 5
+    assert disk_store.get(added.root) == b"small"
+    assert disk_store.damaged() == frozenset()
+    assert accounted(disk_store)
+
+
+def refusing(code, path, real):
+    """A call that fails for one file, which it is told by its path or by a descriptor."""
+
+    def call(file, *others):
+        name = str(Path(f"/proc/self/fd/{file}").readlink()) if isinstance(file, int) else str(file)
+        if name == str(path):
+            raise OSError(code, os.strerror(code))
+        return real(file, *others)
+
+    return call
 
 
 def test_a_file_that_was_only_touched_still_serves(store, folder):

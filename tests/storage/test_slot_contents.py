@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 import shutil
 import tempfile
@@ -211,6 +213,23 @@ def test_the_last_chunk_moves_down_where_slots_are_to_be_given_back(keeper):
     keeper.slots.shrink(3)
     assert keeper.read(other) == rest
     assert data != rest
+
+
+def test_a_moment_without_file_handles_loses_no_chunk(keeper, monkeypatch):
+    root, data = keeper.piece(1)
+    sealed = keeper.put_away(root)
+    keeper.settle()
+
+    def refuse(*_, **__):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as context:
+        context.setattr(Path, "open", refuse)
+        with pytest.raises(OSError, match="Too many open files"):
+            keeper.store.get(sealed[0])
+    assert keeper.store.missing(sealed) == []
+    assert keeper.store.damaged() == frozenset()
+    assert keeper.read(root) == data
 
 
 def test_a_damaged_slot_is_mended_with_what_was_fetched_again(keeper):

@@ -409,8 +409,44 @@ def test_a_form_that_cannot_be_read_for_now_is_not_given_up(tmp_path, monkeypatc
     store.close()
 
 
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENOMEM, errno.EACCES])
+def test_a_slot_that_cannot_be_read_for_now_is_not_damaged(store, monkeypatch, code):
+    held = chunk("held")
+    store.append(held)
+    version = store.stage()
+    store.settle(version.root)
+    with monkeypatch.context() as context:
+        context.setattr(Path, "open", refusing(code))
+        for read in (
+            lambda: store.get(held[0]),
+            lambda: store.prove(version.root, 0, 3),
+            lambda: store.prove_slot(version.root, 0),
+            store.verify,
+        ):
+            with pytest.raises(OSError, match=os.strerror(code)):
+                read()
+    assert store.length(held[0]) == len(held[1])
+    assert (store.get(held[0]), store.verify()) == (held[1], [])
+    assert is_proven(store, version, 0)
+
+
+@pytest.mark.parametrize("code", [errno.ENOENT, errno.EIO])
+def test_a_slot_that_the_disk_lost_is_damaged(store, monkeypatch, code):
+    held = chunk("held")
+    store.append(held)
+    version = store.stage()
+    store.settle(version.root)
+    monkeypatch.setattr(Path, "open", refusing(code))
+    with pytest.raises(DamagedSlotError):
+        store.prove(version.root, 0, 3)
+    with pytest.raises(CorruptChunkError):
+        store.get(held[0])
+    assert store.length(held[0]) is None
+    assert store.verify() == [0]
+
+
 def refusing(code):
-    def refuse(_path):
+    def refuse(_path, *_, **__):
         raise OSError(code, os.strerror(code))
 
     return refuse

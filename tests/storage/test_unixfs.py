@@ -465,6 +465,23 @@ class TestStrangers:
             with pytest.raises(ManifestError):
                 unixfs.listing(keep(store, wrong), store)
 
+    def test_a_bit_field_with_more_bits_than_a_shard_has_slots_is_refused(self):
+        name = f"{hamt.name_hash('name')[0]:02X}name"
+        for length, is_known in ((32, True), (33, False), (2**20, False)):
+            taken = bytearray(length)
+            slot = hamt.name_hash("name")[0]
+            taken[-1 - slot // 8] |= 1 << slot % 8
+            data = varint_field(1, unixfs_nodes.Kind.SHARD) + bytes_field(2, bytes(taken))
+            data += varint_field(5, unixfs_nodes.MURMUR3_X64_64) + varint_field(6, 256)
+            block = dag_pb.encode([Link(RAW, name, 1)], data)
+            root = cids.of_dag_pb(block)
+            if is_known:
+                node = unixfs_nodes.read_node(root, block)
+                assert [link.name for link in hamt.entries(node, None)] == ["name"]
+                continue
+            with pytest.raises(ManifestError, match="a way that we do not know"):
+                unixfs_nodes.read_node(root, block)
+
     def test_shards_without_entries_are_refused(self):
         store = MemoryBlockstore()
         blocks = [unixfs_nodes.shard_node([], 0)]

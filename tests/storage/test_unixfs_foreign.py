@@ -324,6 +324,30 @@ class TestNodesThatNameEachOtherAgainAndAgain:
         assert unixfs.plan_range(root, counting, 1, 2**30 - 2) == []
         assert len(counting.read) <= 3 * len(store.chunks)
 
+    def test_parts_that_are_larger_than_their_parents_say_are_not_planned(self):
+        store = MemoryBlockstore()
+        leaf = cids.of_raw(b"x")
+        store.put_many([(leaf, b"x")])
+        at = unixfs_nodes.Built(leaf, 1, 1)
+        for level in range(12):
+            built, block = unixfs_nodes.file_node([unixfs_nodes.Built(at.cid, 1, 1)] * (9 + level))
+            store.put_many([(built.cid, block)])
+            at = built
+        for length in (1, at.size):
+            counting = Counting(store)
+            with pytest.raises(ManifestError, match="is not the part of 1 bytes"):
+                unixfs.plan_range(at.cid, counting, 0, length)
+            assert len(counting.read) <= 2
+
+    def test_a_file_in_the_place_of_a_shard_is_not_planned(self, deep):
+        store, root = deep
+        links = [Link(root, f"{slot:02X}", 0) for slot in range(256)]
+        built, block = unixfs_nodes.shard_node(links, 2**256 - 1)
+        store.put_many([(built.cid, block)])
+        counting = Counting(store)
+        assert unixfs.plan_range(built.cid, counting, 1, 2**30 - 2) == []
+        assert set(counting.read) == {built.cid, root}
+
     def test_a_file_of_one_byte_again_and_again_is_not_read(self, deep, monkeypatch):
         monkeypatch.setattr(unixfs, "MAX_SMALL_PARTS", 1_000)
         store, root = deep

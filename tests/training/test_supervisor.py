@@ -13,6 +13,7 @@ import psutil
 import pytest
 import trio
 
+from swarm.training.completion import CompletionJob
 from swarm.training.errors import WorkerError
 from swarm.training.supervisor import ScoreJob, TrainJob, Worker, WorkerSettings
 from tests.training.conftest import BEACON, TASK
@@ -125,6 +126,23 @@ async def test_jobs_are_done_in_order_and_faults_are_survived(room: Room) -> Non
     assert not psutil.pid_exists(second)
     with pytest.raises(WorkerError):
         await worker.describe()
+
+
+async def test_a_text_that_cannot_be_told_to_the_process_does_not_end_it(room: Room) -> None:
+    worker = Worker(SETTINGS)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(worker.run)
+        with pytest.raises(WorkerError, match=r"config\.json"):
+            await worker.load(room.folder / "none")
+        first = worker.pid
+        assert first is not None
+        with pytest.raises(WorkerError, match="cannot be told") as caught:
+            await worker.complete(CompletionJob(room.folder, "\ud800", 5), lambda _: None)
+        assert (caught.value.cause, worker.pid) == ("failed", first)
+        with pytest.raises(WorkerError, match=r"config\.json"):
+            await worker.load(room.folder / "none")
+        assert worker.pid == first
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_hung_worker_is_killed_and_the_next_job_is_served(room: Room) -> None:

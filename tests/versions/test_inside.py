@@ -8,10 +8,14 @@ import random
 import pytest
 
 from storage import cid as cids
+from storage import dag_pb
+from storage.dag_pb import Link
+from storage.errors import ManifestError
 from storage.importer import add_path
 from storage.memory import MemoryBlockstore
+from storage.unixfs_nodes import Kind
 from swarm.versions import rows
-from swarm.versions.tensors import File, tensor_changes
+from swarm.versions.tensors import MAX_NODES, File, tensor_changes
 
 KIB = 2**10
 
@@ -101,6 +105,56 @@ def test_a_file_that_is_not_what_its_header_says_is_not_looked_into(files):
 
 
 @pytest.mark.slow
+def levels(depth: int, width: int, leaf: bytes) -> tuple[bytes, dict[bytes, bytes]]:
+    """A file of so many levels, each of which names the one below so often, and says of it that it is of one byte."""
+    at, blocks = cids.of_dag_pb(leaf), {cids.of_dag_pb(leaf): leaf}
+    for _ in range(depth):
+        data = dag_pb.varint_field(1, Kind.FILE) + dag_pb.varint_field(3, width)
+        data += b"".join(dag_pb.varint_field(4, 1) for _ in range(width))
+        block = dag_pb.encode([Link(at, "", 1)] * width, data)
+        at = cids.of_dag_pb(block)
+        blocks[at] = block
+    return at, blocks
+
+
+def test_a_few_nodes_that_name_each_other_without_a_leaf_are_refused_at_once():
+    empty = dag_pb.encode([], dag_pb.varint_field(1, Kind.FILE) + dag_pb.varint_field(3, 0))
+    root, blocks = levels(4, 30, empty)
+    looked = []
+
+    def get(cid):
+        looked.append(cid)
+        return blocks[cid]
+
+    with pytest.raises(ManifestError):
+        File(root, 30, get, lambda *_: b"")
+    assert len(looked) < 10
+
+
+def test_a_file_of_more_nodes_than_its_leaves_can_want_is_refused():
+    leaf = cids.of_raw(b"x")
+    blocks: dict[bytes, bytes] = {}
+
+    def node(below, sizes):
+        data = dag_pb.varint_field(1, Kind.FILE) + dag_pb.varint_field(3, sum(sizes))
+        data += b"".join(dag_pb.varint_field(4, size) for size in sizes)
+        block = dag_pb.encode([Link(one, "", 1) for one in below], data)
+        blocks[cids.of_dag_pb(block)] = block
+        return cids.of_dag_pb(block)
+
+    middle = node([node([leaf], [1])] * 200, [1] * 200)
+    root = node([middle] * 200, [200] * 200)
+    looked = []
+
+    def get(cid):
+        looked.append(cid)
+        return blocks[cid]
+
+    with pytest.raises(ManifestError, match="nodes above its leaves"):
+        File(root, 200 * 200, get, lambda *_: b"")
+    assert len(looked) == MAX_NODES
+
+
 def test_rows_are_counted_whatever_their_order(tmp_path):
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet

@@ -9,11 +9,12 @@ from trio.testing import MockClock
 
 from protocols.audit.draw import draw_slots
 from protocols.audit.errors import AuditFailedError, Failure
-from protocols.audit.messages import AskLeaves, encode_count
+from protocols.audit.messages import AskLeaves, LeafAnswer, encode_count
 from protocols.audit.service import (
     ASKS_PER_AUDIT,
     AT_ONCE,
     MAX_PAUSE_S,
+    PAUSE_S,
     PROTOCOL,
     STREAMS_PER_PEER,
     Auditor,
@@ -161,6 +162,63 @@ async def test_silent_keepers_take_no_place_of_one_that_answers(keeper):
         with trio.fail_after(60):  # else for ever
             await leaves_of(auditor, keeper)
         nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def others_asked(auditor, asking, keeper, handler, count):
+    """So many other keepers, all asked for a slot, which answer as the handler does."""
+    async with trio.open_nursery() as nursery:
+        for at in range(count):
+            one = Signer(bytes([at + 1]) * 32)
+            asking._network.join(one.peer_id).handle(PROTOCOL, handler)
+            kept = replace(keeper.commitment, keeper=one.public_key)
+            nursery.start_soon(auditor.ask_slot, 7, kept, 0)
+        await trio.testing.wait_all_tasks_blocked()
+        yield
+        nursery.cancel_scope.cancel()
+
+
+async def say_nothing(_stream):
+    await trio.sleep_forever()
+
+
+async def begin_to_answer(stream):
+    await stream.send_all(b"\0")
+    await trio.sleep_forever()
+
+
+async def test_keepers_that_accept_and_say_nothing_take_no_place_of_one_that_answers(keeper):
+    async with (
+        audit_of(keeper) as (auditor, asking, _),
+        others_asked(auditor, asking, keeper, say_nothing, 2 * AT_ONCE),
+    ):
+        with trio.fail_after(5):  # else thirty seconds for each thing that is asked
+            await leaves_of(auditor, keeper)
+            await auditor.ask_slot(7, keeper.commitment, 0)
+
+
+async def test_keepers_that_drip_give_their_places_up_to_one_that_answers(keeper):
+    async with audit_of(keeper) as (_, asking, _):
+        auditor = Auditor(asking, SEALING, 0.05)
+        async with others_asked(auditor, asking, keeper, begin_to_answer, AT_ONCE):
+            with trio.fail_after(5):  # else twenty seconds for each thing that is asked
+                await leaves_of(auditor, keeper)
+                await auditor.ask_slot(7, keeper.commitment, 0)
+
+
+async def test_an_answer_that_nobody_waits_behind_may_be_slow(keeper, autojump_clock):
+    async def drip(stream):
+        await stream.send_all(frame(encode_count(LEAVES)))
+        for leaf in drawn:
+            await trio.sleep(2 * PAUSE_S)
+            told = LeafAnswer(leaf.leaf, leaf.label, leaf.inner, leaf.path)
+            await stream.send_all(frame(told.encode()))
+        await stream.close()
+
+    drawn = keeper.drawn()
+    async with audit_of(keeper, serve=False) as (auditor, _, transport):
+        transport.handle(PROTOCOL, drip)
+        await leaves_of(auditor, keeper)
 
 
 async def test_a_keeper_that_is_silent_on_one_thing_is_asked_for_the_next(keeper):

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import os
+import threading
 
 import pytest
 import trio
 
 from protocols.bitswap import lines, service
 from protocols.bitswap.errors import NotHeldError, StalledError, TooLargeError
-from protocols.bitswap.messages import OLDEST, Entry, Message, block_frame, encode
+from protocols.bitswap.messages import OLDEST, Entry, Message, block_frame, decode, encode
 from protocols.transport import StreamError, UnreachableError
 from storage import cid as cids
 from storage.dag_pb import bytes_field, varint
@@ -64,6 +65,27 @@ def test_two_halves_come_from_two_peers(in_world, tmp_path):
         assert set(fetched.from_peers) == {half.peer, other.peer}
 
     in_world(test)
+
+
+def test_a_long_message_is_read_in_a_thread_and_in_its_turn(in_world, monkeypatch):
+    read = []
+
+    def noted(frame):
+        read.append((len(frame) > 10_000, threading.current_thread() is threading.main_thread()))
+        return decode(frame)
+
+    monkeypatch.setattr(service, "decode", noted)
+
+    async def test(world):
+        node, puppet = await world.node(), world.puppet()
+        held = node.hold(*(b"%d" % at for at in range(300)))
+        await puppet.want(node, *(entry(cid, have=True) for cid in held))
+        await puppet.want(node, *(entry(cid, cancel=True) for cid in held[1:]))
+        await puppet.want(node, entry(held[0]))
+        assert await puppet.blocks(1) == [held[0]]
+
+    in_world(test)
+    assert read == [(True, False), (True, False), (False, True)]
 
 
 def test_a_peer_is_answered_on_a_stream_of_our_own(in_world):

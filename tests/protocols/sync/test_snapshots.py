@@ -136,6 +136,39 @@ async def test_two_peers_give_at_once_and_when_one_stops_midway_the_other_gives_
     new.close()
 
 
+@pytest.mark.parametrize("count", [256, 1], ids=["drips", "drips and ends early"])
+async def test_a_peer_that_drips_hand_offs_is_given_up_and_another_gives_the_rest(
+    autojump_clock, network, running, chain, tmp_path, count
+):
+    class Dripping(SnapshotService):
+        dripped = 0
+
+        async def _answer(self, stream, request):
+            if not isinstance(request, AskHandoffs):
+                await super()._answer(stream, request)
+                return
+            for one in self._source.handoffs(request.from_epoch, min(count, request.count)):
+                await trio.sleep(FRAME_SECONDS - 1)
+                Dripping.dripped += 1
+                await send(stream, one)
+
+    class Later(SnapshotService):
+        async def _answer(self, stream, request):
+            if isinstance(request, AskHoldings):
+                await trio.sleep(1)  # so that the slow one is asked first
+            await super()._answer(stream, request)
+
+    chain.serve(network, "slow", Dripping)
+    chain.serve(network, "honest", Later)
+    new = Newcomer(network, chain, tmp_path / "new")
+    await running.start(new.sync.run)
+    await new.reach(22, seconds=FRAME_SECONDS + 10)
+    assert Dripping.dripped == 1
+    assert new.store.view().root == chain.store.view().root
+    assert new.lies == []
+    new.close()
+
+
 async def test_a_changed_record_is_refused_and_its_giver_is_blamed_and_another_is_asked(
     autojump_clock, network, running, chain, tmp_path
 ):

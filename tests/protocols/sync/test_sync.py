@@ -14,7 +14,7 @@ from protocols.consensus.messages import Block, Certificate, Kind, Vote, genesis
 from protocols.framing import FrameReader, frame
 from protocols.memory import open_memory_network
 from protocols.signing import Signer
-from protocols.sync.core import REST_SECONDS, PeerBook
+from protocols.sync.core import MAX_PEERS, MAX_REST_SECONDS, REST_SECONDS, PeerBook
 from protocols.sync.errors import NothingProvenError, SyncMessageError, WrongGenesisError
 from protocols.sync.messages import (
     AskBlocks,
@@ -209,6 +209,80 @@ async def test_a_silent_peer_is_given_up_after_thirty_seconds(autojump_clock, ne
     assert reader.lies == []
 
 
+@pytest.mark.parametrize("count", [512, 1], ids=["drips", "drips and ends early"])
+async def test_a_peer_that_drips_is_given_up_for_one_that_does_not(
+    autojump_clock, network, nursery_, count
+):
+    pairs = chain(40)
+    slow = network.join(LIAR, CHAIN)
+    asked = []
+
+    async def answer(stream):
+        request = decode_request(await FrameReader(stream, 512).read())
+        if request == AskTip():
+            await stream.send_all(frame(encode_tip(10**9)))
+        else:
+            asked.append(request.from_height)
+            for block, certificate in pairs[request.from_height - 1 :][:count]:
+                await trio.sleep(29)
+                await stream.send_all(frame(encode_pair(block.encode(), certificate.encode())))
+        await stream.close()
+
+    slow.handle(PROTOCOL, answer)
+    reader = Reader(network)
+    await nursery_.start(reader.sync.run)
+    await trio.sleep(10)
+    serve(network, pairs)
+    await reader.reach(40, seconds=38)
+    assert reader.application.chain[1:] == pairs
+    assert (asked[0], reader.lies) == (1, [])
+
+
+async def test_what_a_peer_gave_before_it_stopped_is_applied(autojump_clock, network, nursery_):
+    slow = network.join(LIAR, CHAIN)
+
+    async def answer(stream):
+        request = decode_request(await FrameReader(stream, 512).read())
+        if request == AskTip():
+            await stream.send_all(frame(encode_tip(10**9)))
+            await stream.close()
+        else:
+            for block, certificate in chain(3)[request.from_height - 1 :]:
+                await stream.send_all(frame(encode_pair(block.encode(), certificate.encode())))
+            await trio.sleep_forever()
+
+    slow.handle(PROTOCOL, answer)
+    reader = Reader(network)
+    await nursery_.start(reader.sync.run)
+    await reader.reach(3, seconds=35)
+    assert reader.lies == []
+
+
+async def test_a_long_answer_that_keeps_its_pace_is_heard_to_its_end(
+    autojump_clock, network, nursery_
+):
+    pairs = chain(40, size=64 * 2**10)
+    server = network.join(SERVER, CHAIN)
+    asked = []
+
+    async def answer(stream):
+        request = decode_request(await FrameReader(stream, 512).read())
+        if request == AskTip():
+            await stream.send_all(frame(encode_tip(40)))
+        else:
+            asked.append(request.from_height)
+            for block, certificate in pairs[request.from_height - 1 :]:
+                await trio.sleep(1.5)
+                await stream.send_all(frame(encode_pair(block.encode(), certificate.encode())))
+        await stream.close()
+
+    server.handle(PROTOCOL, answer)
+    reader = Reader(network)
+    await nursery_.start(reader.sync.run)
+    await reader.reach(40, seconds=70)
+    assert asked == [1]
+
+
 async def test_one_peer_may_not_hold_many_streams(autojump_clock, network):
     serve(network, chain(1))
     me = network.join(READER, CHAIN)
@@ -269,6 +343,44 @@ def test_a_peer_that_failed_rests_unless_it_is_the_only_one():
     assert book.to_probe(["a", "b"], 1.0, 3, 0) == ["b"]
     assert book.to_probe(["a"], 1.0, 3, 0) == ["a"]
     assert book.to_probe(["a", "b"], REST_SECONDS, 3, 0) == ["a", "b"]
+
+
+def test_a_peer_that_fails_again_and_again_rests_longer_until_it_gives_what_it_claims():
+    book = PeerBook()
+    rests = []
+    for _ in range(12):
+        book.failed("a", 0.0)
+        rests.append(book.rested["a"])
+    assert rests[:4] == [REST_SECONDS, 2 * REST_SECONDS, 4 * REST_SECONDS, MAX_REST_SECONDS]
+    assert set(rests[4:]) == {MAX_REST_SECONDS}
+    book.gave("a")
+    book.failed("a", 0.0)
+    assert book.rested["a"] == REST_SECONDS
+
+
+def test_of_those_that_are_ahead_the_one_that_failed_least_is_asked():
+    book = PeerBook()
+    book.failed("high", 0.0)
+    for peer, height in {"high": 2**40, "low": 5, "higher": 6}.items():
+        book.told(peer, height)
+    peers = ["high", "higher", "low"]
+    assert book.best(peers, 0) == "higher"
+    assert book.best(peers, 5) == "higher"
+    assert book.best(peers, 6) == "high"
+    book.gave("high")
+    assert book.best(peers, 0) == "high"
+
+
+def test_every_book_of_peers_has_a_bound():
+    book = PeerBook()
+    for at in range(MAX_PEERS + 10):
+        book.told(f"told {at}", 1)
+        book.failed(f"failed {at}", 0.0)
+        book.caught(f"caught {at}")
+    books = (book.tips, book.rested, book.failures, book.lied)
+    assert [len(one) for one in books] == [MAX_PEERS] * 4
+    assert f"caught {MAX_PEERS + 9}" in book.lied
+    assert "caught 9" not in book.lied
 
 
 def test_every_peer_gets_its_turn_and_a_liar_never_again():

@@ -1,0 +1,104 @@
+"""What one validator says of keepers that it audited: who was silent, and who was only not heard."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from protocols.audit.errors import Failure
+from protocols.audit.service import AT_ONCE, PROTOCOL, Auditor, AuditService
+from protocols.memory import open_memory_network
+from protocols.signing import Signer
+from swarm.keeper.auditing import _Round
+from tests.protocols.audit.keepers import DEAL, LEAVES, SEALING, SEED, SEED2, SIGNER, make_keeper
+
+WINDOW_S = 12.5
+"""Five of the default eight blocks in which reports are taken."""
+
+
+@pytest.fixture
+def keeper(tmp_path):
+    made = make_keeper(tmp_path)
+    yield made
+    made.slots.close()
+
+
+@dataclass
+class Audit:
+    """A validator's audit of an honest keeper and of others, each with a duty."""
+
+    auditor: Auditor
+    round_: _Round
+    others: set[bytes]
+
+
+@asynccontextmanager
+async def audit_of(keeper, handler, pause_s):
+    """The others do as the handler does, and were asked first; then the honest keeper is asked, until the block ends."""
+    async with open_memory_network() as network:
+        asking = network.join(Signer(b"a" * 32).peer_id)
+        keeper.auditors.add(asking.me)
+        AuditService(network.join(SIGNER.peer_id), keeper)
+        others = [Signer(bytes([at + 1]) * 32) for at in range(AT_ONCE)]
+        for one in others:
+            network.join(one.peer_id).handle(PROTOCOL, handler)
+        answers = {one.public_key: bytes(32) for one in others}
+        answers[SIGNER.public_key] = keeper.answer
+        audit = SimpleNamespace(number=7, seed=SEED, seed2=SEED2, answers=answers)
+        made = Audit(Auditor(asking, SEALING, pause_s), None, {one.public_key for one in others})
+        made.round_ = _Round(made.auditor, audit, LEAVES)
+        duty = SimpleNamespace(deal=DEAL, piece=0, root=keeper.root)
+        async with trio.open_nursery() as nursery:
+            for key in made.others:
+                kept = replace(keeper.commitment, keeper=key)
+                nursery.start_soon(made.round_.audit, kept, [duty])
+            await wait_all_tasks_blocked()
+            nursery.start_soon(made.round_.audit, keeper.commitment, [duty])
+            await wait_all_tasks_blocked()
+            with trio.fail_after(WINDOW_S):
+                yield made
+            nursery.cancel_scope.cancel()
+        made.round_.end()
+
+
+async def say_nothing(_stream):
+    await trio.sleep_forever()
+
+
+async def begin_to_answer(stream):
+    await stream.send_all(b"\0")
+    await trio.sleep_forever()
+
+
+@pytest.mark.parametrize("handler", [say_nothing, begin_to_answer])
+async def test_those_that_do_not_answer_are_named_and_the_honest_keeper_beside_them_is_not(
+    keeper, handler
+):
+    async with audit_of(keeper, handler, 0.05) as made:
+        while made.round_.failed.keys() != made.others or len(made.round_.missing) > AT_ONCE:
+            await wait_all_tasks_blocked(0.01)
+    assert made.round_.failed == dict.fromkeys(made.others, Failure.SILENT)
+    assert {key for key, _, _ in made.round_.missing} == made.others
+
+
+async def test_a_keeper_whose_answer_waited_for_the_auditor_is_not_named(keeper):
+    async with audit_of(keeper, begin_to_answer, 2 * WINDOW_S) as made:
+        while SIGNER.public_key not in made.auditor.unheard:
+            await wait_all_tasks_blocked(0.01)
+        assert SIGNER.public_key in made.round_.failed
+    assert made.round_.failed == dict.fromkeys(made.others, Failure.SILENT)
+    assert {key for key, _, _ in made.round_.missing} == made.others
+
+
+def test_a_keeper_that_lied_is_named_although_another_answer_of_it_waited():
+    auditor = SimpleNamespace(unheard={SIGNER.public_key})
+    audit = SimpleNamespace(number=7, seed=SEED, seed2=SEED2, answers={})
+    round_ = _Round(auditor, audit, LEAVES)
+    round_.failed = {SIGNER.public_key: int(Failure.OTHER_CONTENT)}
+    round_.end()
+    assert round_.failed == {SIGNER.public_key: Failure.OTHER_CONTENT}
