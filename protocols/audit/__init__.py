@@ -21,13 +21,16 @@ answered; a whole slot hashes to its label, and unseals to the chunk that the la
 hashes to its CID, as every block on the way to it does.
 
 **Limits.** 4,096 leaves, 33 hashes to a root, 96 blocks of 2 MiB on a way; a keeper serves 16 streams, 2 a peer, and
-256 requests a peer and audit; `REQUEST_S`, `ANSWER_S`, `FRAME_S` and `ASK_S` bound every wait.
+256 requests a peer and audit; `REQUEST_S`, `ANSWER_S`, `FRAME_S` and `ASK_S` bound every wait. An auditor takes in 32
+answers at once, one of a keeper. A keeper that has not begun to answer holds none of these places, and one that is slow
+gives its place up where another waits.
 
 **Refused.** A peer that is not an auditor of this keeper in this audit is told `[]`.
 A malformed request resets the stream. A malformed answer counts as a wrong one.
 
 **Invariant.** An auditor takes nothing from the keeper that the ledger or a hash does not bear out. A keeper that is
-silent is asked three times; one that answers wrongly is named at once.
+silent is asked again until the report is due, and is named unless its answer waited for a place of the auditor; one that
+answers wrongly is named at once.
 
 Source: ours; the docs give the reasons in `docs/protocols/capacity.md`.
 """
