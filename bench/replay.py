@@ -1,6 +1,6 @@
 """What replay costs, and how far honest and dishonest work lie apart: the tables of `docs/protocols/replay.md`.
 
-    python -m bench.replay [--rounds 1,4] [--steps 20] [--every 10] [--costs]
+    python -m bench.replay [--rounds 1,4] [--steps 20] [--every 10] [--batch 16] [--costs]
 
 One worker of the demo's GPT, recorded on one thread and run again on other threads, instruction sets and kernels (each in a
 process of its own, since torch reads them at its start), for AdamW and for Muon, whose Newton-Schulz steps run in float32 here and
@@ -65,6 +65,7 @@ def main() -> None:
     parser.add_argument("--rounds", default="1,4")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--every", type=int, default=10)
+    parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--costs", action="store_true", help="seconds alone")
     parser.add_argument("--again", help="a room to replay, in a process of its own")
     options = parser.parse_args()
@@ -97,7 +98,9 @@ def _rough(matrices: Tensor, exact: Any = optimizers.orthogonal) -> Tensor:  # n
 def _task(kind: str, options: argparse.Namespace) -> spec.TaskSpec:
     file = Path(swarm.training.__file__).parent / "tasks" / "gpt.toml"
     task = spec.parse_spec(file.read_bytes())
-    train = dataclasses.replace(task.train, optimizer=kind.split()[0], steps=options.steps)
+    train = dataclasses.replace(
+        task.train, optimizer=kind.split()[0], steps=options.steps, batch=options.batch
+    )
     return dataclasses.replace(task, train=train)
 
 
