@@ -400,6 +400,16 @@ def _addresses(value: object) -> tuple[str, ...]:
     return tuple(parse_address(part) for part in parts)
 
 
+def _bootstrap(value: object) -> tuple[str, ...]:
+    """Addresses of peers that can be asked."""
+    found = _addresses(value)
+    for text in found:
+        if addresses.parse(text).port == 0:
+            message = f"{text!r} is not the address of a peer: nobody can be asked at port 0"
+            raise UsageError(message, "the peer's own `swarm status` tells its address")
+    return found
+
+
 def _listen(value: object) -> tuple[str, ...]:
     """Addresses of this machine: as those of peers, and told apart where they are none."""
     try:
@@ -503,7 +513,7 @@ def _log_level(value: object) -> str:
 _READERS = {
     "home": parse_path,
     "listen": _listen,
-    "bootstrap": _addresses,
+    "bootstrap": _bootstrap,
     "storage": parse_size,
     "gpu": _flag,
     "network": _network,

@@ -107,6 +107,7 @@ def test_a_flag_beats_the_environment_which_beats_the_file_which_beats_the_defau
     ("flags", "environ", "text", "words"),
     [
         ({"storage": "much"}, {}, "", "--storage: 'much'"),
+        ({"bootstrap": ("1.2.3.4:0",)}, {}, "", "nobody can be asked at port 0"),
         ({}, {"SWARM_GPU": "perhaps"}, "", "SWARM_GPU: 'perhaps'"),
         ({}, {}, "storage = []", "storage in "),
         ({}, {}, "storrage = 1", "storrage"),
