@@ -15,6 +15,7 @@ import numpy as np
 from swarm.training import memory, models, sizes
 from swarm.training.devices import Batches
 from swarm.training.errors import DataError, SpecError
+from swarm.training.evaluator import MIN_IMAGES
 from swarm.training.sizes import ClassifierModel, FinetuneModel
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ MAKING_BYTES: Final = 16
 """Of memory for each parameter while the first weights are made."""
 MIN_CLASSES: Final = 2
 SHOWN_CLASSES: Final = 8
-MIN_IMAGES: Final = 2
-"""A spread needs so many."""
 TRIED_ROWS: Final = 64
 """Rows that the first weights are tried on, from those of small numbers to the one of the greatest."""
 LINE_BYTES: Final = 32

@@ -27,7 +27,6 @@ from torch import nn
 from torch.nn import functional
 
 from swarm.training import assignment, checkpoint, features, models, philox, tensors
-from swarm.training.admission import MIN_IMAGES
 from swarm.training.errors import CheckpointError, DataError, TensorFileError
 from swarm.training.optimizers import AdamW
 from swarm.training.spec import AUTOENCODER
@@ -42,6 +41,8 @@ if TYPE_CHECKING:
     from swarm.training.sizes import GanModel
     from swarm.training.tensors import Array
 
+MIN_IMAGES: Final = 2
+"""A spread needs so many."""
 FEATURES: Final = 32
 POOLED: Final = 4
 """Pixels a side after pooling."""

@@ -15,6 +15,7 @@ from storage.errors import CorruptChunkError, DiskFullError, ManifestError, Quot
 from storage.memory import MemoryBlockstore
 from storage.unixfs import add_path
 from swarm.heights import Heights
+from swarm.participant import core
 from swarm.participant.service import Participant
 from swarm.shelf import Shelf
 from tests.protocols.exchange.conftest import open_neighbourhood
@@ -43,6 +44,23 @@ async def take(lease, roots):
     pairs = [(b"w" * 32, root) for root in roots]
     task, round_ = SimpleNamespace(spec=SPEC), SimpleNamespace(phase_deadline=60)
     return await node._take_updates(pairs, task, round_, lease)
+
+
+async def test_a_commitment_to_scores_is_sent_for_its_phase_and_no_longer() -> None:
+    sent = []
+
+    async def submit(_payload, last) -> None:
+        await trio.lowlevel.checkpoint()
+        sent.append(last)
+
+    node = object.__new__(Participant)
+    node._heights = Heights(1)
+    node._me, node._wallet = SimpleNamespace(account=b"m" * 32), SimpleNamespace(submit=submit)
+    round_ = SimpleNamespace(task=b"t" * 32, number=3, phase_deadline=60)
+    salt = b"s" * 32
+    for step in (core.CommitScores(5, (7,), salt), core.RevealScores(5, (7,), salt)):
+        await node._send(SimpleNamespace(sent={}), step, round_)
+    assert sent == [60, None]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import swarm.training
-from swarm.training import codec, copies, margins, merge, models, objectives, score
+from swarm.training import codec, copies, margins, merge, models, objectives, population, score
 from swarm.training.checkpoint import Checkpoint, Config
 from swarm.training.codec import Layout, Sparse
 from swarm.training.errors import DUPLICATE, REFUSED
@@ -276,3 +276,13 @@ def test_a_loss_that_is_no_number_is_the_worst_and_not_the_best() -> None:
     for value in (float("nan"), float("inf"), 1e12):
         assert score.loss_units(value) == 10**11
     assert score.units(float("nan")) == -(10**11)
+
+
+def test_the_distance_of_a_broken_pair_is_the_worst_and_not_the_best() -> None:
+    class Judge:
+        moments = staticmethod(lambda _held: None)
+        images = staticmethod(lambda *_: None)
+        distance = staticmethod(lambda *_: float("nan"))
+
+    found = population.score(TASK, Judge(), {}, None, None, [], [], 1, lambda *_: None)
+    assert found == (score.LIMIT, [])
