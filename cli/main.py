@@ -210,9 +210,7 @@ def _other(error: Exception) -> int:
         import traceback
 
         traceback.print_exception(error)
-    with contextlib.suppress(
-        ImportError
-    ):  # of a package that is not there, which is the error itself
+    with contextlib.suppress(ImportError):  # a package that is not there is the error itself
         from swarm.control.faults import translate
 
         told = translate(error)
