@@ -19,7 +19,7 @@ from storage.errors import LogError
 from storage.state_view import StaleViewError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from storage.state_view import View
@@ -29,6 +29,7 @@ CHECKED_RECORDS: Final = 2**18
 """A larger state is not read through when it is opened: 2^18 records take about two seconds."""
 STEP_RECORDS: Final = 4096
 """That one step of a check in parts reads: some milliseconds."""
+_LAST_HEAD: Final = 1
 _BITS: Final = 8
 _PARTS: Final = 1 << _BITS
 
@@ -46,6 +47,11 @@ def check_file(folder: Path, environment: lmdb.Environment) -> None:
     size = (folder / DATA_FILE).stat().st_size
     if size < needed and size > 0:
         raise damaged(folder, f"{size:,} of its {needed:,} bytes are there")
+
+
+def is_new(environment: lmdb.Environment) -> bool:
+    """Whether nothing was ever written into a database: it has no page but its two heads."""
+    return bool(environment.info()["last_pgno"] <= _LAST_HEAD)
 
 
 def check_tree(
@@ -68,7 +74,8 @@ def check_tree(
     sha256 = hashlib.sha256
     with transaction.cursor(db=values) as cursor:
         leaves = sorted(
-            b"\x00" + sha256(key).digest() + sha256(value).digest() for key, value in cursor
+            b"\x00" + sha256(key).digest() + sha256(value).digest()
+            for key, value in _in_order(folder, cursor)
         )
 
     def read(key: bytes) -> bytes | None:
@@ -122,7 +129,7 @@ def _check_paths(folder: Path, view: View, low: int, high: int) -> Iterator[None
     """Check the subtrees of some first bytes of paths, from one to another (not with it)."""
     sha256 = hashlib.sha256
     leaves: dict[int, list[bytes]] = {first: [] for first in range(low, high)}
-    for at, (key, value) in enumerate(view.scan(b"")):
+    for at, (key, value) in enumerate(_in_order(folder, view.scan(b""))):
         path = sha256(key).digest()
         if low <= path[0] < high:
             leaves[path[0]].append(b"\x00" + path + sha256(value).digest())
@@ -134,6 +141,22 @@ def _check_paths(folder: Path, view: View, low: int, high: int) -> Iterator[None
         if stored.differs or not _stands(view, first, top):
             raise damaged(folder, _OTHER_TREE)
         yield
+
+
+def _in_order(
+    folder: Path, records: Iterable[tuple[bytes, bytes]]
+) -> Iterator[tuple[bytes, bytes]]:
+    """Records as they come, each key above the one before: a damaged key may be another's, and a tree has no two.
+
+    Raises:
+        LogError: A key is not above the one before.
+    """
+    before: bytes | None = None
+    for key, value in records:
+        if before is not None and key <= before:
+            raise damaged(folder, "its keys are not in order")
+        before = key
+        yield key, value
 
 
 def _stands(view: View, first: int, top: bytes | None) -> bool:

@@ -40,6 +40,7 @@ FIRST_MAP_BYTES: Final = 2**28
 WITNESS_FILE: Final = "newest"
 _DAMAGED: Final = b"damaged"
 _MAX_READERS: Final = 1024
+_MAX_NUMBER: Final = 2**63
 
 
 class StateStore:
@@ -72,16 +73,8 @@ class StateStore:
                 str(folder), map_size=map_bytes, max_dbs=8, max_readers=_MAX_READERS
             )
             state_check.check_file(folder, self.environment)
-            self._pairs = tuple(
-                (self.environment.open_db(values), self.environment.open_db(nodes))
-                for values, nodes in ((b"values", b"nodes"), (b"values.1", b"nodes.1"))
-            )
-            self._blocks = self.environment.open_db(b"blocks")
-            self._notes = self.environment.open_db(b"notes")
-            self._meta = self.environment.open_db(b"meta")
-            self.covered = self.environment.open_db(b"covered")
+            self._open_tables()
             self.environment.reader_check()  # slots of readers that were killed
-            self._check_format()
             self._current = self._newest()
         except lmdb.Error as error:
             if state_check.is_full(error, folder):
@@ -324,25 +317,49 @@ class StateStore:
                 snapshot.resume(current=False)
             self.environment.close()
 
-    def _check_format(self) -> None:
+    def _open_tables(self) -> None:
+        """Open or make all of them, with the format, in one transaction: where one is, all are."""
+        is_new = state_check.is_new(self.environment)
         with self.environment.begin(write=True) as transaction:
+
+            def table(name: bytes) -> lmdb._Database:
+                return self.environment.open_db(name, txn=transaction)
+
+            self._pairs = tuple(
+                (table(values), table(nodes))
+                for values, nodes in ((b"values", b"nodes"), (b"values.1", b"nodes.1"))
+            )
+            self._blocks, self._notes, self._meta = (
+                table(b"blocks"),
+                table(b"notes"),
+                table(b"meta"),
+            )
+            self.covered = table(b"covered")
             found = transaction.get(b"format", db=self._meta)
-            version = FORMAT if found is None else int.from_bytes(found, "big")
+            if found is None and not is_new:
+                raise state_check.damaged(self._folder, "its format is not there")
+            version = FORMAT if found is None else self._number(found)
             if version not in READ_FORMATS:
                 what = f"the ledger's state in {self._folder}"
                 raise FormatError(what, version, FORMAT)
-            if found is None or version != FORMAT:
+            if version != FORMAT or found is None:
                 transaction.put(b"format", FORMAT.to_bytes(4, "big"), db=self._meta)
             in_use = transaction.get(b"in use", db=self._meta)
             first = transaction.get(b"first", db=self._meta)
-            self._in_use = 0 if in_use is None else in_use[0]
-            self._first = 0 if first is None else int.from_bytes(first, "big")
+            self._in_use = 0 if in_use is None else self._number(in_use, len(self._pairs) - 1)
+            self._first = 0 if first is None else self._number(first)
+
+    def _number(self, body: bytes, most: int = _MAX_NUMBER) -> int:
+        found = int.from_bytes(body, "big")
+        if found > most:
+            raise state_check.damaged(self._folder, f"a number beside it is {found:,}")
+        return found
 
     def _newest(self) -> View:
         with self.environment.begin() as transaction:
             height = transaction.get(b"height", db=self._meta)
             root = transaction.get(b"root", db=self._meta)
-        self._height = -1 if height is None else int.from_bytes(height, "big")
+        self._height = -1 if height is None else self._number(height)
         snapshot = Snapshot(self, self._height, state_tree.EMPTY if root is None else root)
         self._snapshots.add(snapshot)
         view = View(snapshot)

@@ -165,17 +165,30 @@ def test_keys_are_bounded(store):
             store.view().layer({key: b"v"})
 
 
-def test_another_format_and_a_wrong_root_are_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        (b"root", b"r" * 32),
+        (b"format", (9).to_bytes(4, "big")),
+        (b"format", None),
+        (b"in use", b"\x02"),
+        (b"height", b"\xff" * 9),
+        (b"first", b"\xff" * 9),
+    ],
+)
+def test_what_stands_beside_the_state_is_checked(tmp_path, key, value):
     store = StateStore(tmp_path / "state")
     commit(store, {b"a": b"1"})
     store.close()
-    for key, value in ((b"root", b"r" * 32), (b"format", (9).to_bytes(4, "big"))):
-        environment = lmdb.open(str(tmp_path / "state"), max_dbs=5)
-        with environment.begin(write=True) as transaction:
-            transaction.put(key, value, db=environment.open_db(b"meta", txn=transaction))
-        environment.close()
-        with pytest.raises(LogError):
-            StateStore(tmp_path / "state")
+    environment = lmdb.open(str(tmp_path / "state"), max_dbs=5)
+    with environment.begin(write=True) as transaction:
+        meta = environment.open_db(b"meta", txn=transaction)
+        transaction.delete(key, db=meta)
+        if value is not None:
+            transaction.put(key, value, db=meta)
+    environment.close()
+    with pytest.raises(LogError):
+        StateStore(tmp_path / "state")
 
 
 CHILD = """
