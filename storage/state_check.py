@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import lmdb
 
@@ -75,7 +75,7 @@ def check_tree(
     with transaction.cursor(db=values) as cursor:
         leaves = sorted(
             b"\x00" + sha256(key).digest() + sha256(value).digest()
-            for key, value in _in_order(folder, cursor)
+            for key, value in _in_order(folder, cast("Iterable[tuple[bytes, bytes]]", cursor))
         )
 
     def read(key: bytes) -> bytes | None:

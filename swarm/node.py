@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -27,12 +27,12 @@ from protocols.sync.service import SyncService
 from protocols.sync.snapshots import Arrival, SnapshotService
 from storage.blockstore import SegmentBlockstore
 from storage.consensus_log import ConsensusLog
-from storage.errors import QuotaError, StorageError
+from storage.errors import QuotaError
 from storage.sampling import SEED_BYTES
 from storage.slot_contents import SlotContents
-from storage.slots import SlotStore
 from storage.state_store import StateStore
 from swarm import entry
+from swarm.background import again_and_again
 from swarm.care.clock import ClockGaps
 from swarm.care.controls import FILE as CONTROLS_FILE
 from swarm.care.controls import Controls
@@ -55,8 +55,9 @@ from swarm.keeper.encodings import EncodingSpace
 from swarm.keeper.making_room import PatientBitswap, PatientExchange
 from swarm.keeper.memory import Lent
 from swarm.keeper.offers import Offers
+from swarm.keeper.opening import open_slots
 from swarm.keeper.service import Keeping
-from swarm.keeper.space import LentSpace, bytes_below
+from swarm.keeper.space import LentSpace
 from swarm.ledger.application import LedgerApplication
 from swarm.ledger.errors import LedgerError
 from swarm.ledger.landing import Landing
@@ -83,6 +84,7 @@ from swarm.page.told import Told
 from swarm.participant import membership
 from swarm.participant.announcements import Announcements
 from swarm.participant.core import Me
+from swarm.participant.membership import Membership
 from swarm.participant.replays import Replays
 from swarm.participant.service import Participant
 from swarm.payout import Payouts
@@ -100,16 +102,16 @@ from swarm.training.supervisor import Worker, WorkerSettings
 from swarm.wallet import Wallet
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from protocols.consensus.messages import Block, Certificate
     from protocols.signing import Signer
     from protocols.transport import PeerId
     from storage.cid import Cid
+    from storage.slots import SlotStore
     from swarm.config import Settings
     from swarm.control.api import NodeApi
     from swarm.entry import Entry
-    from swarm.ledger.state import LedgerView
     from swarm.machine import Deciding
 
 _T = TypeVar("_T")
@@ -119,11 +121,7 @@ _log = structlog.get_logger("swarm.node")
 DECIDE_SECONDS = 0.1
 ENTER_SECONDS = 5.0
 """How often the addresses that other nodes of this machine read are written again."""
-MEMBERSHIP_BLOCKS = 8
-"""Between two looks at whether this account should register or stake."""
 DISK_THREADS = 4
-AGAIN_SECONDS = 5.0
-"""Before a background task that failed is run again."""
 
 
 async def run_node(
@@ -364,43 +362,20 @@ class Node:
             self.wallet,
             Auditor(self.network, sealing, min(PAUSE_S, params.block_interval_ms / 1000)),
         )
+        self.slots: SlotStore | None = None
         self.slots_problem: str | None = None
-        self.slots = self._open_slots(sealing)
+        if (
+            settings.keep or (home / "slots").exists()
+        ):  # one that keeps nothing reads those of an earlier run
+            self.slots, self.slots_problem = open_slots(
+                home / "slots", signer.public_key, sealing, self.space
+            )
         self.keeping: Keeping | None = None
         if self.slots is not None:
             contents = SlotContents(self.slots, self.store)
             self.keeping = self._keeping(self.slots, contents) if settings.keep else None
         making_room = self.keeping.making_room if self.keeping is not None else None
         self.exchange.making_room = self.bitswap.making_room = making_room
-
-    def _open_slots(self, sealing: Sealing) -> SlotStore | None:
-        """The sealed slots, where there are any or are to be; None where they cannot be opened, which ends nothing else.
-
-        A node that keeps nothing reads what lies in those of an earlier one, and counts them.
-        """
-        folder = self.settings.home / "slots"
-        if not self.settings.keep and not folder.exists():
-            return None
-        try:
-            return SlotStore(
-                folder,
-                self.signer.public_key,
-                sealing.chain_id,
-                sealing.log_n,
-                sealing.passes,
-                space=self.space,
-            )
-        except StorageError as error:
-            self.slots_problem = f"nothing is lent: {folder}: {error}"
-        except OSError as error:
-            self.slots_problem = (
-                f"nothing is lent: the disk does not let the sealed slots in {folder} be read"
-                f" or a commitment that was half done be finished: {error};"
-                " put the disk right and start the node again: it goes on where it was"
-            )
-        with suppress(OSError):
-            self.space.found(bytes_below(folder))
-        return None
 
     async def room_for(
         self, work: Callable[[], Awaitable[_T]], say: Callable[[str], None] = lambda _: None
@@ -464,31 +439,22 @@ class Node:
             for part in (self.exchange.run, self.bitswap.run, self.sync.run, self.worker.run):
                 await nursery.start(part)
             nursery.start_soon(self._vote)
-            nursery.start_soon(_again_and_again, self._keep_snapshots)
-            nursery.start_soon(_again_and_again, self.soundness.run)
             for task in (
+                self.soundness.run,
                 self._gossip.run,
                 self.wallet.run,
                 self._announcements.run,
-                self._participate,
-                self._run_again,
-                self._keep_receipts,
-                self._pay_out,
-                self._keep_membership,
-                self._keep_space,
-                self._audit,
                 self._keep_entered,
                 self._provide_again,
-                self._collect,
-                self._end_offers,
                 self._describe_worker,
                 self.finishing.run,
-                self.leaving.run_when_level,
                 self.limits.run,
                 self.traffic.run,
                 self.throttle.run,
             ):
-                nursery.start_soon(_again_and_again, task)
+                nursery.start_soon(again_and_again, task)
+            for by_now in self._when_level():
+                nursery.start_soon(again_and_again, by_now, self.sync.caught_up)
             api = Operations(self)
             nursery.start_soon(api.versions.keep)
             await nursery.start(partial(serve, api, self.settings.home / "control.sock"))
@@ -496,7 +462,7 @@ class Node:
                 more = hub_routes(self.hub)
                 await nursery.start(serve_gateway, self.ranges, self.settings.gateway, more)
             if self.settings.metrics is not None:
-                nursery.start_soon(_again_and_again, self.sampled.run)
+                nursery.start_soon(again_and_again, self.sampled.run)
                 await nursery.start(serve_metrics, api.care, self.settings.metrics)
             if self.settings.page is not None and not self.settings.temporary:
                 told, home = Told(self, api), self.settings.home
@@ -504,6 +470,41 @@ class Node:
             on_ready(api)
             await self._stopped.wait()
             nursery.cancel_scope.cancel()
+
+    def _when_level(self) -> Iterator[Callable[[], Awaitable[None]]]:
+        """What goes by the ledger of now, and would do wrong by an old one.
+
+        Old rounds would be begun and given up block by block; duties would be let go, and answers given late.
+        """
+        settings, view = self.settings, self.ledger.view
+        yield from (
+            self.snapshots.run,
+            self.participant.run,
+            self.replays.run,
+            self.receipts.run,
+            self.collector.run,
+            Offers(view, self.heights, self.store, self.collector.released).run,
+            self.leaving.run,
+        )
+        if self.keeping is not None:
+            yield self.keeping.run
+        if settings.validate:
+            yield self.auditing.run
+        if settings.temporary:  # for one command: the account's own node comes back
+            return
+        key, validates = self.signer.public_key, settings.validate
+        yield Payouts(settings.home, key, view, self.heights, self.wallet, validates=validates).run
+        yield Membership(
+            Me(key, settings.train, validates),
+            self._vrf_key,
+            "gpu" if settings.gpu else "cpu",
+            view=view,
+            heights=self.heights,
+            wallet=self.wallet,
+            controls=self.controls,
+            is_lending=lambda: self.keeping is not None and self.keeping.is_lending,
+            is_doubled=lambda: self.consensus.doubled is not None,
+        ).run
 
     def stop(self) -> None:
         """End `run`; returns at once."""
@@ -585,47 +586,6 @@ class Node:
         with self._voting:
             await self.consensus.run()
 
-    async def _keep_snapshots(self) -> None:
-        """Keep for newcomers what they need, and prune; once the state is that of now."""
-        await self.sync.caught_up.wait()
-        await self.snapshots.run()
-
-    async def _participate(self) -> None:
-        """Take part in rounds once they are those of now: old ones would be begun and given up block by block."""
-        await self.sync.caught_up.wait()
-        await self.participant.run()
-
-    async def _run_again(self) -> None:
-        """Keep what this node recorded of its rounds, and run segments of others' again where it is drawn to."""
-        await self.sync.caught_up.wait()
-        await self.replays.run()
-
-    async def _keep_receipts(self) -> None:
-        """Note what became of this node's contributions, by the ledger of now."""
-        await self.sync.caught_up.wait()
-        await self.receipts.run()
-
-    async def _pay_out(self) -> None:
-        """Send on what was earned, where a person chose an account for it; never for one command."""
-        if self.settings.temporary:
-            return
-        await self.sync.caught_up.wait()
-        key, validates = self.signer.public_key, self.settings.validate
-        home, view = self.settings.home, self.ledger.view
-        await Payouts(home, key, view, self.heights, self.wallet, validates=validates).run()
-
-    async def _keep_space(self) -> None:
-        """Lend and keep by the ledger of now: an old one would have duties let go and answers given late."""
-        if self.keeping is not None:
-            await self.sync.caught_up.wait()
-            await self.keeping.run()
-
-    async def _audit(self) -> None:
-        """Audit keepers where this account is a validator."""
-        if self.settings.validate:
-            await self.sync.caught_up.wait()
-            await self.auditing.run()
-
     async def _provide_again(self) -> None:
         """Announce what an earlier run published."""
 
@@ -637,62 +597,12 @@ class Node:
         for root in await trio.to_thread.run_sync(ours):
             await self.network.provide(root)
 
-    async def _collect(self) -> None:
-        """Collect once the ledger is that of now: it says what need not be kept any more."""
-        await self.sync.caught_up.wait()
-        await self.collector.run()
-
-    async def _end_offers(self) -> None:
-        """Let go of coded pieces that keepers have, by the ledger of now."""
-        await self.sync.caught_up.wait()
-        await Offers(self.ledger.view, self.heights, self.store, self.collector.released).run()
-
     async def _describe_worker(self) -> None:
         if self.settings.train or self.settings.validate:
             try:
                 self.device = (await self.worker.describe()).device
             except WorkerError as error:
                 self.device = f"no worker: {error}"
-
-    async def _keep_membership(self) -> None:
-        """Register, stake what was earned, and leave jail, when the ledger says that it is time.
-
-        What peers say about their heads does not count here: one that lies would keep this node out.
-        A node for one command changes no roles: the account's own node comes back.
-        """
-        if self.settings.temporary:
-            return
-        await self.sync.caught_up.wait()
-        height = self.heights.height - MEMBERSHIP_BLOCKS
-        while True:
-            await self.heights.above(height + MEMBERSHIP_BLOCKS - 1)
-            height = self.heights.height
-            if self.controls.is_leaving:
-                continue
-            view = self.ledger.view()
-            until = view.jailed_until(self.signer.public_key)
-            step = membership.next_step(
-                view.account(self.signer.public_key),
-                view.params,
-                self._vrf_key,
-                "gpu" if self.settings.gpu else "cpu",
-                trains=self.settings.train,
-                validates=self.settings.validate,
-                keeps=self._keeps(view),
-                jailed_for=None if until is None else until - height - 1,
-                doubled=self.consensus.doubled is not None,
-            )
-            if step is not None:
-                _log.info("membership.step", step=type(step).__name__, height=height)
-                try:
-                    await self.wallet.submit(step)
-                except (SwarmError, LedgerError) as error:
-                    _log.info("membership.refused", step=type(step).__name__, error=str(error))
-
-    def _keeps(self, view: LedgerView) -> bool:
-        keeper = view.keeper(self.signer.public_key)
-        lends = self.keeping is not None and self.keeping.is_lending
-        return lends or (keeper is not None and keeper.slots > 0)
 
     async def _keep_entered(self) -> None:
         """Keep the addresses that this machine's other nodes see up to date."""
@@ -705,18 +615,3 @@ class Node:
             self._machine.enter(self.genesis.chain_id, self.network.addresses())
         except OSError as error:  # only nodes that start without an address miss it
             _log.warning("machine.not_entered", error=str(error))
-
-
-async def _again_and_again(task: Callable[[], Awaitable[None]]) -> None:
-    """Run a task to its end; one that fails is run again and does not end a node that keeps data for others.
-
-    Consensus and sync are not run so: a ledger that refuses what is final has to stop.
-    """
-    while True:
-        try:
-            await task()
-        except Exception:  # noqa: BLE001 - the boundary of one background task
-            _log.exception("task.failed", task=getattr(task, "__qualname__", repr(task)))
-        else:
-            return
-        await trio.sleep(AGAIN_SECONDS)

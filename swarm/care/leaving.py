@@ -89,10 +89,9 @@ class Leaving:
         """Why the ledger did not take the last step; empty where it did."""
         node.controls.is_leaving = self._state is not None
 
-    async def run_when_level(self) -> None:
-        """Go on with leaving, once it has begun and the ledger is that of now, until cancelled."""
+    async def run(self) -> None:
+        """Go on with leaving, once it has begun, until cancelled; the ledger is that of now."""
         node = self._node
-        await node.sync.caught_up.wait()
         while True:
             if self._state is None or self._state.is_over:
                 self._begun = trio.Event()

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from swarm.care.controls import Controls
+from swarm.heights import Heights
+from swarm.ledger.errors import LedgerError
 from swarm.ledger.genesis import Params
 from swarm.ledger.state import Account
 from swarm.ledger.transactions import Register, Stake, Unjail
-from swarm.participant.membership import next_step
+from swarm.participant.core import Me
+from swarm.participant.membership import LOOK_BLOCKS, Membership, next_step
 
 VRF = b"v" * 32
 PARAMS = Params(min_bond=1_000, worker_bond=0)
-NEW = Account(b"k" * 32)
+KEY = b"k" * 32
+NEW = Account(KEY)
 MEMBER = replace(NEW, roles=("validator", "worker"), vrf_key=VRF)
 
 
@@ -76,3 +85,60 @@ def test_a_key_that_signs_elsewhere_too_neither_stakes_nor_asks_to_be_let_out() 
 def test_who_does_not_want_to_validate_stays_in_jail() -> None:
     worker = replace(MEMBER, roles=("worker",), stake=1_000)
     assert step(worker, validates=False, jailed_for=0) is None
+
+
+class Sent:
+    """A wallet that notes what it is asked to send, and refuses it where told to."""
+
+    def __init__(self) -> None:
+        self.steps: list[str] = []
+        self.is_refusing = False
+
+    async def submit(self, step) -> None:
+        self.steps.append(type(step).__name__)
+        if self.is_refusing:
+            message = "the fee is not there"
+            raise LedgerError(message)
+
+
+async def test_steps_are_taken_some_blocks_apart_again_after_a_refusal_and_none_while_it_leaves(
+    autojump_clock,
+) -> None:
+    account, sent, heights, controls = replace(NEW), Sent(), Heights(5), Controls()
+    view = SimpleNamespace(
+        account=lambda _: account,
+        params=PARAMS,
+        jailed_until=lambda _: None,
+        keeper=lambda _: SimpleNamespace(slots=2),
+    )
+    membership = Membership(
+        Me(KEY, trains=True, validates=True),
+        VRF,
+        "cpu",
+        view=lambda: view,
+        heights=heights,
+        wallet=sent,
+        controls=controls,
+        is_lending=lambda: False,
+        is_doubled=lambda: False,
+    )
+
+    async def by(height: int) -> list[str]:
+        heights.move(height)
+        await wait_all_tasks_blocked()
+        return sent.steps
+
+    sent.is_refusing = True
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(membership.run)
+        assert await by(5) == ["Register"]
+        assert await by(5 + LOOK_BLOCKS - 1) == ["Register"]
+        assert await by(5 + LOOK_BLOCKS) == ["Register", "Register"]
+        # Slots that stand keep the role of a keeper, whether or not more are lent.
+        account = replace(MEMBER, roles=("keeper", "validator", "worker"), balance=1_100)
+        assert (await by(5 + 2 * LOOK_BLOCKS))[2:] == ["Stake"]
+        controls.is_leaving = True
+        assert (await by(5 + 3 * LOOK_BLOCKS))[3:] == []
+        controls.is_leaving = False
+        assert (await by(5 + 4 * LOOK_BLOCKS))[3:] == ["Stake"]
+        nursery.cancel_scope.cancel()
