@@ -97,8 +97,9 @@ from swarm.shelf import Shelf
 from swarm.store import retention
 from swarm.store.collector import StoreCollector
 from swarm.store.retention import Checkpoint, Retention
+from swarm.training.child import WorkerSettings
 from swarm.training.errors import WorkerError
-from swarm.training.supervisor import Worker, WorkerSettings
+from swarm.training.supervisor import Worker
 from swarm.wallet import Wallet
 
 if TYPE_CHECKING:

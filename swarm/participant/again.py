@@ -20,8 +20,8 @@ from swarm.errors import SwarmError
 from swarm.participant.samples import Samples
 from swarm.training import assignment, tensors, transcript
 from swarm.training.errors import TrainingError, TranscriptError
+from swarm.training.requests import ReplayJob
 from swarm.training.spec import max_update_bytes, parameters, parse_spec
-from swarm.training.supervisor import ReplayJob
 from swarm.training.transcript import Transcript
 
 if TYPE_CHECKING:
@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from swarm.ledger.state import LedgerView, TaskState
     from swarm.ranges import Ranges
     from swarm.shelf import Lease, Shelf
+    from swarm.training.requests import ReplayResult
     from swarm.training.spec import TaskSpec
-    from swarm.training.supervisor import ReplayResult, Worker
+    from swarm.training.supervisor import Worker
 
 
 MAX_DIGITS = 18

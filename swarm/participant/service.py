@@ -34,8 +34,8 @@ from swarm.reports import loss_of
 from swarm.store.retention import Checkpoint, Data, Update
 from swarm.training import assignment
 from swarm.training.errors import WorkerError
+from swarm.training.requests import MergeJob, ScoreJob, TrainJob
 from swarm.training.spec import max_update_bytes, parse_spec
-from swarm.training.supervisor import MergeJob, ScoreJob, TrainJob
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

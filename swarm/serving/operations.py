@@ -13,7 +13,8 @@ from swarm import models
 from swarm.serving.engine import Engine
 from swarm.serving.routes import MAX_PORT
 from swarm.serving.service import check_address, serve
-from swarm.training.supervisor import Worker, WorkerSettings
+from swarm.training.child import WorkerSettings
+from swarm.training.supervisor import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -78,7 +78,7 @@ def run(
 
     Args:
         spec: The task.
-        job: `supervisor.ReplayJob`.
+        job: `requests.ReplayJob`.
         base: The agreed checkpoint of the round.
         text: The training data.
         expected: What the update must be.

@@ -9,11 +9,6 @@ does not within `CANCEL_SECONDS`.
 from __future__ import annotations
 
 import math
-import os
-import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,11 +17,24 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import trio
 
-import swarm
 from swarm.training import messages
+from swarm.training.child import Child, WorkerSettings
 from swarm.training.completion import Completed, Loaded
-from swarm.training.drawers import DEFAULT_BYTES
 from swarm.training.errors import WorkerError
+from swarm.training.requests import (
+    Checked,
+    Evaluation,
+    MergeJob,
+    MergeResult,
+    ReplayJob,
+    ReplayResult,
+    ScoreJob,
+    ScoreResult,
+    TrainJob,
+    TrainResult,
+    WorkerInfo,
+    fields,
+)
 from swarm.training.sizes import FinetuneModel, LmModel
 
 if TYPE_CHECKING:
@@ -42,182 +50,12 @@ START_SECONDS: Final = 120
 """How long the process may take to load torch."""
 CANCEL_SECONDS: Final = 2
 """How long a job that was given up may run on before the process is killed."""
-STOP_SECONDS: Final = 1
-"""How long the process may take to end by itself when the node stops."""
 MAX_SPEEDS: Final = 64
 """Tasks of which the speed is remembered."""
-STDERR_BYTES: Final = 4096
-"""The last words of the process that an error quotes."""
 _ON_THE_WAY: Final = frozenset({"progress", "text"})
 """What a message has that does not end its job."""
 
 Progress: TypeAlias = Callable[[int, int, float], None]
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerSettings:
-    """How the worker process runs."""
-
-    device: str = "cpu"  # "cpu", or "auto": an accelerator when there is one
-    threads: int = 1
-    nice: int = 10
-    job_seconds: float = 3600.0  # a job that takes longer is given up and the process killed
-    silence_seconds: float = 600.0  # likewise after so long without progress
-    encodings: Path | None = None  # folder for encodings; None: they are not kept
-    encodings_bytes: int = DEFAULT_BYTES
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerInfo:
-    """What the worker computes with."""
-
-    device: str
-    torch: str
-    threads: int
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """What is known of a task before it is posted."""
-
-    samples: int  # of the dataset
-    pool_samples: int
-    parameters: int
-    memory_bytes: int  # about, of one peer's round
-    bytes_per_token: float | None  # of the dataset; None of a gan
-    doubts: list[str]  # sentences for whoever posts it
-
-
-@dataclass(frozen=True, slots=True)
-class TrainJob:
-    """One peer's work in one round."""
-
-    spec: bytes
-    task: bytes  # 32
-    round: int
-    peer: str
-    beacon: bytes  # 32
-    base_root: str  # CID of the agreed checkpoint
-    base: Path  # its folder
-    dataset: Path
-    dataset_root: str
-    state: Path  # folder kept across rounds: moments and error feedback
-    out: Path  # the update file to write
-    record: Path | None = None  # folder for the states at segment ends; None: none are kept
-    every: int = 0  # steps of a segment
-    units: int = 1  # of work, at most what the task allows
-
-
-@dataclass(frozen=True, slots=True)
-class TrainResult:
-    """What a round of training gave; losses are nats (gan: distances)."""
-
-    loss_first: float
-    loss_last: float
-    samples: int
-    bytes: int
-    parameters: int
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class ReplayJob:
-    """A recorded segment of a peer's round, to be run again."""
-
-    spec: bytes
-    task: bytes
-    round: int
-    peer: str
-    beacon: bytes  # that drew its samples
-    base_root: str
-    base: Path
-    dataset: Path
-    dataset_root: str
-    update: Path
-    record: Path  # the peer's transcript
-    segment: int  # from 0
-    start: Path  # the peer's state before the segment
-    end: Path  # and after it
-    every: int  # steps of a segment, as the network has it
-    tolerance: int  # parts of a million
-    proof_key: bytes = b""  # of the proof of having run it; empty: none is asked for
-    trace: Path | None = None  # the peer's, to be told which step went another way
-
-
-@dataclass(frozen=True, slots=True)
-class ReplayResult:
-    """What came of it; see `replay`."""
-
-    outcome: str  # "match", "within", "mismatch", or "unfit" where there is nothing to run
-    distance: float
-    same_machine: bool  # equal fingerprints
-    seconds: float
-    why: str
-    proof: list[int]  # of having run it, in parts of 10^9; empty where none was asked for
-    step: int | None  # the first, from 1, that went another way than the peer's trace
-    step_distance: float | None  # after it; estimated
-
-
-@dataclass(frozen=True, slots=True)
-class ScoreJob:
-    """The updates of a round to be scored; None for one that could not be fetched."""
-
-    spec: bytes
-    task: bytes
-    round: int
-    beacon: bytes
-    base_root: str
-    base: Path
-    dataset: Path
-    pool: Path
-    updates: list[Path | None]
-    peers: list[str] = field(default_factory=list)  # who must have made each; empty: not checked
-    order: list[int] = field(default_factory=list)  # places of their commits; empty: copies count
-    start_beacon: bytes = b""  # drew the peers' samples; empty: nobody looks for work on them
-    dataset_root: str = ""
-    evidence: Path | None = None  # file kept across rounds: who worked on its own samples
-
-
-@dataclass(frozen=True, slots=True)
-class ScoreResult:
-    """Integers for the chain, one score an update; below -2^40 is a refusal."""
-
-    base_loss: int
-    scores: list[int]
-
-
-@dataclass(frozen=True, slots=True)
-class MergeJob:
-    """The accepted updates of a round, in order of CID."""
-
-    spec: bytes
-    task: bytes
-    round: int
-    name: str
-    version: int  # of the new checkpoint
-    beacon: bytes
-    base_root: str
-    base: Path
-    updates: list[Path]
-    pool: Path
-    out: Path  # folder of the new checkpoint
-    scores: list[int] = field(default_factory=list)  # agreed, one an update; chooses a gan's winner
-
-
-@dataclass(frozen=True, slots=True)
-class MergeResult:
-    """The merged checkpoint's loss on beacon-drawn batches of the pool."""
-
-    loss: int
-    accuracy: float | None = None  # of a classifier: the share of samples that get their own label
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """How good a checkpoint is."""
-
-    loss: int  # nats times 10^5; of a gan the distance times 10^5
-    accuracy: float | None = None  # of a classifier
 
 
 @dataclass(eq=False, slots=True)
@@ -243,7 +81,7 @@ class Worker:
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
         self._send, self._receive = trio.open_memory_channel[_Job](math.inf)
-        self._child: _Child | None = None
+        self._child: Child | None = None
         self._next = 0
         self.encodings: Callable[[bytes], AbstractAsyncContextManager[int]] | None = None
         """Gives a job of a task the bytes that kept encodings may take; None: as the settings say."""
@@ -356,7 +194,7 @@ class Worker:
 
     async def train(self, job: TrainJob, on_progress: Progress | None = None) -> TrainResult:
         """Train one round and write the update file; `on_progress` gets (step, steps, loss)."""
-        result = TrainResult(**await self._call("train", _fields(job), on_progress))
+        result = TrainResult(**await self._call("train", fields(job), on_progress))
         self.speeds[job.task] = result.samples / max(result.seconds, 1e-9)
         while len(self.speeds) > MAX_SPEEDS:
             del self.speeds[next(iter(self.speeds))]
@@ -368,15 +206,15 @@ class Worker:
 
     async def replay(self, job: ReplayJob, on_progress: Progress | None = None) -> ReplayResult:
         """Run a recorded segment again; `on_progress` gets (step, steps, loss)."""
-        return ReplayResult(**await self._call("replay", _fields(job), on_progress))
+        return ReplayResult(**await self._call("replay", fields(job), on_progress))
 
     async def score(self, job: ScoreJob) -> ScoreResult:
         """Score the updates of a round."""
-        return ScoreResult(**await self._call("score", _fields(job)))
+        return ScoreResult(**await self._call("score", fields(job)))
 
     async def merge(self, job: MergeJob) -> MergeResult:
         """Write the next checkpoint folder, the same bytes on every machine."""
-        return MergeResult(**await self._call("merge", _fields(job)))
+        return MergeResult(**await self._call("merge", fields(job)))
 
     async def evaluate(
         self, spec: bytes, checkpoint: Path, pool: Path, limit: int | None
@@ -426,7 +264,7 @@ class Worker:
 
     async def complete(self, job: CompletionJob, on_text: Callable[[str], None]) -> Completed:
         """Continue a prompt; `on_text` gets the text as it is made."""
-        return Completed(**await self._call("complete", _fields(job), on_text=on_text))
+        return Completed(**await self._call("complete", fields(job), on_text=on_text))
 
     async def _call(
         self,
@@ -533,9 +371,9 @@ class Worker:
         except (trio.TooSlowError, trio.BrokenResourceError, EOFError, ValueError):
             await self._stop()
 
-    async def _started(self) -> _Child:
+    async def _started(self) -> Child:
         if self._child is None:
-            self._child = await _Child.start(self._settings)
+            self._child = await Child.start(self._settings)
         child = self._child
         if child.ready:
             return child
@@ -563,149 +401,3 @@ class Worker:
         child, self._child = self._child, None
         if child is not None:
             await child.stop()
-
-
-class _Child:
-    """One process and the node's end of its socket."""
-
-    def __init__(self, process: trio.Process, stream: trio.SocketStream, errors: int) -> None:
-        self._process = process
-        self._stream = stream
-        self._errors = errors
-        self._buffer = bytearray()
-        self._words = ""
-        self.ready = False
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    @classmethod
-    async def start(cls, settings: WorkerSettings) -> _Child:
-        """Start the process; it says that it is ready later.
-
-        Raises:
-            WorkerError: The operating system did not start it.
-        """
-        ours, theirs = socket.socketpair()
-        # What it writes to stderr goes to a nameless file: no pipe can fill up and no task has to read it.
-        errors = (
-            os.memfd_create("swarm-worker-stderr", os.MFD_CLOEXEC)
-            if hasattr(os, "memfd_create")
-            else -1
-        )
-        command = [sys.executable, "-m", "swarm.training.worker", str(theirs.fileno())]
-        command += [settings.device, str(settings.threads), str(settings.nice)]
-        command += [str(settings.encodings or ""), str(settings.encodings_bytes)]
-        try:
-            with trio.CancelScope(shield=True):
-                process = await trio.lowlevel.open_process(
-                    command,
-                    pass_fds=(theirs.fileno(),),
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=errors if errors >= 0 else subprocess.DEVNULL,
-                    env=_environment(settings),
-                    start_new_session=True,  # Ctrl-C in a terminal is for the node, which then stops us
-                )
-        except OSError as error:
-            ours.close()
-            if errors >= 0:
-                os.close(errors)
-            raise WorkerError(cause="start", why=str(error)) from error
-        finally:
-            theirs.close()
-        return cls(process, trio.SocketStream(trio.socket.from_stdlib_socket(ours)), errors)
-
-    async def send(self, message: bytes) -> None:
-        """Send what `messages.pack` gave."""
-        await self._stream.send_all(message)
-
-    async def receive(self) -> dict[str, Any]:
-        """The next message; what is half read when cancelled is kept.
-
-        Raises:
-            EOFError: The process ended.
-            ValueError: It said something that is no message.
-        """
-        await self._fill(messages.PREFIX)
-        size = messages.PREFIX + messages.length(bytes(self._buffer[: messages.PREFIX]))
-        await self._fill(size)
-        body = bytes(self._buffer[messages.PREFIX : size])
-        del self._buffer[:size]
-        return messages.unpack(body)
-
-    async def _fill(self, count: int) -> None:
-        while len(self._buffer) < count:
-            data = await self._stream.receive_some(2**16)
-            if not data:
-                raise EOFError
-            self._buffer += data
-
-    async def reap(self) -> tuple[str, str]:
-        """Collect a process whose socket closed: (cause, what happened)."""
-        await self.stop()
-        code = self._process.returncode or 0
-        words = self._last_words()
-        if code < 0:
-            name = signal.Signals(-code).name
-            hint = ", as the system does when memory runs out" if -code == signal.SIGKILL else ""
-            return "killed", f"the process was ended by {name}{hint}{words}"
-        return "crashed", f"the process ended with status {code}{words}"
-
-    async def stop(self) -> None:
-        """End the process: close its socket, then kill it if it stays."""
-        with trio.CancelScope(shield=True):
-            await self._stream.aclose()
-            with trio.move_on_after(STOP_SECONDS):
-                await self._process.wait()
-            if self._process.returncode is None:
-                self._process.kill()
-                await self._process.wait()
-        self._words = self._read_errors()
-
-    def _last_words(self) -> str:
-        return f": {self._words}" if self._words else ""
-
-    def _read_errors(self) -> str:
-        if self._errors < 0:
-            return ""
-        size = os.fstat(self._errors).st_size
-        data = os.pread(self._errors, STDERR_BYTES, max(0, size - STDERR_BYTES))
-        os.close(self._errors)
-        self._errors = -1
-        lines = data.decode(errors="replace").strip().splitlines()
-        # Rust ends with advice on debugging.
-        lines = [line for line in lines if not line.startswith("note: ")]
-        return lines[-1][:500] if lines else ""
-
-
-def _fields(job: TrainJob | ReplayJob | ScoreJob | MergeJob | CompletionJob) -> dict[str, Any]:
-    return {name: _plain(getattr(job, name)) for name in job.__dataclass_fields__}
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401 - a job's fields are int, str, bytes, Path or lists of these
-    if isinstance(value, Path):
-        return str(value.absolute())
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return value
-
-
-def _environment(settings: WorkerSettings) -> dict[str, str]:
-    """The node's own environment, with the threads of torch's libraries and the path of our packages."""
-    root = str(Path(swarm.__file__).parents[1])
-    inherited = os.environ.get("PYTHONPATH")
-    return {
-        **os.environ,
-        "PYTHONPATH": root if not inherited else f"{root}{os.pathsep}{inherited}",
-        "PYTHONUNBUFFERED": "1",
-        "OMP_NUM_THREADS": str(settings.threads),
-        "MKL_NUM_THREADS": str(settings.threads),
-        "OPENBLAS_NUM_THREADS": str(settings.threads),
-        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-        # The tokenizers' own threads; without a backtrace a panic's words are short.
-        "TOKENIZERS_PARALLELISM": "true" if settings.threads > 1 else "false",
-        "RAYON_NUM_THREADS": str(settings.threads),
-        "RUST_BACKTRACE": "0",
-    }

@@ -30,7 +30,9 @@ from swarm.participant.core import Me
 from swarm.participant.findings import Findings, Said
 from swarm.participant.replays import Replays, States
 from swarm.shelf import Shelf
-from swarm.training.supervisor import TrainJob, Worker, WorkerSettings
+from swarm.training.child import WorkerSettings
+from swarm.training.requests import TrainJob
+from swarm.training.supervisor import Worker
 from tests.ledger.world import MERGED, SALT, World
 from tests.protocols.exchange.conftest import open_neighbourhood
 from tests.training.conftest import room as room  # a fixture

@@ -23,7 +23,7 @@ from swarm.participant.service import MAX_FAILURES, Participant
 from swarm.shelf import Shelf
 from swarm.store.retention import Facts, Retention, released
 from swarm.training.errors import WorkerError
-from swarm.training.supervisor import TrainResult
+from swarm.training.requests import TrainResult
 from swarm.wallet import Wallet
 from tests.ledger.alone import ALICE, open_alone
 from tests.ledger.world import BASE

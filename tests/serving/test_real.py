@@ -19,8 +19,9 @@ from swarm.serving import service
 from swarm.serving.engine import Engine
 from swarm.shelf import Shelf
 from swarm.training import checkpoint, philox
+from swarm.training.child import WorkerSettings
 from swarm.training.sizes import LmModel
-from swarm.training.supervisor import Worker, WorkerSettings
+from swarm.training.supervisor import Worker
 from tests.gateway.reading import open_pair
 from tests.ledger.alone import ALICE, open_alone
 

@@ -11,12 +11,13 @@ import trio
 import trio.testing
 
 from swarm.training import finetune, generation, models, tokens
+from swarm.training.child import WorkerSettings
 from swarm.training.completion import CompletionJob, Loaded
 from swarm.training.errors import WorkerError
 from swarm.training.generation import BytePieces, Reader, TokenPieces, Writer
 from swarm.training.hf import byte_tokenizer
 from swarm.training.sizes import FinetuneModel, LmModel
-from swarm.training.supervisor import Worker, WorkerSettings
+from swarm.training.supervisor import Worker
 from tests.training.conftest import Room
 
 CPU = torch.device("cpu")

@@ -13,9 +13,11 @@ import psutil
 import pytest
 import trio
 
+from swarm.training.child import WorkerSettings
 from swarm.training.completion import CompletionJob
 from swarm.training.errors import WorkerError
-from swarm.training.supervisor import ScoreJob, TrainJob, Worker, WorkerSettings
+from swarm.training.requests import ScoreJob, TrainJob
+from swarm.training.supervisor import Worker
 from tests.training.conftest import BEACON, TASK
 
 if TYPE_CHECKING:

@@ -21,7 +21,9 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from storage import cid as cids
 from storage.unixfs import hash_path
 from swarm.training import checkpoint, jobs, tokens
+from swarm.training.child import WorkerSettings
 from swarm.training.errors import CheckpointError, DataError, SpecError, WorkerError
+from swarm.training.requests import TrainJob
 from swarm.training.spec import (
     MAX_TOKENIZER_BYTES,
     max_update_bytes,
@@ -29,7 +31,7 @@ from swarm.training.spec import (
     with_tokenizer,
     write_spec,
 )
-from swarm.training.supervisor import TrainJob, Worker, WorkerSettings
+from swarm.training.supervisor import Worker
 from tests.training.conftest import BEACON, SPEC, TASK, Room
 
 if TYPE_CHECKING:
