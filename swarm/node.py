@@ -76,7 +76,7 @@ from swarm.limits.traffic import Traffic
 from swarm.limits.wishes import FILE as LIMITS_FILE
 from swarm.limits.wishes import Wishes
 from swarm.machine import Machine, runtime_folder
-from swarm.network import Network, NetworkSettings
+from swarm.network import Network, NetworkSettings, check_listening
 from swarm.operations import Operations
 from swarm.page.service import Page
 from swarm.page.service import serve as serve_page
@@ -139,9 +139,10 @@ async def run_node(
         say: Tells the person one line while the node starts.
 
     Raises:
-        SwarmError: It cannot start: the folder is in use, or the genesis is not one.
+        SwarmError: It cannot start: the folder or an address is in use, or the genesis is not one.
     """
     with NodeLock(settings.home, is_temporary=settings.temporary):
+        await check_listening(settings.listen)  # before a network is founded, or one is joined
         signer = Identity.load_or_create(settings.home).signer
         machine = Machine(runtime_folder())
         deciding = await _decide(settings, machine, say)

@@ -10,7 +10,8 @@ from swarm.network import unused
 
 unused.leave_out()
 
-from swarm.network.network import Network  # noqa: E402 - only now
+from swarm.network.listening import check as check_listening  # noqa: E402 - only now
+from swarm.network.network import Network  # noqa: E402
 from swarm.network.settings import NetworkSettings, PeerInfo  # noqa: E402
 
-__all__ = ["Network", "NetworkSettings", "PeerInfo"]
+__all__ = ["Network", "NetworkSettings", "PeerInfo", "check_listening"]

@@ -7,7 +7,6 @@ Every task that a peer's bytes can reach is fenced here: an exception resets one
 
 from __future__ import annotations
 
-import errno
 import socket
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -20,11 +19,11 @@ from protocols.handshake import messages as handshake_messages
 from protocols.handshake import service as handshake_service
 from protocols.handshake.core import Standing
 from protocols.transport import RemoteProtocolError, StreamError, UnreachableError
-from swarm.errors import NetworkError
 from swarm.network import addresses, identify
 from swarm.network.dialling import Dialling
 from swarm.network.faults import Offenders
 from swarm.network.link import GREET_S, OPEN_S, Link
+from swarm.network.listening import listeners
 from swarm.network.multistream import NotSpokenError
 from swarm.network.muxer import Session
 from swarm.network.outsiders import Outsiders
@@ -51,19 +50,6 @@ ACCEPT_PAUSE_S = 0.2
 """When the machine is out of file descriptors."""
 
 log = structlog.get_logger("swarm.network")
-
-
-def _listen_hint(error: OSError) -> str:
-    """What to do where an address cannot be listened on."""
-    if isinstance(error, socket.gaierror):
-        return "the name leads to no address; give one of this machine: /ip4/0.0.0.0/tcp/PORT stands for all that it has"
-    if error.errno == errno.EADDRNOTAVAIL:
-        return "this machine has no such address; /ip4/0.0.0.0/tcp/PORT stands for all that it has"
-    if error.errno == errno.EACCES:
-        return "ports below 1,024 are the system's: give a higher one"
-    if error.errno == errno.EADDRINUSE:
-        return "another node may be running there; give another port"
-    return "give another address: /ip4/0.0.0.0/tcp/PORT stands for all that this machine has"
 
 
 class Host:
@@ -141,18 +127,9 @@ class Host:
         """Take the addresses to listen on.
 
         Raises:
-            NetworkError: One of them is taken, or not of this machine.
+            NetworkError: One of them cannot be had.
         """
-        try:
-            for text in self._settings.listen:
-                wanted = addresses.parse(text)
-                self._listeners += await trio.open_tcp_listeners(wanted.port, host=wanted.host)
-        except OSError as error:
-            for listener in self._listeners:
-                listener.socket.close()
-            self._listeners = []
-            message = f"cannot listen on {text}: {error.strerror or error}"
-            raise NetworkError(message, _listen_hint(error)) from error
+        self._listeners = await listeners(self._settings.listen)
         for listener in self._listeners:
             # Set after the bind, which has failed if another node listens here; lets connections leave from this port.
             listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
