@@ -71,6 +71,7 @@ _KINDS: tuple[tuple[tuple[type[Exception], ...], type[SwarmError], str | None], 
 """What each room raises, and as what a person is told it; the first that fits."""
 
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_FAILING = frozenset({errno.EIO, errno.ENXIO, errno.ENODEV})
 _NO_PATH = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 _NO_NAME = frozenset({errno.ENAMETOOLONG, errno.ELOOP})
 _HELD = frozenset({errno.ENOTEMPTY, errno.EROFS, errno.EBUSY})
@@ -107,6 +108,9 @@ def _of_disk(error: OSError) -> SwarmError:
     text = f"{where}{error.strerror or error}"
     if error.errno in _DISK_FULL:
         return RefusedError(f"the disk is full: {text}", "make room on the disk")
+    if error.errno in _FAILING:
+        hint = "what the system's log says of that disk tells more; `swarm verify` reads again what is stored here"
+        return RefusedError(f"the disk fails: {text}", hint)
     if isinstance(error, _NO_PATH) or error.errno in _NO_NAME:
         return UsageError(text)
     if isinstance(error, FileExistsError | PermissionError) or error.errno in _HELD:

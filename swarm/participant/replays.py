@@ -128,8 +128,12 @@ class Replays:
         self._said: set[tuple[Key, Stage]] = set()
         self._running: Key | None = None
         self._failures: dict[Key, int] = {}
-        self.problems: dict[str, str] = {}
-        """Why this node is silent about a submission, in words, by peer; the last one of each."""
+        self._silent: dict[Key, str] = {}
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """Why this node is silent about a submission that is being judged, in words, by peer."""
+        return {signing.peer_id(worker): why for (_, _, worker), why in self._silent.items()}
 
     async def run(self) -> None:
         """Let go of states that nobody can ask for, and run again what this node was drawn for; until cancelled."""
@@ -148,6 +152,7 @@ class Replays:
         owed = {_key(one): one for one in self._view().replays() if self._me.account in one.asked}
         self._said &= {(key, one.stage) for key, one in owed.items()}
         self._failures = {key: at for key, at in self._failures.items() if key in owed}
+        self._silent = {key: why for key, why in self._silent.items() if key in owed}
         to_run = []
         for key, one in owed.items():
             if (key, one.stage) in self._said or key == self._running:
@@ -193,17 +198,18 @@ class Replays:
         try:
             said = self._findings.get(key)
             if said is None and one.stage in OPENING:
-                self.problems[peer] = "what was found is not on this node's disk any more"
+                self._silent[key] = "what was found is not on this node's disk any more"
                 return False
             if said is None:
                 said = Said(await self._find(one), secrets.token_bytes(SALT_BYTES))
                 await trio.to_thread.run_sync(self._findings.put, key, said)
+            self._silent.pop(key, None)
             return await self._say(one, said)
         except (*_OURS, trio.TooSlowError) as error:
-            self.problems[peer] = str(error) or "no time was left"
-            _log.warning("replay.failed", peer=peer, error=self.problems[peer])
+            self._silent[key] = str(error) or "no time was left"
+            _log.warning("replay.failed", peer=peer, error=self._silent[key])
         except Exception as error:  # noqa: BLE001 - the boundary of one check: the others go on
-            self.problems[peer] = repr(error)
+            self._silent[key] = repr(error)
             _log.exception("replay.broken", peer=peer)
         return False
 

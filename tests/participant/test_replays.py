@@ -195,6 +195,7 @@ async def test_who_has_no_record_loses_the_reward(room) -> None:
 
 async def test_a_fault_of_the_verifiers_own_says_nothing_of_the_peer(room) -> None:
     async with open_town(room) as town:
+        working = town.replays._again._worker
         town.replays._again._worker = Worker(WorkerSettings())  # nobody runs it
 
         async def gone() -> None:
@@ -206,6 +207,9 @@ async def test_a_fault_of_the_verifiers_own_says_nothing_of_the_peer(room) -> No
         assert not await town.replays._answer(town.drawn)
         assert "shutting down" in town.replays.problems[WORKER.peer_id]
         assert town.drawn.found == {}
+        town.replays._again._worker = working
+        assert await town.answers() == Finding.MATCH
+        assert town.replays.problems == {}
 
 
 async def test_a_state_larger_than_the_verifiers_own_shelf_says_nothing_of_the_peer(room) -> None:
