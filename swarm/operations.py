@@ -36,6 +36,7 @@ from swarm.registry.operations import Registry
 from swarm.retrieval.checks import Checks
 from swarm.retrieval.link import without_scheme
 from swarm.serving.operations import ServingOperations
+from swarm.store import reading
 from swarm.store.operations import StoreOperations
 from swarm.training.errors import SpecError, WorkerError
 from swarm.training.spec import (
@@ -104,6 +105,7 @@ class Operations:
             node.network,
             node.collector,
             let_go=self.versions.let_go,
+            note=node.settings.home / reading.FILE,
         )
         self.registry = Registry(node, self._caught_up)
         self.checks = Checks(node.network, node.store, node.retriever, node.members)
@@ -299,6 +301,8 @@ class Operations:
         """Let a name of this account point to a root."""
         wallet, view = self._node.wallet, self._node.ledger.view()
         entry = view.name(name)
+        if entry is None or entry.root != published.root:
+            _check_writable(self._node, name)
         if view.dataset(published.root) is None:
             size, chunks = published.size, max(1, published.chunks)
             await wallet.submit(DatasetPublish(published.root, size, chunks, "unknown"))
@@ -306,9 +310,6 @@ class Operations:
             payload: NameRegister | NameUpdate = NameRegister(name, published.root)
         elif entry.root == published.root:
             return {"name": name, "version": entry.version}
-        elif entry.owner != self._node.signer.public_key or entry.task:
-            message = f"the name {name!r} belongs to {signing.peer_id(entry.owner)}"
-            raise RefusedError(message, "choose another name")
         else:
             payload = NameUpdate(name, published.root, entry.version + 1, entry.root)
         await wallet.confirm(await wallet.submit(payload), SECONDS_PER_TRANSACTION)
@@ -438,6 +439,7 @@ class Operations:
     async def post_task(self, spec_text: str, folder: Path, progress: Progress) -> Json:
         node = self._node
         spec = _spec(spec_text.encode())
+        _check_writable(node, spec.name)
         dataset = await self._data("dataset", spec.data.dataset, folder, progress)
         pool = await self._data("pool", spec.data.pool, folder, progress)
         spec = with_data(spec, cids.text(dataset), cids.text(pool))
@@ -626,6 +628,19 @@ def _account(text: str) -> bytes:
         return signing.public_key(text)
     except ValueError as error:
         raise UsageError(str(error), "an account is a peer id: 12D3KooW…") from error
+
+
+def _check_writable(node: Node, name: str) -> None:
+    """Refuse a name that this account cannot change now, before anything is made or paid for it."""
+    entry = node.ledger.view().name(name)
+    if entry is None:
+        return
+    if entry.owner != node.signer.public_key:
+        message = f"the name {name!r} belongs to {signing.peer_id(entry.owner)}"
+        raise RefusedError(message, "choose another name")
+    if entry.task:
+        message = f"an open task writes {name!r}"
+        raise RefusedError(message, "`swarm tasks` says when it is over; or choose another name")
 
 
 def _spec(data: bytes) -> TaskSpec:

@@ -23,6 +23,7 @@ def command(*, cid: str | None, repair: bool, home: Path, as_json: bool) -> int:
     """Read everything that is held again, or what is below a CID, and check it against its names.
 
     What is bad is named by root and path; with --repair exactly that is fetched again.
+    Reading everything can take hours: where it was stopped, the next one goes on (for a week).
     The exit code is 0 if all is good and 1 if something bad remains.
 
     \b
@@ -58,5 +59,8 @@ def _tell(found: dict[str, Any], *, repair: bool) -> None:
     output.say(
         f"{found['chunks']:,} chunks ({format_size(found['bytes'])}) read, {found['remaining']:,} bad"
     )
+    if found["bytes_earlier"]:
+        earlier = format_size(found["bytes_earlier"])
+        output.say(f"{earlier} of them were read before a verification that was stopped went on")
     if found["remaining"] and not repair:
         output.say("hint: `swarm verify --repair` fetches them from peers")

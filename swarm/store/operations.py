@@ -16,13 +16,14 @@ from swarm.control.faults import translate
 from swarm.datasets import Progress as Counter
 from swarm.datasets import is_reserved, told
 from swarm.errors import NotFoundError, RefusedError, UsageError
-from swarm.store import repair
+from swarm.store import reading, repair
 from swarm.store.repair import Repair
 from swarm.store.sizes import Sizes
 from swarm.store.verification import Verification
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from pathlib import Path
 
     from protocols.exchange.service import ExchangeService
     from protocols.transport import Transport
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from storage.errors import QuotaError
     from swarm.control.api import Json, Progress
     from swarm.store.collector import StoreCollector
-    from swarm.store.repair import Count, Read
+    from swarm.store.reading import Count, Read
 
 T = TypeVar("T")
 
@@ -64,6 +65,7 @@ class StoreOperations:
         collector: Collects in it.
         limiter: Threads for the disk; None takes Trio's.
         let_go: Ends a person's pin, and says what label it has where it stays for a branch; None where there are no branches.
+        note: Where it is noted how far a reading of everything came; None: nowhere.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class StoreOperations:
         collector: StoreCollector,
         limiter: trio.CapacityLimiter | None = None,
         let_go: Callable[[Cid], Awaitable[str | None]] | None = None,
+        note: Path | None = None,
     ) -> None:
         self._store = store
         self._exchange = exchange
@@ -81,6 +84,7 @@ class StoreOperations:
         self._collector = collector
         self._limiter = limiter
         self._let_go = let_go if let_go is not None else self._unpin
+        self._note = note
         self._sizes = Sizes(store)
         self._counting = trio.Lock()
 
@@ -231,7 +235,7 @@ class StoreOperations:
         return RefusedError(told.message, hint)
 
     async def verify(self, root: Cid | None, progress: Progress, *, is_repair: bool) -> Json:
-        """Read everything again, say what is bad, and fetch it if asked.
+        """Read everything again, say what is bad, and fetch it if asked; one that was stopped goes on.
 
         Args:
             root: Only what is below it; None is the whole store.
@@ -239,7 +243,7 @@ class StoreOperations:
             is_repair: Fetch what is bad from peers.
 
         Returns:
-            `chunks`, `bytes` (read), `roots` (looked at), `bad`: `root`, `label`, `path`, `chunks` (bad ones), `remaining`
+            `chunks`, `bytes` (read), `bytes_earlier` (of these, before it was stopped), `roots` (looked at), `bad`: `root`, `label`, `path`, `chunks` (bad ones), `remaining`
             (of these), `file` (the user's, in which they were; None where they were stored), `why` (they could not be
             fetched; None where nobody tried) each, up to 1,000; `more` (bad paths beyond those), `remaining` (bad chunks
             in all), and `unwanted` (bad chunks that nothing keeps).
@@ -252,7 +256,7 @@ class StoreOperations:
         verification = Verification()
         kept = await self._thread(self._kept)
         if root is None:
-            read = await self._read(repair.read_everything, progress)
+            read = await self._read(partial(reading.read_everything, note=self._note), progress)
         elif root in kept or await self._thread(partial(self._store.has, root)):
             kept = {root: kept.get(root, Kept("", is_whole=True))}
             below = partial(repair.read_below, root, is_whole=kept[root].is_whole)
@@ -275,6 +279,7 @@ class StoreOperations:
         return {
             "chunks": read.chunks,
             "bytes": read.size,
+            "bytes_earlier": read.earlier,
             "roots": len(kept),
             **verification.report(kept),
             "unwanted": 0 if root is not None else len(damaged - verification.wanted),

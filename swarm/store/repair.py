@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -20,7 +20,6 @@ from storage import cid as cids
 from storage import dag
 from storage.chunks import MAX_CHUNK_BYTES
 from storage.errors import (
-    ChangedFileError,
     ChunkNotFoundError,
     CorruptChunkError,
     ManifestError,
@@ -28,6 +27,7 @@ from storage.errors import (
     StorageError,
 )
 from storage.unixfs_nodes import Kind, read_node
+from swarm.store.reading import Read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from protocols.transport import PeerId, Transport
     from storage.blockstore import SegmentBlockstore
     from storage.cid import Cid
+    from swarm.store.reading import Count
 
 AT_ONCE = 8
 """Chunks fetched at a time."""
@@ -48,9 +49,6 @@ MAX_ROUNDS = 1_024
 """Of looking what else is lost below what came."""
 SLOT_CHARACTERS = 2
 """Before each name in a shard of a large folder."""
-
-Count: TypeAlias = "Callable[[int, int], None]"
-"""Told of each chunk: (bytes read, bytes in total); it may end the reading by raising."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,69 +64,6 @@ class Lost:
     path: str
     cid: Cid
     is_understood: bool = True
-
-
-@dataclass(slots=True)
-class Read:
-    """What came of reading chunks again.
-
-    Attributes:
-        chunks: That were read.
-        size: Their bytes.
-        bad: How many were not what their names say.
-        files: Where those were that lay in the user's own files.
-        tell: Told of each chunk: bytes read so far; it may end the reading by raising.
-    """
-
-    tell: Callable[[int], None] = lambda _size: None
-    chunks: int = 0
-    size: int = 0
-    bad: int = 0
-    files: dict[Cid, str] = field(default_factory=dict)
-
-    def take(self, store: SegmentBlockstore, cid: Cid) -> None:
-        """Read one chunk; one that is bad is no longer held then."""
-        self.chunks += 1
-        try:
-            data = store.get(cid)
-        except ChangedFileError as error:
-            self.files[cid] = error.path
-        except (ChunkNotFoundError, CorruptChunkError):
-            pass
-        else:
-            self.size += len(data)
-            self.tell(self.size)
-            if cids.matches(cid, data):
-                return
-            place = store.index.find(cid)
-            if place is not None:
-                store.forget(cid, place)
-        self.bad += 1
-
-
-def read_everything(store: SegmentBlockstore, tell: Count) -> Read:
-    """Read every chunk that the store holds again: those in the user's files, in sealed slots, and its own."""
-    total = store.index.totals()[1] + store.references.size
-    sealed: list[Cid] = []
-    if store.beside is not None:
-        sealed = store.beside.chunks()
-        total += sum(store.beside.length(cid) or 0 for cid in sealed)
-    read = Read(lambda size: tell(size, max(size, total)))
-    for page in store.references.rows():
-        for _, cid, _ in page:
-            if store.index.find(cid) is None:  # a copy is read below
-                read.take(store, cid)
-    for cid in sealed:
-        if store.index.find(cid) is None:
-            read.take(store, cid)
-    for checked in store.check():
-        if checked.at < 0:
-            break  # references, which were read
-        read.chunks += 1
-        read.size += checked.length
-        read.bad += not checked.is_good
-        read.tell(read.size)
-    return read
 
 
 def read_below(root: Cid, store: SegmentBlockstore, tell: Count, *, is_whole: bool) -> Read:
