@@ -99,9 +99,7 @@ def make(folder: Path, blocks: int, accounts: int) -> None:
             ledger._keep(one._layers[block.id])
         ledger.finalize(block, certificate)
         one._layers.clear()
-        one.mempool.remove_included(
-            [hashlib.sha256(data).digest() for data in ledger.transactions_of(block)], ledger.view()
-        )
+        one.mempool.forget(ledger.view())
         if height % 1000 == 0:
             print(f"  {height:,} blocks, {time.perf_counter() - began:.0f} s", file=sys.stderr)
     snapshots.close()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 INTERRUPTED = 130
+UNANSWERED = "run it on a terminal; some questions have an option: --help"
 
 COMMANDS: dict[str, str] = {
     "join": "Start a node: find peers, sync, lend disk, train, earn.",
@@ -180,6 +181,7 @@ def swarm() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code."""
+    _open_closed_streams()
     try:
         code = swarm.main(arguments, prog_name="swarm", standalone_mode=False)
         sys.stdout.flush()
@@ -194,14 +196,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SwarmError as error:
         return _fail(error.message, error.hint, error.exit_code)
     except (KeyboardInterrupt, click.Abort) as error:
+        if isinstance(error.__context__, EOFError):
+            click.echo(err=True)  # a question stands on the line, and its answer ended
+            return _fail("nobody answered", UNANSWERED, 2)
         hint = getattr(error.__cause__ or error, "hint", None)  # click's Abort is raised from it
         return _fail("interrupted", hint, INTERRUPTED)
-    except BrokenPipeError:  # `swarm blocks | head`
+    except (BrokenPipeError, SystemExit):  # `swarm blocks | head`; click says the latter
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:  # noqa: BLE001 - the last boundary
         return _other(error)
     return code if isinstance(code, int) else 0
+
+
+def _open_closed_streams() -> None:
+    """Let what was closed (`swarm … >&-`) be /dev/null, and no file that is opened later stand in its place."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - as long as the process
 
 
 def _other(error: Exception) -> int:

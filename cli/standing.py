@@ -99,9 +99,13 @@ def pledge(status: Json, *, trains: bool, gpu: bool) -> str:
 
 def _line(limits: Json) -> Iterator[str]:
     """What of the line and the month is given."""
-    asked = limits["asked"]
-    upload = "four fifths of the line" if asked["upload"] == "auto" else asked["upload"]
-    yield "upload without a limit" if upload == "off" else f"upload at most {upload}"
+    asked = limits["asked"]["upload"]
+    if asked == "off":
+        yield "upload without a limit"
+    elif asked == "auto":
+        yield "upload at most four fifths of the line"
+    else:
+        yield f"upload at most {format_size(limits['upload']['limit'])}/s"
     if limits["month"]["cap"]:
         yield f"at most {format_size(limits['month']['cap'])} a month"
 

@@ -372,9 +372,12 @@ def _batches(pairs: Pairs, *, verify: bool) -> Iterator[dict[Cid, bytes | memory
 def _open_index(path: Path) -> ChunkIndex:
     try:
         index = ChunkIndex(path)
-        index.scanned()
-        index.totals()
-    except (sqlite3.DatabaseError, StorageError):
+        try:
+            index.check()
+        except BaseException:
+            index.close()
+            raise
+    except (sqlite3.DatabaseError, UnicodeDecodeError, StorageError):
         # The index says nothing that the segments do not: a damaged one is made anew.
         for name in (path, path.with_name("index.db-wal"), path.with_name("index.db-shm")):
             name.unlink(missing_ok=True)

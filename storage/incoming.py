@@ -78,7 +78,11 @@ class Incoming:
             ):
                 with transaction.cursor(db=table) as cursor:
                     cursor.putmulti(items)
-            transaction.put(part.first, part.high.to_bytes(33, "big"), db=self._store.covered)
+            # Peers cut as they like: what has arrived from here on may reach further than this.
+            before = transaction.get(part.first, db=self._store.covered)
+            high = part.high.to_bytes(33, "big")
+            if before is None or bytes(before) < high:
+                transaction.put(part.first, high, db=self._store.covered)
 
         self._store.transact(write, "a range of the state could not be written")
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from storage.cid import Cid
-from storage.database import failures_as_ours
+from storage.database import check, failures_as_ours
 from storage.errors import StorageError
 
 if TYPE_CHECKING:
@@ -68,9 +68,18 @@ class ChunkIndex:
         self._writer = self._connect()
         try:
             self._writer.executescript(_SCHEMA)
-        except sqlite3.Error:
+        except (sqlite3.Error, UnicodeDecodeError):
             self._writer.close()
             raise
+
+    def check(self) -> None:
+        """Look it through.
+
+        Raises:
+            StorageError: It is damaged.
+        """
+        with self._reader() as reader:
+            check(reader, _SCHEMA)
 
     def find(self, cid: Cid) -> Place | None:
         """Where the chunk lies, or None."""
@@ -220,7 +229,7 @@ class ChunkIndex:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
-        except sqlite3.Error:
+        except (sqlite3.Error, UnicodeDecodeError):
             connection.close()
             raise
         return connection

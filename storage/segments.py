@@ -31,13 +31,14 @@ if TYPE_CHECKING:
 
 SEGMENT_BYTES = 64 * 2**20
 PREFIX_BYTES = records.HEADER.size + CID_BYTES
-MAX_GUESSES = 4_096
-"""How many places that look like a record are tried after a damaged one."""
+MAX_GUESSED_BYTES = 2**32
+"""What is read of a segment to see whether places that look like a record are one, after damaged ones: some seconds."""
 LARGE_BYTES = 2**16
 """A chunk this large stays in the system's memory from the second time on that it is read."""
 MAX_READ_ONCE = 2**16
 """Chunks of which it is remembered that they were read once."""
 _RECORDS_PER_WRITE = 256
+_NUMBER = re.compile("[0-9]{8,}")
 _CID_START = re.compile(rb"\x01[\x55\x70\x71]\x12\x20")
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -96,7 +97,11 @@ class SegmentLog:
         self._folder = folder
         self._files = files
         self._segment_bytes = segment_bytes
-        self._sizes = {int(path.stem): path.stat().st_size for path in folder.glob("*.seg")}
+        self._sizes = {
+            int(path.stem): path.stat().st_size
+            for path in folder.glob("*.seg")
+            if _NUMBER.fullmatch(path.stem)  # what else lies there is a person's
+        }
         self.size = sum(self._sizes.values())
         self.broken = False
         self._open: dict[int, int] = {}
@@ -220,14 +225,16 @@ class SegmentLog:
         found = Found(end=start)
         size = self._sizes[segment]
         if start < size:
+            guessing = _Guessing(MAX_GUESSED_BYTES)
             with (
                 self._path(segment).open("rb") as file,
                 mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view,
             ):
-                for cid, offset, length in _good_records(view, start):
+                for cid, offset, length in _good_records(view, start, guessing):
                     found.rows.append((cid, Place(segment, offset, length)))
                     found.end = offset + PREFIX_BYTES + length
-            if found.end < size and segment == max(self._sizes):
+            # What was not looked through may hold good records: it stays.
+            if found.end < size and segment == max(self._sizes) and not guessing.gave_up:
                 self._files.truncate(self._path(segment), found.end)
                 self.size -= size - found.end
                 self._sizes[segment] = found.end
@@ -299,38 +306,60 @@ class SegmentLog:
         return self._folder / f"{segment:08}.seg"
 
 
-def _good_records(view: mmap.mmap, start: int) -> Iterator[tuple[Cid, int, int]]:
+@dataclass(slots=True)
+class _Guessing:
+    """What may still be read in search of the next good record."""
+
+    bytes_left: int
+    gave_up: bool = False
+
+
+def _good_records(
+    view: mmap.mmap, start: int, guessing: _Guessing
+) -> Iterator[tuple[Cid, int, int]]:
     """(CID, offset of the header, length of the chunk) of each good record, stepping over damaged ones."""
     at: int | None = start
-    guesses = MAX_GUESSES
     while at is not None:
         record = _record_at(view, at)
         if record is None:
-            at, guesses = _next_record(view, at + 1, guesses)
+            at = _next_record(view, at + 1, guessing)
         else:
             yield record
             at += PREFIX_BYTES + record[2]
 
 
-def _record_at(view: mmap.mmap, at: int) -> tuple[Cid, int, int] | None:
+def _length_at(view: mmap.mmap, at: int) -> int | None:
+    """The length of the body of what may be a record; None where there is none."""
     if at + PREFIX_BYTES > len(view):
         return None
-    length, crc = records.HEADER.unpack_from(view, at)
-    body_at = at + records.HEADER.size
-    if not CID_BYTES <= length <= CID_BYTES + MAX_CHUNK_BYTES or body_at + length > len(view):
+    length: int = records.HEADER.unpack_from(view, at)[0]
+    if not CID_BYTES <= length <= CID_BYTES + MAX_CHUNK_BYTES:
         return None
+    return length if at + records.HEADER.size + length <= len(view) else None
+
+
+def _record_at(view: mmap.mmap, at: int) -> tuple[Cid, int, int] | None:
+    length = _length_at(view, at)
+    if length is None:
+        return None
+    crc = records.HEADER.unpack_from(view, at)[1]
+    body_at = at + records.HEADER.size
     with memoryview(view) as whole, whole[body_at : body_at + length] as body:
         if zlib.crc32(body, zlib.crc32(length.to_bytes(4, "little"))) != crc:
             return None
         return Cid(bytes(body[:CID_BYTES])), at, length - CID_BYTES
 
 
-def _next_record(view: mmap.mmap, start: int, guesses: int) -> tuple[int | None, int]:
+def _next_record(view: mmap.mmap, start: int, guessing: _Guessing) -> int | None:
     for match in _CID_START.finditer(view, start + records.HEADER.size):
-        if guesses == 0:
-            break
-        guesses -= 1
         at = match.start() - records.HEADER.size
+        length = _length_at(view, at)
+        if length is None:
+            continue
+        if length > guessing.bytes_left:
+            guessing.gave_up = True
+            break
+        guessing.bytes_left -= length
         if _record_at(view, at) is not None:
-            return at, guesses
-    return None, guesses
+            return at
+    return None

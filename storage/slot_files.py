@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FILE_SLOTS: Final = 1024
+_NUMBER: Final = re.compile("[0-9]{6,}")
 
 
 class DamagedSlotError(StorageError):
@@ -95,9 +97,11 @@ class SlotFiles:
     def trim(self, slots: int, pending: Collection[str]) -> None:
         """Keep the first `slots` and what waits under these names; the rest was torn, or given back."""
         for path in self._pending.iterdir():
-            if path.name not in pending:
+            if path.name not in pending and path.suffix == ".slot" and path.is_file():
                 self._files.unlink(path)
         for path in self._folder.glob("*.slots"):
+            if not _NUMBER.fullmatch(path.stem):
+                continue  # a person's
             keep = (slots - int(path.stem) * FILE_SLOTS) * SLOT_BYTES
             if keep <= 0:
                 self._files.unlink(path)

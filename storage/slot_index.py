@@ -7,6 +7,7 @@ The caller keeps threads apart.
 from __future__ import annotations
 
 import errno
+import re
 import sqlite3
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from storage import canonical
 from storage.cid import Cid
+from storage.database import check, failures_as_ours
 from storage.errors import CanonicalError, FormatError, LogError, StorageError, StoreLockedError
+from storage.sealing import ZEROS
 from storage.slot_files import full_disk
 from storage.slot_tree import Label
 
@@ -35,6 +38,7 @@ CREATE TABLE IF NOT EXISTS pending (number INTEGER PRIMARY KEY, root BLOB NOT NU
 CREATE TABLE IF NOT EXISTS versions (name TEXT PRIMARY KEY, root BLOB NOT NULL, slots INTEGER NOT NULL,
                                      applying INTEGER NOT NULL);
 """
+_FILE: Final = re.compile(r"[0-9]+-[0-9a-f]{16}\.slot")
 _UNTOUCHED = "number NOT IN (SELECT number FROM pending)"
 
 
@@ -79,27 +83,37 @@ class SlotIndex:
     def __init__(self, folder: Path, owner: bytes) -> None:
         self._folder = folder
         self._database = _open(folder)
+        try:
+            self._check_owner(owner)
+        except BaseException:
+            self._database.close()
+            raise
+
+    def _check_owner(self, owner: bytes) -> None:
         row = self._one("SELECT value FROM about WHERE name = 'owner'")
         if row is None:
             self._database.execute("INSERT INTO about VALUES ('owner', ?)", (owner,))
         elif row[0] != owner:
-            self._database.close()
             found, known = _layout(row[0]), _layout(owner)
             if found is not None and known is not None and found != known:
-                what = f"the store of sealed slots in {folder}"
+                what = f"the store of sealed slots in {self._folder}"
                 raise FormatError(what, found, known)
-            message = f"the slots in {folder} were sealed for another key, chain or cost"
+            message = f"the slots in {self._folder} were sealed for another key, chain or cost"
             raise LogError(message)
 
     def labels(self) -> Iterator[tuple[int, Label]]:
         """Every slot in its place, by number."""
-        rows = self._database.execute("SELECT number, root, cid, length FROM slots ORDER BY number")
-        return ((number, Label(*rest)) for number, *rest in rows)
+        with failures_as_ours():
+            rows = self._database.execute(
+                "SELECT number, root, cid, length FROM slots ORDER BY number"
+            )
+            for number, *rest in rows:
+                yield number, self._label(*rest)
 
     def label(self, slot: int) -> Label | None:
         """What stands in a slot's place."""
         row = self._one("SELECT root, cid, length FROM slots WHERE number = ?", slot)
-        return None if row is None else Label(*row)
+        return None if row is None else self._label(*row)
 
     def put(self, slot: int, label: Label) -> None:
         """Say what stands in a slot's place."""
@@ -111,13 +125,11 @@ class SlotIndex:
     def pending(self, slot: int) -> Pending | None:
         """A slot's next form."""
         row = self._one("SELECT * FROM pending WHERE number = ?", slot)
-        return None if row is None else _pending(row)
+        return None if row is None else self._pending(row)
 
     def all_pending(self) -> list[Pending]:
         """Every slot that waits, by number."""
-        return [
-            _pending(row) for row in self._database.execute("SELECT * FROM pending ORDER BY number")
-        ]
+        return [self._pending(row) for row in self._rows("SELECT * FROM pending ORDER BY number")]
 
     def count_pending(self) -> int:
         """How many slots wait."""
@@ -138,7 +150,12 @@ class SlotIndex:
     def version(self, name: Literal["settled", "staged"]) -> Version | None:
         """What was committed under a name."""
         row = self._one("SELECT root, slots FROM versions WHERE name = ?", name)
-        return None if row is None else Version(*row)
+        if row is None:
+            return None
+        root, slots = row
+        if type(root) is not bytes or type(slots) is not int:
+            raise damaged(self._folder, f"the {name} version has no root")
+        return Version(root, slots)
 
     def stage(self, version: Version) -> None:
         """Make what waits part of a staged version, as far as it reaches."""
@@ -181,7 +198,7 @@ class SlotIndex:
 
     def chunks(self) -> dict[Cid, int]:
         """The chunks that the slots hold, or will, and where."""
-        rows = self._database.execute(
+        rows = self._rows(
             f"SELECT cid, number FROM slots WHERE cid IS NOT NULL AND {_UNTOUCHED}"  # noqa: S608 - a constant
             " UNION ALL SELECT cid, number FROM pending WHERE cid IS NOT NULL"
         )
@@ -257,13 +274,40 @@ class SlotIndex:
         )
 
     def _one(self, query: str, *values: object) -> tuple[Any, ...] | None:
-        row: tuple[Any, ...] | None = self._database.execute(query, values).fetchone()
+        with failures_as_ours():
+            row: tuple[Any, ...] | None = self._database.execute(query, values).fetchone()
         return row
 
+    def _rows(self, query: str) -> list[tuple[Any, ...]]:
+        with failures_as_ours():
+            return self._database.execute(query).fetchall()
 
-def _pending(row: tuple[Any, ...]) -> Pending:
-    number, root, cid, length, file, staged = row
-    return Pending(number, Label(root, cid, length), file, bool(staged))
+    def _pending(self, row: tuple[Any, ...]) -> Pending:
+        number, root, cid, length, file, staged = row
+        if type(file) is not str or not _FILE.fullmatch(file):
+            raise damaged(self._folder, f"slot {number} waits under no name")
+        return Pending(number, self._label(root, cid, length), file, bool(staged))
+
+    def _label(self, root: Any, cid: Any, length: Any) -> Label:  # noqa: ANN401 - the disk's word for it
+        """A label as it was written.
+
+        Raises:
+            LogError: It is none: the disk has changed it.
+        """
+        try:
+            content = ZEROS if cid is None else cid + length.to_bytes(4, "big")
+            return Label.decode(root + content)
+        except (TypeError, AttributeError, OverflowError, StorageError) as error:
+            raise damaged(self._folder, "a slot has no label") from error
+
+
+def damaged(folder: Path, what: object) -> LogError:
+    """The error, with what to do."""
+    message = (
+        f"the database of the slots in {folder} is damaged: {what}; put a copy of that folder back, "
+        "or move it away, and its slots are sealed anew"
+    )
+    return LogError(message)
 
 
 def _layout(owner: bytes) -> int | None:
@@ -287,10 +331,10 @@ def _open(folder: Path) -> sqlite3.Connection:
         database.executescript(_SCHEMA)
         database.execute("BEGIN IMMEDIATE")  # takes the lock, which is then kept
         database.execute("COMMIT")
-    except sqlite3.DatabaseError as error:
+        check(database, _SCHEMA)
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         database.close()
-        if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+        if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_BUSY:
             raise StoreLockedError(str(folder), "unknown") from error
-        message = f"the database of the slots in {folder} cannot be read: {error}"
-        raise LogError(message) from error
+        raise damaged(folder, error) from error
     return database

@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from storage import merkle
 from storage.cid import Cid
-from storage.errors import ChunkTooLargeError, LogError, StorageError
+from storage.errors import ChunkTooLargeError, StorageError
 from storage.files import DISK
 from storage.sealing import SLOT_BYTES, seal
 from storage.slot_files import DamagedSlotError
-from storage.slot_index import Pending, Version
+from storage.slot_index import Pending, Version, damaged
 from storage.slot_proofs import LeafProof, SlotBusyError, SlotProof, UnknownVersionError
 from storage.slot_reading import SLOT_COST, SlotReading
 from storage.slot_space import Unbounded
@@ -89,7 +89,7 @@ class SlotStore(SlotReading):
         super().__init__(folder, public_key, chain_id, log_n, passes, files)
         self._space: Space = space or Unbounded()
         try:
-            self._load()
+            self._load(folder)
         except BaseException:
             self._index.close()
             raise
@@ -289,16 +289,16 @@ class SlotStore(SlotReading):
                     self._files.drop_pending(name)
                 raise
 
-    def _load(self) -> None:
+    def _load(self, folder: Path) -> None:
         for expected, (slot, label) in enumerate(self._index.labels()):
             if slot != expected:
-                message = f"the row of slot {expected} is gone"
-                raise LogError(message)
+                raise damaged(folder, f"the row of slot {expected} is gone")
             self._tree.append(label.encode())
         settled, staged = self.settled, self.staged
         if settled.slots > len(self) or settled.root != self._tree.root(settled.slots):
-            message = "the rows of the slots are not those that were committed"
-            raise LogError(message)
+            raise damaged(folder, "its rows are not those that were committed")
+        if staged is not None and not settled.slots <= staged.slots <= len(self):
+            raise damaged(folder, "a version is staged that there are no slots for")
         if staged is not None and self._index.is_applying:
             self._apply(staged)
         self._changes = _changes([one for one in self._index.all_pending() if one.staged])

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from storage import canonical
@@ -48,6 +49,18 @@ def write(
     files = files or Files()
     part = path.with_name(path.name + PART)
     part.unlink(missing_ok=True)
+    try:
+        count = _write(part, view, height, cut_bytes, files)
+    except BaseException:
+        with suppress(OSError):  # half a file would keep a full disk full
+            files.unlink(part)
+        raise
+    files.rename(part, path)
+    files.sync_folder(path.parent)
+    return count
+
+
+def _write(part: Path, view: Readable, height: int, cut_bytes: int, files: Files) -> int:
     descriptor = files.create(part)
     index: list[list[object]] = []
     at = 0
@@ -62,8 +75,6 @@ def write(
         files.sync(descriptor)
     finally:
         files.close(descriptor)
-    files.rename(part, path)
-    files.sync_folder(path.parent)
     return len(index)
 
 

@@ -4,13 +4,16 @@
     pandas.read_parquet("swarm://bafybei…/train/0001.parquet", columns=["label"])
 
 A path is `<cid>/<path below it>`; what a CID names never changes, so nothing here is ever written.
+A symbolic link is told as `link`, and what it leads to is read; a link never leaves what its CID names.
 A running node on this machine is asked, which fetches the chunks that hold the bytes asked for, and no others.
 Options: `home`, the node's data folder, if it is not the default one.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import posixpath
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +23,14 @@ from fsspec.spec import (  # type: ignore[import-untyped]
 )
 
 from swarm.client import Client, socket_of
-from swarm.errors import NotFoundError
+from swarm.errors import NotFoundError, UsageError
 
 Info = dict[str, Any]
 
 BLOCK_BYTES = 2**20
 """Read ahead by an open file; a leaf of ours is as large."""
+MAX_LINKS = 16
+"""Symbolic links, each to the next, that are followed."""
 _KINDS = {"file": "file", "folder": "directory", "symlink": "link"}
 
 
@@ -76,15 +81,33 @@ class SwarmFileSystem(AbstractFileSystem):  # type: ignore[misc]
         **_options: Any,  # noqa: ANN401
     ) -> bytes:
         """Bytes of a file, from `start` to before `end`; negative ones count from its end."""
-        path = self._strip_protocol(path)
-        root, _, below = path.partition("/")
+        path, size = self._file_at(path)
         if (start or 0) < 0 or (end or 0) < 0:
-            size = self.info(path)["size"]
             start = max(0, size + start) if start is not None and start < 0 else start
             end = max(0, size + end) if end is not None and end < 0 else end
-        first = start or 0
+        return self._read(path, start or 0, end)
+
+    def _file_at(self, path: str) -> tuple[str, int]:
+        """The path of the file that a path leads to, past symbolic links at its end, and the file's size."""
+        path = at = self._strip_protocol(path)
         with self._client() as client, _Missing(path):
-            return client.read(root, below, first, None if end is None else max(0, end - first))
+            for _ in range(MAX_LINKS):
+                root, _, below = at.partition("/")
+                told = client.look(root, below)
+                if told["kind"] == "folder":
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+                if told["kind"] == "file":
+                    return at, int(told["size"])
+                target = client.read(root, below).decode(errors="replace")
+                at = posixpath.normpath(posixpath.join(posixpath.dirname(at), target))
+                if at.partition("/")[0] != root:
+                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+
+    def _read(self, path: str, start: int, end: int | None) -> bytes:
+        root, _, below = path.partition("/")
+        with self._client() as client, _Missing(path):
+            return client.read(root, below, start, None if end is None else max(0, end - start))
 
     def checksum(self, path: str) -> str:
         """The CID: it changes with every byte."""
@@ -109,7 +132,7 @@ class SwarmFileSystem(AbstractFileSystem):  # type: ignore[misc]
             raise OSError(message)
         return SwarmFile(
             self,
-            path,
+            self._file_at(path)[0],
             mode,
             block_size=block_size or BLOCK_BYTES,
             cache_options=cache_options,
@@ -124,7 +147,7 @@ class SwarmFile(AbstractBufferedFile):  # type: ignore[misc]
     """One open file; reads ahead within `block_size`."""
 
     def _fetch_range(self, start: int, end: int) -> bytes:
-        return bytes(self.fs.cat_file(self.path, start, end))
+        return bytes(self.fs._read(self.path, start, end))
 
 
 class _Missing:
@@ -137,7 +160,7 @@ class _Missing:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, NotFoundError):
+        if isinstance(error, NotFoundError | UsageError):  # nothing stands at what is no CID
             raise FileNotFoundError(f"swarm://{self._path}: {error.message}") from error  # noqa: EM102
 
 

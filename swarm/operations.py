@@ -230,7 +230,8 @@ class Operations:
         view = self._node.ledger.view()
 
         def read() -> list[Json]:
-            return [reports.task_summary(view, task) for task in view.tasks()]
+            told = sorted(view.tasks(), key=lambda one: one.posted)
+            return [reports.task_summary(view, task) for task in told]
 
         return await trio.to_thread.run_sync(read)
 
@@ -565,9 +566,9 @@ class Operations:
         return await self._node.replays.ask(found, number, peer, segment, progress)
 
     async def evaluate(self, name: str, version: int | None) -> Json:
-        view = self._node.ledger.view()
         fetched = await self.fetch(name, version, None, _silent)
-        task = next((one for one in reversed(view.tasks()) if one.name == name), None)
+        view = self._node.ledger.view()
+        task = await trio.to_thread.run_sync(reports.task_behind, view, name, fetched["version"])
         if task is None:
             message = f"no task trains {name!r}, so there is no validation pool to score it on"
             raise NotFoundError(message)

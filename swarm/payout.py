@@ -14,7 +14,8 @@ from storage.files import DISK
 from swarm.errors import SwarmError, UsageError
 from swarm.ledger.errors import LedgerError
 from swarm.ledger.genesis import UNIT
-from swarm.ledger.transactions import Transfer
+from swarm.ledger.transactions import GAS_PER_BYTE, Transfer
+from swarm.wallet import TIP
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +35,8 @@ LEAST: Final = UNIT
 KEEP: Final = 10 * UNIT
 """Stays for fees and bonds, if nothing else is said."""
 MAX_KEEP: Final = 2**62
+MAX_GAS: Final = Transfer.GAS + 300 * GAS_PER_BYTE
+"""Of the transfer, which the account pays for too."""
 ANEW: Final = "`swarm key payout ACCOUNT` writes it anew"
 
 _log = structlog.get_logger("swarm.payout")
@@ -144,7 +147,8 @@ class Payouts:
         view = self._view()
         account = view.account(self._key)
         lacking = max(0, view.params.min_bond - account.stake) if self._validates else 0
-        amount = payout.due(account.balance, lacking)
+        fee = MAX_GAS * (2 * view.base_fee + TIP)
+        amount = payout.due(account.balance - fee, lacking)
         if amount:
             await self._wallet.submit(Transfer(signing.public_key(payout.account), amount))
             _log.info("payout.sent", to=payout.account, amount=amount)

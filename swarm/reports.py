@@ -23,6 +23,8 @@ Json = dict[str, Any]
 
 LOSS_UNITS = 10**5
 """Losses and scores on the ledger are in 10^-5."""
+MAX_VERSIONS = 1_000
+"""Earlier versions among which the one is looked for that a version brings back."""
 MAX_LOOKED_AT = 64
 """Rounds in which a task's first or newest loss is looked for."""
 
@@ -127,6 +129,23 @@ def find_task(view: LedgerView, text: str) -> TaskState:
         message = f"no task is called {text[:80]!r} at height {view.height:,}"
         raise NotFoundError(message, "`swarm tasks` lists them")
     return max(matching, key=lambda one: (one.open, one.posted))
+
+
+def task_behind(view: LedgerView, name: str, number: int) -> TaskState | None:
+    """The task whose model a version is: it made it, began with it, or made what the version brings back.
+
+    Of a version that a person made of something else it is the newest task of the name; None where there is none.
+    """
+    tasks = sorted((one for one in view.tasks() if one.name == name), key=lambda one: one.posted)
+    version = view.name_version(name, number)
+    if version is None:
+        return tasks[-1] if tasks else None
+    for earlier in range(number, max(-1, number - MAX_VERSIONS), -1):
+        one = view.name_version(name, earlier)
+        if one is not None and one.root == version.root and one.task:
+            return view.task(one.task)
+    began = [one for one in tasks if one.base == version.root]
+    return next(iter((began or tasks)[-1:]), None)
 
 
 def newest_loss(view: LedgerView, task: TaskState) -> float | None:

@@ -184,8 +184,9 @@ class Shelf:
         gone = self._make_room(size)
         self._sizes[path] = size
         try:
-            for one in gone:
-                await trio.to_thread.run_sync(_remove, one)
+            with trio.CancelScope(shield=True):  # what is off the shelf is counted no more
+                for one in gone:
+                    await trio.to_thread.run_sync(_remove, one)
             await self.claim()
             await trio.to_thread.run_sync(unixfs.write_path, root, self._store, path)
         except BaseException:

@@ -117,7 +117,7 @@ class Wallet:
             raise RefusedError(message, "wait until the network makes blocks again")
         view = self._ledger.view()
         fee, tip = self._fee(view.base_fee, view.account(self._signer.public_key).balance)
-        nonce = self._ledger.next_nonce(self._signer.public_key)
+        nonce = self._free_nonce()
         try:
             one = self._sign(payload, nonce, _valid_until(view.height, last), fee, tip)
             self._ledger.submit(one)
@@ -222,6 +222,16 @@ class Wallet:
     def _nonce(self) -> int:
         """The next nonce that a block takes from this account."""
         return self._ledger.view().account(self._signer.public_key).nonce
+
+    def _free_nonce(self) -> int:
+        """The nonce of a new transaction; what the mempool let go is put back there with its own."""
+        nonce = self._ledger.next_nonce(self._signer.public_key)
+        waiting = {one.transaction.nonce: one.transaction for one in self._pending.values()}
+        while nonce in waiting:
+            with contextlib.suppress(LedgerError):  # no room: `run` tries it again
+                self._ledger.submit(waiting[nonce])
+            nonce += 1
+        return nonce
 
     def _check_possible(self, identifier: bytes, next_nonce: int) -> None:
         pending = self._pending.get(identifier)

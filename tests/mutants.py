@@ -101,7 +101,7 @@ MUTANTS = (
     Mutant(
         "anyone proposes",
         "protocols/consensus/core.py",
-        "if proposal.vote.voter != self._leader(number):",
+        "if proposal.vote.voter != leader:",
         "if False:",
         CONSENSUS,
     ),
@@ -241,8 +241,8 @@ MUTANTS = (
     Mutant(
         "payments fill the room of the protocol",
         "swarm/ledger/mempool.py",
-        "count_room -= count_room // RESERVED_PART",
-        "pass",
+        "ordinary_count = self._max_count - self._max_count // RESERVED_PART",
+        "ordinary_count = self._max_count",
         LEDGER + "test_mempool.py",
     ),
     Mutant(
@@ -283,8 +283,8 @@ MUTANTS = (
     Mutant(
         "the vote of a spoilt proposal does not count",
         "protocols/consensus/core.py",
-        "if self._take_vote(peer, proposal.vote) and sound and number > self.book.final:",
-        "if sound and number > self.book.final and self._take_vote(peer, proposal.vote):",
+        "counts = self._take_vote(peer, proposal.vote)",
+        "counts = sound and number > self.book.final and self._take_vote(peer, proposal.vote)",
         CONSENSUS,
     ),
     Mutant(
@@ -318,22 +318,22 @@ MUTANTS = (
     Mutant(
         "a key votes after a jump whatever its log",
         "protocols/consensus/replica.py",
-        "if whole is None or epoch < whole:",
-        "if False:",
+        "if whole is not None and epoch_of(block.height + 1, self._epoch_length) >= whole:",
+        "if True:",
         REPLICA,
     ),
     Mutant(
         "a whole log is not trusted after a jump",
         "protocols/consensus/replica.py",
-        "if whole is None or epoch < whole:",
-        "if True:",
+        "if whole is not None and epoch_of(block.height + 1, self._epoch_length) >= whole:",
+        "if False:",
         REPLICA,
     ),
     Mutant(
         "a jump is forgotten by the next process",
         "protocols/consensus/replica.py",
-        "            noted.append(Persist(tuple(self._standing.encode())))",
-        "            pass",
+        "return noted + self._end_of_epoch(",
+        "return self._end_of_epoch(",
         REPLICA,
     ),
     Mutant(
@@ -352,10 +352,60 @@ MUTANTS = (
     ),
     Mutant(
         "an empty log lets its key vote",
-        "protocols/consensus/service.py",
-        "if not entries and tip.height > 0:",
-        "if self._log.created and tip.height > 0:",
+        "protocols/consensus/journal.py",
+        "if height == 0 or (entries and (is_whole or was_there)):",
+        "if height == 0 or is_whole or was_there or not entries:",
         "tests/protocols/consensus/test_service.py",
+    ),
+    Mutant(
+        "a log from before epochs that sync brought lets its key vote",
+        "protocols/consensus/journal.py",
+        "if height == 0 or (entries and (is_whole or was_there)):",
+        "if height == 0 or entries:",
+        "tests/protocols/consensus/test_service.py",
+    ),
+    Mutant(
+        "an epoch that sync brought is taken for one that was seen",
+        "protocols/consensus/replica.py",
+        "if self.core.took_part else",
+        "if True else",
+        REPLICA,
+    ),
+    Mutant(
+        "a leader's block is judged as whoever passes it on wraps it",
+        "protocols/consensus/core.py",
+        "if counts and sound and peer == leader and number > self.book.final:",
+        "if counts and sound and number > self.book.final:",
+        CONSENSUS,
+    ),
+    Mutant(
+        "deadlines do not grow while blocks are notarized and not final",
+        "protocols/consensus/core.py",
+        "        return self.view - 1 - self.book.final",
+        "        found = self.book.newest_certified()\n"
+        "        return self.view - 1 - (self.book.final if found is None else found.view)",
+        CONSENSUS,
+    ),
+    Mutant(
+        "a view whose own votes are forgotten is finalized",
+        "protocols/consensus/core.py",
+        "number <= max(self._floor, self.view - MAX_NULLIFICATIONS)",
+        "number <= self._floor",
+        CONSENSUS,
+    ),
+    Mutant(
+        "a leader sends a block whose parent is not the newest any more",
+        "protocols/consensus/core.py",
+        "if found is None or block.parent != found[1].id:",
+        "if found is None:",
+        CONSENSUS,
+    ),
+    Mutant(
+        "an older finalization takes the place of a newer one",
+        "protocols/consensus/core.py",
+        "self._pending is None or certificate.view > self._pending.view",
+        "True",
+        CONSENSUS,
     ),
     Mutant(
         "missed views cost nothing",

@@ -11,6 +11,8 @@ import trio
 from protocols.signing import Signer
 from storage import cid as cids
 from storage import unixfs
+from storage.dag_pb import Link
+from storage.unixfs_nodes import folder_node, symlink_node
 from swarm.control.service import serve
 from swarm.errors import RefusedError
 from swarm.filesystem import SwarmFileSystem
@@ -167,3 +169,55 @@ async def test_datasets_loads_from_the_swarm_without_another_network(swarm, tabl
         return loaded["train"].num_rows, loaded["train"].column_names
 
     assert await swarm(load) == (ROWS, ["label", "image"])
+
+
+async def test_what_a_link_leads_to_is_read_and_no_link_leaves_its_root(swarm, folder):
+    (folder / "train" / "up").symlink_to("../link")
+    root = swarm.publish(folder)
+    files = [folder / "round", folder / "out"]
+    store = swarm.giver.store
+    links = []
+    for path, target in zip(files, ("round", f"../{root}/card.md"), strict=True):
+        built, block = symlink_node(target)
+        store.put_many([(built.cid, block)])
+        links.append(Link(built.cid, path.name, built.tree))
+    made, block = folder_node(sorted(links, key=lambda link: link.name))
+    store.put_many([(made.cid, block)])
+    hostile = cids.text(made.cid)
+
+    def read(fs):
+        for path in (f"{root}/link", f"{root}/train/up"):
+            assert fs.info(path)["type"] == "link"
+            assert fs.cat_file(path) == b"# card"
+            assert fs.cat_file(path, -4, -1) == b"car"
+            with fs.open(path) as file:
+                assert file.read() == b"# card"
+        with pytest.raises(OSError, match="symbolic links"):
+            fs.open(f"{hostile}/round")
+        with pytest.raises(FileNotFoundError):
+            fs.cat_file(f"{hostile}/out")
+
+    await swarm(read)
+
+
+async def test_a_folder_is_not_read_as_a_file(swarm, folder):
+    root = swarm.publish(folder)
+
+    def read(fs):
+        for path in (root, f"{root}/train", f"{root}/train/"):
+            with pytest.raises(IsADirectoryError):
+                fs.cat_file(path)
+            with pytest.raises(IsADirectoryError):
+                fs.open(path)
+
+    await swarm(read)
+
+
+async def test_at_what_is_no_cid_stands_nothing(swarm):
+    def look(fs):
+        assert not fs.exists("swarm://no-cid/x")
+        assert not fs.isdir("swarm://no-cid")
+        with pytest.raises(FileNotFoundError, match="not a CID"):
+            fs.cat_file("swarm://no-cid/x")
+
+    await swarm(look)

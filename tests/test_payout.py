@@ -48,7 +48,7 @@ async def test_what_was_earned_is_sent_on_and_a_changed_choice_counts_at_the_nex
                 while not alone.ledger.mempool.pending(ALICE.public_key):
                     await trio.lowlevel.checkpoint()
             alone.grow()
-            assert balance(ALICE) <= keep
+            assert keep <= balance(ALICE) < keep + LEAST
             assert balance(BOB) > before
             sent = balance(BOB)
             payouts.write(tmp_path, None)
@@ -57,6 +57,25 @@ async def test_what_was_earned_is_sent_on_and_a_changed_choice_counts_at_the_nex
             assert not alone.ledger.mempool.pending(ALICE.public_key)
             assert balance(BOB) == sent
             nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("floor", [0, 1_000])
+async def test_who_keeps_nothing_still_pays_for_the_transfer(tmp_path, floor):
+    with open_alone(tmp_path / "ledger", base_fee_floor=floor) as alone:
+        wallet = Wallet(ALICE, alone.ledger, alone.heights, lambda _data: None)
+        view = alone.ledger.view
+        made = Payouts(tmp_path, ALICE.public_key, view, alone.heights, wallet, validates=False)
+        payouts.write(tmp_path, Payout(BOB.peer_id, 0))
+        before = view().account(BOB.public_key).balance
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(made.run)
+            with trio.fail_after(5):
+                while not alone.ledger.mempool.pending(ALICE.public_key):
+                    await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+        alone.grow()
+        assert view().account(BOB.public_key).balance > before
+        assert view().account(ALICE.public_key).balance < LEAST
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from swarm import reports
-from swarm.ledger.transactions import Register, Stake
+from swarm.ledger.state import Phases
+from swarm.ledger.transactions import NameUpdate, Register, Stake, TaskPost
 from swarm.ledger.vrf import VrfKey
-from tests.ledger.world import MERGED, World
+from tests.ledger.world import BASE, MERGED, World, root
 
 
 @pytest.fixture
@@ -56,3 +57,30 @@ def test_an_account_is_a_validator_only_with_a_stake_that_makes_it_one() -> None
     assert reports.roles(world.view, key) == ["validator", "worker"]
     for one in world.validators:
         assert reports.roles(world.view, one.public_key) == ["validator"]
+
+
+def test_the_task_behind_a_version_made_it_or_began_with_it_or_made_what_it_brings_back() -> None:
+    """Tasks are kept by their ids, which are hashes: their order does not say which is newer."""
+    world = World(worker_bond=0)
+    alice, bob = world.people.values()
+    world.register(alice)
+    lengths, behind = Phases(5, 3, 3, 3, 3), {}
+    for at in range(5):
+        base, made = root(f"base {at}"), root(f"made {at}")
+        payload = TaskPost("gpt", "lm", b"", base, BASE, BASE, 1, 10**9, lengths, 0)
+        task = world.ok((bob, payload))[0].id
+        behind[world.view.name("gpt").version] = task
+        world.commits(task, {alice: f"a{at}"})
+        world.reveals(task, {alice: f"a{at}"})
+        world.score(task, {one: {f"a{at}": 50} for one in world.validators}, base_loss=50_000)
+        world.attest(task, dict.fromkeys(world.validators, made), loss=49_000)
+        behind[world.view.name("gpt").version] = task
+    for back in ("made 1", "base 3", "published by hand"):
+        entry = world.view.name("gpt")
+        world.ok((bob, NameUpdate("gpt", root(back), entry.version + 1, entry.root)))
+    last = world.view.name("gpt").version
+    behind |= {last - 2: behind[3], last - 1: behind[6], last: behind[9]}
+    assert sorted(behind) == list(range(last + 1))
+    found = {at: reports.task_behind(world.view, "gpt", at).id for at in behind}
+    assert found == behind
+    assert reports.task_behind(world.view, "other", 0) is None

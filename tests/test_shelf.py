@@ -246,6 +246,31 @@ async def test_a_shelf_opened_again_knows_its_entries_and_removes_what_a_crash_l
         assert len(on_disk(tmp_path)) == 2
 
 
+async def test_what_made_room_is_gone_even_if_who_wanted_it_is_stopped(tmp_path, roots) -> None:
+    store, (first, second, *_) = roots
+    large = publish(store, tmp_path / "large", "large", bytes(2 * SIZE))
+    async with open_neighbourhood() as there:
+        keeper, node = await there.node(store), await there.node()
+        shelf = shelf_of(node, tmp_path)
+        for root in (first, second):
+            await shelf.take(root, [keeper.peer])
+        scope = trio.CancelScope()
+
+        async def stop() -> None:
+            while shelf.used:
+                await trio.lowlevel.checkpoint()
+                if shelf._removed:
+                    scope.cancel()
+                    return
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stop)
+            with scope:
+                await shelf.take(large, [keeper.peer])
+        assert scope.cancelled_caught
+        assert on_disk(tmp_path) == set()
+
+
 async def test_an_entry_that_a_person_removed_is_unpacked_again(tmp_path, roots) -> None:
     store, (first, *_) = roots
     async with open_neighbourhood() as there:

@@ -88,6 +88,23 @@ async def test_what_the_mempool_let_go_is_put_back_and_gossiped_again(
         nursery.cancel_scope.cancel()
 
 
+async def test_what_the_mempool_let_go_keeps_its_number_while_others_are_submitted(
+    alone, wallet, autojump_clock
+) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wallet.run)
+        sent = await wallet.submit(Transfer(TO, 5))
+        alone.ledger.mempool._remove(alone.ledger.mempool.known(sent))
+        later = await wallet.submit(Transfer(TO, 7))
+        for _ in range(FIRST_BLOCKS + 1):
+            alone.grow()
+            await trio.sleep(1)
+        for one in (sent, later):
+            await wallet.confirm(one)
+        assert alone.balance(TO) == 12
+        nursery.cancel_scope.cancel()
+
+
 def test_what_no_block_holds_is_sent_with_each_block_for_a_while_and_then_now_and_then():
     """An answer is taken in four blocks: whoever sends it again after four sends it too late."""
     sent = [0]

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli import connection, output
-from cli.money import format_tokens
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,14 +59,14 @@ def _print_block(block: dict[str, Any]) -> None:
     if block["txs"]:
         click.echo()
         output.print_table(
-            ("TRANSACTION", "TYPE", "FEE", "OUTCOME", "FROM"),
+            ("TRANSACTION", "TYPE", "GAS", "OUTCOME", "FROM"),
             (
-                (
+                (  # of one that cannot be read nothing but the id is known
                     one["id"],
-                    one["type"],
-                    format_tokens(one["fee"]),
+                    one.get("type", "-"),
+                    f"{one['gas']:,}" if "gas" in one else "-",
                     "done" if one["ok"] else f"refused: {one['error']}",
-                    one["from"],
+                    one.get("from", ""),
                 )
                 for one in block["txs"]
             ),

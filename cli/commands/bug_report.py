@@ -39,6 +39,8 @@ def command(
     from swarm.client import Client
     from swarm.config import Settings, default_settings_file
 
+    if path is not None and os.path.lexists(path):  # said before all of it is shown
+        raise _taken(path)
     settings = Settings.build({"home": home}, os.environ, default_settings_file())
     status = None
     if connection.answers(home):
@@ -73,8 +75,11 @@ def _write(path: Path, text: str) -> None:
         with os.fdopen(descriptor, "w") as file:
             file.write(text)
     except FileExistsError as error:
-        message = f"{path} is there already"
-        raise RefusedError(message, "give another path with -o, or remove it") from error
+        raise _taken(path) from error
     except OSError as error:
         message = f"{path} cannot be written: {error.strerror}"
         raise RefusedError(message) from error
+
+
+def _taken(path: Path) -> RefusedError:
+    return RefusedError(f"{path} is there already", "give another path with -o, or remove it")

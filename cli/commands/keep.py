@@ -242,7 +242,7 @@ def cost_lines(quote: Json) -> list[str]:
         pieces = f"{quote['pieces']} pieces of which any {quote['needed']} are enough"
     lines = [
         f"{format_size(quote['bytes'])}, {pieces}, {quote['replicas']:,} replicas, {quote['audits']:,} audits"
-        f" ({quote['days']:,.1f} days) at {format_tokens(quote['price'])} tokens a GiB and audit:"
+        f" ({quote['days']:,.1f} days) at {format_tokens(quote['price'])} tokens a GiB begun and audit:"
         f" {format_tokens(quote['cost'])} tokens are put aside of {format_tokens(quote['balance'])}",
         f"a fee of {format_tokens(quote['fee'])} tokens comes on top and is not returned",
         "a keeper is paid for each audit in which it shows the content; what is left at the end returns",

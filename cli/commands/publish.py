@@ -130,6 +130,8 @@ def _check_writes_nothing(flag: str) -> None:
 def _replicated(client: Client, deal: str, progress: Progress | None) -> Json:
     """Wait, within bounds, until keepers have taken every piece: `seats`, `of`."""
     deadline = time.monotonic() + REPLICATE_SECONDS
+    if progress is None:
+        output.say(f"waiting for keepers, {REPLICATE_SECONDS:.0f} s at most; the deal stands")
     while True:
         deals = client.keep("list")["deals"]
         one = next((found for found in deals if found["deal"] == deal), None)

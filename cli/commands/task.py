@@ -29,6 +29,9 @@ def post(*, file: Path, home: Path, as_json: bool) -> None:
         if len(data) > MAX_TASK_BYTES:
             message = f"more than {MAX_TASK_BYTES:,} bytes"
             raise ValueError(message)  # noqa: TRY301 - one message for every fault
+        if not data.strip():
+            message = "it is empty"
+            raise ValueError(message)  # noqa: TRY301 - likewise
         tomllib.loads(data.decode())
     except (ValueError, RecursionError) as error:  # not TOML, not UTF-8
         message = f"{file} is not a task file: {error}"

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from swarm.chain.light import NameProof, Root, Shown
 
 DAY_MS = 24 * 3600 * 1000
+UNDATED = "trust began with the network, whose genesis says no time"
+"""Of the network of a machine's own, which is the same on every day."""
 
 
 @click.command(
@@ -155,8 +157,6 @@ def _knows(home: Path, proof: NameProof) -> bool:
 
 
 def _tell(shown: Shown, report: dict[str, object]) -> None:
-    from swarm.ledger.handoff import WEAK_SUBJECTIVITY_MS
-
     when = datetime.fromtimestamp(shown.timestamp_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
     newest = ", the newest there" if shown.newest else ""
     by = "its validators' signatures" if shown.by_signatures else "the checkpoint's hash"
@@ -164,9 +164,16 @@ def _tell(shown: Shown, report: dict[str, object]) -> None:
         f"{shown.name}@{shown.version}{newest}: block {shown.height:,} of {when}, shown by {by}"
     )
     output.say(f"block {report['block']}")
-    age = time.time_ns() // 10**6 - shown.since_ms
-    if shown.by_signatures and age > WEAK_SUBJECTIVITY_MS:
-        output.say(
-            f"hint: trust began {age // DAY_MS:,} days ago, and validators of then may have left;"
-            " a newer --checkpoint rules that out"
-        )
+    if shown.by_signatures and (hint := stale_hint(shown, time.time_ns() // 10**6)):
+        output.say(f"hint: {hint}")
+
+
+def stale_hint(shown: Shown, now_ms: int) -> str:
+    """What a person should know of a trust that is old; empty where it is not."""
+    from swarm.ledger.handoff import WEAK_SUBJECTIVITY_MS
+
+    age = now_ms - shown.since_ms
+    if age <= WEAK_SUBJECTIVITY_MS:
+        return ""
+    began = f"trust began {age // DAY_MS:,} days ago" if shown.since_ms else UNDATED
+    return f"{began}, and validators of then may have left; a newer --checkpoint rules that out"

@@ -15,8 +15,8 @@ an epoch; W is its weight and Q = floor(2W/3) + 1. Fewer than W/3 lie; messages 
 
 What differs from the paper. A proposal carries its leader's notarize, so that it proves who made it whoever passes it on. The
 last block of an epoch is proposed again, unchanged, until it is final; then the next epoch begins at view 1. After two views
-in a row without a block D grows, up to eightfold, until one comes. Timestamps only rise, and a block from more than
-`max_ahead_ms` in the future waits for its vote.
+in a row that are not final D grows, up to eightfold, until one is. Timestamps only rise, and a block from more than
+`max_ahead_ms` in the future waits for its vote. Only what comes from the leader itself is judged as its proposal.
 
 Durable before sent: own votes, own blocks, certificates. After a crash a node goes on from its log and contradicts nothing
 that it sent. A key votes in no epoch in which it may have voted without this log: `journal` has the rule.

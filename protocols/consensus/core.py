@@ -114,6 +114,8 @@ class Simplex:
         self._pending: Certificate | None = None
         self._floor = 0
         self._doubled = False
+        self.took_part = False
+        """Whether validators spoke of this epoch while this log was here; sync shows its final blocks only."""
         self._building = Building(
             chain_id, epoch, self.last_height, leader, timing.max_ahead_ms, self.book, self.tree
         )
@@ -203,10 +205,14 @@ class Simplex:
     def _start(self, entries: tuple[bytes, ...]) -> None:
         mine = [entry for entry in decode_entries(entries) if entry.epoch == self.epoch]
         for entry in mine:
-            if isinstance(entry, Certificate) and entry.kind is Kind.FINALIZE:
-                self._floor = max(self._floor, entry.view)
-                if entry.block_id == self.root.id:
-                    self._raise_root(entry)
+            if not isinstance(entry, Certificate):
+                continue
+            if entry.kind is not Kind.FINALIZE:
+                self.took_part = True
+                continue
+            self._floor = max(self._floor, entry.view)
+            if entry.block_id == self.root.id:
+                self._raise_root(entry)
         self._floor = max(self._floor, self.book.final)
         first = max((self._recover(entry) for entry in mine), default=1)
         if not self.done:
@@ -250,7 +256,10 @@ class Simplex:
                     self._asking.came(block.id)
 
     def _take_proposal(self, peer: bytes, proposal: Proposal) -> None:
-        """Take in what a proposal shows; its leader's vote counts against it even if nothing else does."""
+        """Take in what a proposal shows; its leader's vote counts against it even if nothing else does.
+
+        Only from the leader itself is it judged: what goes with the block is not signed, so another could spoil it.
+        """
         sound = self._take_shown(peer, proposal)
         number = proposal.view
         if sound and self.book.final < number and proposal.block.id in self.tree.missing:
@@ -258,10 +267,12 @@ class Simplex:
             self._asking.came(proposal.block.id)
         if not self.book.in_window(number):
             return
-        if proposal.vote.voter != self._leader(number):
+        leader = self._leader(number)
+        if proposal.vote.voter != leader:
             self._effects.append(Blame(peer, f"a proposal for view {number} not by its leader"))
             return
-        if self._take_vote(peer, proposal.vote) and sound and number > self.book.final:
+        counts = self._take_vote(peer, proposal.vote)
+        if counts and sound and peer == leader and number > self.book.final:
             view = self.book.at(number)
             if view.proposal is None and number >= self.view:
                 view.proposal = proposal
@@ -389,6 +400,7 @@ class Simplex:
 
     def _hold(self, view: View, certificate: Certificate) -> None:
         self.book.hold(view, certificate)
+        self.took_part |= certificate.kind is not Kind.FINALIZE
         if certificate.kind is Kind.FINALIZE and (
             self._pending is None or certificate.view > self._pending.view
         ):
@@ -421,9 +433,11 @@ class Simplex:
         self.tree.keep_only(self.book.spoken())
 
     def _skipped(self) -> int:
-        """How many views just before this one brought no block."""
-        found = self.book.newest_certified()
-        return self.view - 1 - (self.book.final if found is None else found.view)
+        """How many views just before this one are not final.
+
+        One that brought a block counts too: where messages take 3D/2 and more, all nullify what they notarize.
+        """
+        return self.view - 1 - self.book.final
 
     # Progress: what follows from what is known now
 
@@ -581,11 +595,13 @@ class Simplex:
             return
         path = self.tree.path(block) or []
         lost = [step for step in path if step.id not in self.tree.durable]
-        if lost:
-            self._effects.append(Persist(tuple(encode_entry(step) for step in lost)))
-            self.tree.durable.update(step.id for step in lost)
+        self._effects += [
+            Persist((encode_entry(step),)) for step in lost
+        ]  # together perhaps too long
+        self.tree.durable.update(step.id for step in lost)
         for step in path:
             self._effects.append(Commit(step, certificate))
+            self.took_part = True
             self.tree.finalize(step)
         self._raise_root(certificate)
 

@@ -32,7 +32,7 @@ class Deadlines:
 
         Args:
             start: When its leader may propose.
-            skipped: Views in a row, just before, that brought no block.
+            skipped: Views in a row, just before, that are not final.
             leads: This node is the leader.
         """
         delta = self._timing.delta_after(skipped)

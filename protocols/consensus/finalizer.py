@@ -122,17 +122,23 @@ class Finalizer:
 
     async def adopt(
         self, block: Block, certificate: Certificate, change: Callable[[], None]
-    ) -> None:
+    ) -> bool:
         """Go on from a block whose state came otherwise than by execution.
 
         Args:
-            block: Final, and above the tip.
+            block: Final.
             certificate: Of this block.
             change: Makes the application go on from there.
+
+        Returns:
+            False if it was final already: blocks were quicker.
         """
         async with self._lock:
+            if block.height <= self.tip.height:
+                return False
             await self._run(change)
             self._moved(block, certificate)
+            return True
 
     def _check(self, group: list[Block], certificate: Certificate) -> None:
         application = self.application

@@ -14,7 +14,7 @@ contradict would stand here. `next_safe_epoch` is the rule of both.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from protocols.consensus.blocks import MAX_BLOCK_BYTES, Block, decode, epoch_of, fields, number
@@ -25,7 +25,7 @@ from storage.consensus_log import REMEDY
 from storage.errors import LogError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
 Entry: TypeAlias = Vote | Certificate | Block
 _MAX_ENTRY_BYTES = MAX_BLOCK_BYTES + 64
@@ -83,6 +83,25 @@ def standing(entries: Iterable[bytes]) -> Standing:
         else:
             first = max(first, entry.epoch)
     return Standing(first, whole)
+
+
+def standing_at(entries: Sequence[bytes], height: int, epoch_length: int) -> Standing:
+    """What a log says to a node that starts with a final block of this height.
+
+    A log without an entry tells nothing of what its key signed before. One that is not known to be whole, and was not
+    there in the epoch before the one that runs, tells nothing of that: sync brought what is between.
+
+    Raises:
+        LogError: As `decode_entries`.
+    """
+    stands, epoch = standing(entries), epoch_of(height + 1, epoch_length)
+    is_whole = stands.whole_from is not None and stands.whole_from <= epoch
+    newest = max((entry.epoch for entry in decode_entries(entries)), default=-1)
+    was_there = epoch <= max(noted_first(entries), newest + 1)
+    if height == 0 or (entries and (is_whole or was_there)):
+        return stands
+    first = max(stands.first_epoch, next_safe_epoch(height, epoch_length))
+    return replace(stands, first_epoch=first)
 
 
 def noted_first(entries: Iterable[bytes]) -> int:

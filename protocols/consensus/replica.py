@@ -25,7 +25,7 @@ from protocols.consensus.events import (
     Tick,
 )
 from protocols.consensus.journal import FROM_GENESIS, Standing, next_safe_epoch, since
-from protocols.consensus.messages import Proposal, epoch_of
+from protocols.consensus.messages import Ask, Give, Proposal, epoch_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,6 +77,7 @@ class Replica:
         self._standing = standing
         self._entries: tuple[bytes, ...] = ()
         self._early: deque[Received] = deque(maxlen=MAX_EARLY)
+        self._unheeded = 0
         self._silent = False
         self.previous: Simplex | None = None
         self.core = self._build(finalized)
@@ -164,10 +165,12 @@ class Replica:
 
     def _next_epoch(self, now: Now) -> list[Effect]:
         self.previous = self.core
+        effects = [] if self.core.took_part else self._wait_after(self.core.root)
         self.core = self._build(self.core.root)
         self._entries = since(self._entries, self.core.epoch)
-        effects = self.core.handle(Start(self._entries), now)
+        effects += self.core.handle(Start(self._entries), now)
         early, self._early = self._early, deque(maxlen=MAX_EARLY)
+        self._unheeded = 0
         for received in early:
             if received.message.epoch == self.core.epoch:
                 effects += self.core.handle(received, now)
@@ -179,22 +182,25 @@ class Replica:
         return self.core.last_height + (self._epoch_length if self.core.done else 0)
 
     def _jump(self, block: Block, now: Now) -> list[Effect]:
-        """Go on from another epoch's block, though the epochs up to it were not seen here.
+        """Go on from another epoch's block, though the epochs up to it were not seen here."""
+        self.previous = None
+        noted = self._wait_after(block)
+        self.core = self._build(block)
+        return noted + self._end_of_epoch(self.core.handle(Start(self._entries), now), now)
+
+    def _wait_after(self, block: Block) -> list[Effect]:
+        """Note the wait, if there is one, of a key that goes on from a block of an epoch in which this node took no part.
 
         Where the log is whole, every vote of this key in the epoch that runs stands in it, and the node votes at once.
         Where it may not be, the key votes from the next epoch on.
         """
-        self.previous = None
-        epoch = epoch_of(block.height + 1, self._epoch_length)
         whole = self._standing.whole_from
-        noted: list[Effect] = []
-        if whole is None or epoch < whole:
-            first = next_safe_epoch(block.height, self._epoch_length)
-            first = max(self._standing.first_epoch, first)
-            self._standing = replace(self._standing, first_epoch=first)
-            noted.append(Persist(tuple(self._standing.encode())))
-        self.core = self._build(block)
-        return noted + self._end_of_epoch(self.core.handle(Start(self._entries), now), now)
+        if whole is not None and epoch_of(block.height + 1, self._epoch_length) >= whole:
+            return []
+        first = next_safe_epoch(block.height, self._epoch_length)
+        first = max(self._standing.first_epoch, first)
+        self._standing = replace(self._standing, first_epoch=first)
+        return [Persist(tuple(self._standing.encode()))]
 
     @property
     def _patience(self) -> int:
@@ -206,9 +212,12 @@ class Replica:
         if self.previous is not None and epoch == self.previous.epoch:
             return self.previous.handle(event, now)
         if epoch == self.core.epoch + 1:
+            if isinstance(event.message, Ask | Give):  # of no use later, and blocks are long
+                return []
             proposals = sum(isinstance(early.message, Proposal) for early in self._early)
             if not isinstance(event.message, Proposal) or proposals < MAX_EARLY_PROPOSALS:
                 self._early.append(event)
             # They say the same again and again: who would have helped may have restarted, and only knows its epoch.
-            return [] if len(self._early) % self._patience else [Behind(epoch)]
+            self._unheeded += 1
+            return [] if self._unheeded % self._patience else [Behind(epoch)]
         return [Behind(epoch)] if epoch > self.core.epoch else []

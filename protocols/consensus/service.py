@@ -41,7 +41,7 @@ from protocols.consensus.events import (
 )
 from protocols.consensus.finalizer import Finalizer
 from protocols.consensus.giving import Accused, Allowance
-from protocols.consensus.journal import Skipped, Standing, next_safe_epoch, noted_first, standing
+from protocols.consensus.journal import Skipped, noted_first, standing, standing_at
 from protocols.consensus.messages import MAX_MESSAGE_BYTES, Give, decode_message
 from protocols.consensus.replica import Replica
 from protocols.consensus.views import Timing
@@ -220,9 +220,8 @@ class ConsensusService:
         """
         entries = self._log.entries()
         tip = self.finalizer.tip
-        stands = standing(entries)
-        if not entries and tip.height > 0:  # what this key has signed stands nowhere
-            stands = Standing(next_safe_epoch(tip.height, self._application.epoch_length))
+        stands = standing_at(entries, tip.height, self._application.epoch_length)
+        if stands != standing(entries):
             await self._write(stands.encode())
         self._first_epoch = stands.first_epoch
         self._skipped.note(entries)
@@ -274,12 +273,12 @@ class ConsensusService:
             if self._is_spent(event, replica):
                 continue
             effects = replica.handle(event, self._now())
+            if replica.core.epoch != self._epoch:
+                self._meet(replica, nursery)  # before what it says first
             committed = False
             for effect in effects:
                 committed |= isinstance(effect, Commit)
                 await self._carry_out(effect)
-            if replica.core.epoch != self._epoch:
-                self._meet(replica, nursery)
             if self._log.size_bytes > (
                 ROTATE_BYTES if committed else max(ROTATE_BYTES, self._grows_to)
             ):
@@ -305,10 +304,8 @@ class ConsensusService:
             case Broadcast(message):
                 self._broadcast(message)
             case SendTo(peer, message):
-                data = frame(message.encode())
-                tick_ms = self._now().tick_ms
-                if not isinstance(message, Give) or self._allowance.take(peer, len(data), tick_ms):
-                    self._send(peer, data)
+                if not isinstance(message, Give) or self._may_give(peer, message.block):
+                    self._send(peer, frame(message.encode()))
             case Prepare(parent, epoch, view):
                 made = await self.finalizer.prepare(parent, epoch, view, self._utc_ms())
                 if made is not None:  # else what became final is on its way to the core
@@ -346,6 +343,11 @@ class ConsensusService:
         if self._replica is not None:
             for effect in self._replica.fall_silent():
                 await self._carry_out(effect)
+
+    def _may_give(self, peer: bytes, block: Block) -> bool:
+        """Whether a block is within the peer's allowance; asked before the block is encoded, which takes milliseconds."""
+        size = len(block.header_bytes) + len(block.payload)
+        return self._allowance.take(peer, size, self._now().tick_ms)
 
     def _now(self) -> Now:
         """The clocks; a thousandth is added so that a deadline in whole milliseconds is reached when it is."""

@@ -25,7 +25,7 @@ class Timing:
     """How long things may take, in milliseconds.
 
     `delta_ms` is D, the time in which a message among working validators arrives; the deadlines are 2D and 3D,
-    and grow up to eightfold while view after view is nullified, so that a wrong D heals.
+    and grow up to eightfold while no view becomes final, so that a wrong D heals.
     """
 
     delta_ms: int = 1000
@@ -33,7 +33,7 @@ class Timing:
     max_ahead_ms: int = 5000
 
     def delta_after(self, skipped: int) -> int:
-        """D after this many views in a row that brought no block."""
+        """D after this many views in a row that are not final."""
         return self.delta_ms * (2 + min(max(0, skipped - 2), 14)) // 2
 
 

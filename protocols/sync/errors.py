@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from protocols.transport import RemoteProtocolError
+from protocols.transport import RemoteProtocolError, StreamError
 
 
 class SyncMessageError(RemoteProtocolError):
@@ -20,6 +20,10 @@ class WrongGenesisError(RemoteProtocolError):
 
 class NothingProvenError(Exception):
     """The peer does not have the state that was asked for, or does not answer for it."""
+
+
+class UnsignedError(StreamError):
+    """The finalization that came with the checkpoint does not hold; another peer may have one that does."""
 
 
 class CheckpointError(Exception):

@@ -102,7 +102,7 @@ class Arriving(Protocol):
 
     @property
     def behind_for_land(self) -> int:
-        """So many blocks behind, a snapshot is looked for."""
+        """So many blocks behind, a snapshot is looked for; 0 where nothing else will do."""
 
     def refusal(self) -> str | None:
         """Why nothing may be taken from peers now, and what to do; None if it may."""
@@ -228,6 +228,10 @@ class SyncService:
             if arrival is not None and far and await arrival.land(self._book):
                 self._stuck = None
                 return True
+            if arrival is not None and not arrival.behind_for_land:
+                return (
+                    False  # nothing can be built on what is here, and nobody is to blame for that
+                )
             if await self._catch_up(chain):
                 self._stuck = None
                 return True
@@ -272,6 +276,7 @@ class SyncService:
         """
         pairs: list[tuple[bytes, bytes]] = []
         held = came = 0
+        enough = APPLY_BYTES
         before = chain.height()
         request = AskBlocks(before + 1, MAX_BLOCKS)
         try:
@@ -283,9 +288,10 @@ class SyncService:
                     if held > GROUP_BYTES:
                         message = f"{held:,} bytes of blocks without a finalization of their own"
                         raise SyncMessageError(message)
-                    if held >= APPLY_BYTES and (done := await chain.apply(pairs)):
-                        pairs = pairs[done:]
+                    if held >= enough:
+                        pairs = pairs[await chain.apply(pairs) :]
                         held = sum(len(block) + len(proof) for block, proof in pairs)
+                        enough = held + APPLY_BYTES  # what stays is not looked at for each block
         except (StreamError, trio.TooSlowError):
             if pairs:
                 await chain.apply(pairs)

@@ -17,7 +17,7 @@ import trio
 from protocols.framing import FrameReader
 from protocols.sync.asking import ANSWER_SECONDS, ask, ask_one, send
 from protocols.sync.core import Pieces, choose
-from protocols.sync.errors import CheckpointError, SyncMessageError
+from protocols.sync.errors import CheckpointError, SyncMessageError, UnsignedError
 from protocols.sync.service import fetch_pair
 from protocols.sync.snapshot_messages import (
     MAX_HANDOFF_BYTES,
@@ -127,7 +127,7 @@ class Newcomer(Protocol):
 
         Raises:
             RemoteProtocolError: It is another block.
-            StreamError: A finalization does not hold that could not be checked before; another peer may have it.
+            UnsignedError: A finalization does not hold that could not be checked before; another peer may have it.
         """
 
 
@@ -215,6 +215,8 @@ class Arrival:
         self._in_thread = in_thread
         self._limiter = trio.CapacityLimiter(1)
         self._contradiction: CheckpointError | None = None
+        self._handed: tuple[int, PeerId] | None = None
+        """The newest hand-off that was taken: its epoch, and who gave it."""
 
     @property
     def behind_for_land(self) -> int:
@@ -282,10 +284,10 @@ class Arrival:
         return Holdings.decode(data)
 
     async def _follow(self, book: PeerBook, holders: list[PeerId], height: int) -> bool:
-        """Follow the hand-offs up to a snapshot's height; one peer after another is asked."""
+        """Follow the hand-offs up to a snapshot's height; one peer after another is asked, who failed least first."""
         newcomer = self._newcomer
         last = newcomer.epoch_of(height)
-        for peer in holders:
+        for peer in sorted(holders, key=lambda one: book.failures.get(one, 0)):
             with _Blame(self, book, peer):
                 while newcomer.next_epoch() <= last:
                     before = newcomer.next_epoch()
@@ -299,6 +301,7 @@ class Arrival:
                             if data is None:
                                 break
                             await self._do(newcomer.take_handoff, data)
+                            self._handed = (newcomer.next_epoch() - 1, peer)
                     if newcomer.next_epoch() < before + count:
                         break
             if newcomer.next_epoch() > last:
@@ -362,7 +365,14 @@ class Arrival:
         for peer in holders:
             with _Blame(self, book, peer):
                 block, _ = await fetch_pair(self._transport, peer, height)
-                await self._newcomer.finish(block)
+                try:
+                    await self._newcomer.finish(block)
+                except UnsignedError:  # who gave the block is not to blame
+                    if self._handed is not None and self._handed[0] == self._newcomer.epoch_of(
+                        height
+                    ):
+                        book.failed(self._handed[1], trio.current_time())
+                    break
                 return True
         return self._not_landed()
 

@@ -74,6 +74,8 @@ def private_of(home: Path, *, keeps_addresses: bool = False) -> Private:
     user = host = ""
     with suppress(KeyError, OSError):
         user = getpass.getuser()
+    if user == "root":  # no person's name, and a word of the log: root=bafy…
+        user = ""
     with suppress(OSError):
         host = socket.gethostname()
     secrets: tuple[str, ...] = ()

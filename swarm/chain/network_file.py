@@ -217,6 +217,8 @@ def _units(value: object) -> int | None:
     """An amount of tokens in units; None for what is none, or has more than nine decimals."""
     if isinstance(value, bool) or not isinstance(value, int | Decimal | str):
         return None
+    if isinstance(value, int) and value > CAP:
+        return None  # and perhaps more digits than are ever written out
     text = str(value).replace("_", "")
     whole, _, part = text.partition(".")
     digits = whole + part.ljust(9, "0")
@@ -278,5 +280,7 @@ def _literal(unit: str, value: int) -> str:
 
 
 def _told(value: object) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return hex(value)[:80] if abs(value) >> 128 else str(value)
     text = str(value) if isinstance(value, Decimal | datetime) else repr(value)
     return "nothing" if value is None else text[:80]

@@ -97,7 +97,7 @@ class _Answer:
         self._query: Mapping[str, str] = request.query_params
         self._asked = request.headers
         self._is_head = request.method == "HEAD"
-        self._url_path = request.url.path
+        self._url_path: str = request.scope["path"]  # decoded once, where a URL quotes it again
         self._root, self._path = requests.split(request.path_params["path"])
         self._reading: Reading = ranges.of(self._root)
 

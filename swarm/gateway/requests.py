@@ -21,7 +21,9 @@ CAR_TYPE = "application/vnd.ipld.car"
 SCOPES = {"block": BLOCK, "entity": ENTITY, "all": ALL}
 MAX_PATH_BYTES = 4_096
 
-_LOOPBACK = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{1,5})?", re.IGNORECASE | re.ASCII)
+_LOOPBACK = re.compile(
+    r"(127(\.[0-9]{1,3}){3}|localhost|\[::1\])(:[0-9]{1,5})?", re.IGNORECASE | re.ASCII
+)
 _RANGE = re.compile(r"bytes=(\d{1,19})?-(\d{1,19})?")
 _ENTITY_BYTES = re.compile(r"(-?\d{1,19}):(\*|-?\d{1,19})")
 

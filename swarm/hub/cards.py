@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from swarm.ledger.state import LedgerView
 
 CARD: Final = "README.md"
+TELLING: Final = ("config.json", "tokenizer.json")
+"""Files whose presence a made card tells of."""
 MAX_FRONT_BYTES: Final = 64 * 2**10
 """Of a README, so much is looked at for its front matter."""
 UNKNOWN: Final = "unknown"
@@ -68,7 +70,7 @@ def make(revision: Revision, known: Record, files: Collection[str]) -> bytes:
     Args:
         revision: The version.
         known: What the ledger says of it.
-        files: What stands in its folder.
+        files: What stands in its folder; of `TELLING` at least.
     """
     front: dict[str, Any] = {"license": known.license or UNKNOWN}
     title = (

@@ -97,7 +97,7 @@ class Hub:
         try:
             root = await reading.find("")
             is_folder = (await reading.look(root)).kind == "folder"
-            links = await reading.names(root, MAX_FILES) if is_folder else []
+            has_card = is_folder and await _has(reading, cards.CARD)
         except ManifestError as error:
             raise RepoNotFoundError(str(error)) from error
         if not is_folder:
@@ -105,10 +105,10 @@ class Hub:
             raise RepoNotFoundError(message)
         await trio.to_thread.run_sync(self._revisions.note, found)
         card = None
-        names = {link.name for link in links}
-        if cards.CARD not in names:
+        if not has_card:
             known = await trio.to_thread.run_sync(cards.record, view, found)
-            card = cards.make(found, known, names)
+            files = [name for name in cards.TELLING if await _has(reading, name)]
+            card = cards.make(found, known, files)
         return Version(found, reading, card)
 
     def tags(self, kind: str, name: str) -> list[Revision]:
@@ -159,15 +159,16 @@ class Hub:
         raise RevisionNotFoundError(message)
 
     def _entry(self, view: LedgerView, name: str) -> NameEntry | None:
-        """The ledger's entry of a name; None where it is a CID."""
-        if _NAME.fullmatch(name) is not None and (entry := view.name(name)) is not None:
-            return entry
+        """The ledger's entry of a name; None where it is a CID, even if somebody registered one that reads like it."""
         try:
             cids.parse(name)
-        except CidError as error:
-            message = f"the ledger has no name {name[:80]!r} at height {view.height:,}"
-            raise RepoNotFoundError(message) from error
-        return None
+        except CidError:
+            if _NAME.fullmatch(name) is not None and (entry := view.name(name)) is not None:
+                return entry
+        else:
+            return None
+        message = f"the ledger has no name {name[:80]!r} at height {view.height:,}"
+        raise RepoNotFoundError(message)
 
     @staticmethod
     def _bare(kind: str, name: str) -> Revision:
@@ -236,6 +237,10 @@ class Version:
         folders = [top]
         while folders:
             folder = folders.pop()
+            # Counted by name first: to list an entry, its first block is fetched.
+            self._check_count(
+                len(found) + len(await self._reading.names(folder.cid, MAX_FILES + 1))
+            )
             for entry in await self._reading.listing(folder.cid):
                 if entry.kind == "symlink":
                     continue
@@ -245,10 +250,13 @@ class Version:
                 found.append(file)
                 if is_folder and recursive:
                     folders.append(file)
-            if len(found) > MAX_FILES:
-                message = f"more than {MAX_FILES:,} files: list folder by folder, without recursion"
-                raise TooManyFilesError(message)
         return sorted(found, key=lambda file: file.path)
+
+    @staticmethod
+    def _check_count(files: int) -> None:
+        if files > MAX_FILES:
+            message = f"more than {MAX_FILES:,} files: list folder by folder, without recursion"
+            raise TooManyFilesError(message)
 
     async def read(self, file: File, start: int, length: int) -> AsyncGenerator[bytes, None]:
         """Bytes of a file from `start` on, a window at a time."""
@@ -272,3 +280,12 @@ class Version:
         return EntryNotFoundError(
             f"{self.revision.name} has no {path[:200]!r} at {self.revision.alias}"
         )
+
+
+async def _has(reading: Reading, name: str) -> bool:
+    """Whether a folder has an entry, however many others it has."""
+    try:
+        await reading.find(name)
+    except PathNotFoundError:
+        return False
+    return True

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -15,7 +15,8 @@ from protocols.audit.service import AuditService
 from swarm.keeper import core
 from swarm.keeper.memory import Memory, MemoryFile
 from swarm.keeper.prover import Audited, SlotProver
-from swarm.ledger.draws import auditors_of
+from swarm.ledger.capacity import Jury
+from swarm.ledger.draws import Panel, auditors_of
 from swarm.ledger.keeping import AuditPhase, Failure, Report, Verdict
 from swarm.ledger.state import load
 from swarm.ledger.transactions import CapacityAnswer
@@ -37,7 +38,7 @@ class _Seen:
 
     audit: int
     named: tuple[Failure, ...] = ()
-    missing: frozenset[tuple[bytes, int]] = frozenset()
+    unpaid: frozenset[tuple[bytes, int]] = frozenset()
     due: tuple[core.Due, ...] = ()
 
 
@@ -140,26 +141,30 @@ class Answering:
             if keeper.verdict is Verdict.NONE:
                 return
             seen = self._seen if self._seen.audit == audit.number else _Seen(audit.number)
-            paid = core.earned(audit, view.keepers(), self._key, seen.due, seen.missing)
+            paid = core.earned(audit, view.keepers(), self._key, seen.due, seen.unpaid)
             reason = core.reason_of(keeper.verdict, seen.named)
             self.memory = Memory(self.memory.earned + paid, audit.number, reason)
             self._file.save(self.memory)
             _log.info("audit.settled", audit=audit.number, result=reason, paid=paid)
 
     def _read_reports(self, view: LedgerView, audit: AuditState) -> _Seen:
-        named: list[Failure] = []
-        missing: Counter[tuple[bytes, int]] = Counter()
-        heard = 0
-        for _, data in view.raw.scan(b"p/"):
-            report = Report.unpack(load(data))
-            heard += 1
-            if self._key in report.failed:
-                named.append(report.failed[self._key])
-            missing.update((deal, at) for key, deal, at in report.missing if key == self._key)
+        reports = {key[2:]: Report.unpack(load(data)) for key, data in view.raw.scan(b"p/")}
+        said = [one.failed[self._key] for one in reports.values() if self._key in one.failed]
+        members = view.validators(audit.epoch)
+        jury = Jury(Panel(audit.seed2, members, view.params.auditors), reports)
+        missing = {name for one in reports.values() for name in one.missing if name[0] == self._key}
+        unpaid = frozenset(
+            name[1:]
+            for name in missing
+            if jury.verdict(self._key, partial(_names, name)) is not Verdict.PROVEN
+        )
         due = tuple(
             core.Due(duty.deal, duty.piece, deal.price * deal.pieces[duty.piece].priced)
             for duty in view.duties_of(self._key)
             if duty.due <= audit.number and (deal := view.deal(duty.deal)) is not None
         )
-        lost = frozenset(name for name, count in missing.items() if 2 * count >= heard)
-        return _Seen(audit.number, tuple(named), lost, due)
+        return _Seen(audit.number, tuple(said), unpaid, due)
+
+
+def _names(name: tuple[bytes, bytes, int], report: Report) -> bool:
+    return name in report.missing

@@ -66,10 +66,11 @@ class Auditing:
         height = -1
         while True:
             height = await self._heights.above(height)
-            audit = self._view().audit()
+            view = self._view()
+            audit = view.audit()
             if audit is None or audit.phase is not AuditPhase.REPORT or audit.number <= done:
                 continue
-            if self._heights.height <= audit.answers_until:
+            if self._heights.height < core.asks_from(view.params, audit):
                 continue
             done = audit.number
             try:
@@ -91,6 +92,7 @@ class Auditing:
             if key in duties and duty.due <= audit.number:
                 duties[key].append(duty)
         round_ = _Round(self._auditor, audit, view.params.audit_leaves)
+        began, is_over = trio.current_time(), False
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._end, core.report_by(view.params, audit), nursery.cancel_scope)
             async with trio.open_nursery() as asking:
@@ -100,7 +102,12 @@ class Auditing:
                         one = lending[key]
                         kept = Commitment(key, one.root, one.slots)
                         asking.start_soon(round_.audit, kept, duties[key])
+            is_over = True
             nursery.cancel_scope.cancel()
+        asked_s = trio.current_time() - began
+        if not is_over and asked_s < core.least_asking_s(view.params, audit):
+            _log.warning("audit.too_late", audit=audit.number, asked_s=asked_s)
+            return
         round_.end()
         self.found = {key: f"{Found(reason).name.lower()}" for key, reason in round_.failed.items()}
         await self._wallet.submit(

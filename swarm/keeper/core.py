@@ -185,6 +185,20 @@ def report_by(params: Params, audit: AuditState) -> int:
     return audit.reports_until - min(3, max(1, params.audit_report_blocks // 2))
 
 
+def asks_from(params: Params, audit: AuditState) -> int:
+    """The height from which an auditor asks: a block after the answers closed, if that leaves one until it reports."""
+    return min(audit.answers_until + 1, report_by(params, audit) - 1)
+
+
+def least_asking_s(params: Params, audit: AuditState) -> float:
+    """For how many seconds a keeper has to be asked before its silence is its own: half of the usual time.
+
+    Blocks may become final many at once, and a node that was away sees them so: heights alone tell no time.
+    """
+    blocks = report_by(params, audit) - asks_from(params, audit)
+    return blocks * params.block_interval_ms / 2_000
+
+
 def label(duty: Duty) -> str:
     """Of the hold that keeps a duty's piece."""
     return f"{LABEL}{duty.deal.hex()} {duty.piece}"
@@ -218,7 +232,7 @@ def earned(
     keepers: Sequence[Keeper],
     own: bytes,
     due: Iterable[Due],
-    lost: Iterable[tuple[bytes, int]],
+    unpaid: Iterable[tuple[bytes, int]],
 ) -> int:
     """What an audit paid this keeper, by the records as the settlement left them.
 
@@ -227,13 +241,13 @@ def earned(
         keepers: Everybody's records.
         own: This keeper's key.
         due: Its duties that had to be shown.
-        lost: (deal, piece) of those that more than half of the reports named missing.
+        unpaid: (deal, piece) of those that its auditors named missing, or do not agree about.
     """
     paid = [one for one in keepers if one.verdict is Verdict.PROVEN and one.in_order]
     at = next((at for at, one in enumerate(paid) if one.public_key == own), None)
     if at is None:
         return 0
-    missing = set(lost)
+    missing = set(unpaid)
     shares = rewards.split(audit.paid, [one.proven for one in paid])
     return shares[at] + sum(one.pay for one in due if (one.deal, one.piece) not in missing)
 

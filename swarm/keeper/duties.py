@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from swarm.ledger.state import LedgerView
 
 MAX_FETCHES: Final = 2
-"""Pieces at once."""
+"""Pieces at once; and as many of those that could not be had before, which keep no new one waiting."""
 AGAIN_SECONDS: Final = 15.0
 """Before a piece that could not be had is tried again."""
 PIECE_PATIENCE: Final = 10.0
@@ -87,6 +87,7 @@ class Duties:
         self._transport = transport
         self._limiter = limiter
         self._turns = trio.CapacityLimiter(MAX_FETCHES)
+        self._later_turns = trio.CapacityLimiter(MAX_FETCHES)
         self._tasks: dict[str, _Task] = {}
         self._checked = 0
         self._told: set[str] = set()
@@ -158,15 +159,16 @@ class Duties:
             self.has_let_go = True
 
     async def _keep(self, duty: Duty, task: _Task) -> None:
-        label = core.label(duty)
+        label, turns = core.label(duty), self._turns
         try:
             with task.scope:
-                while not await self._try(duty, label, task):  # noqa: ASYNC110 - nothing tells that a peer has it now
+                while not await self._try(duty, label, task, turns):
+                    turns = self._later_turns
                     await trio.sleep(AGAIN_SECONDS)
         finally:
             del self._tasks[label]
 
-    async def _try(self, duty: Duty, label: str, task: _Task) -> bool:
+    async def _try(self, duty: Duty, label: str, task: _Task, turns: trio.CapacityLimiter) -> bool:
         deal = self._view().deal(duty.deal)
         if deal is None:
             return False
@@ -178,7 +180,7 @@ class Duties:
             task.coming = min(task.coming, max(0, duty.size - total))
 
         try:
-            async with self._turns:
+            async with turns:
                 await self._hold(duty.root, label)
                 recipe = await self._recipe(deal, label) if deal.recipe else None
                 try:
@@ -243,18 +245,19 @@ class Duties:
         return [peer for peer in found if peer != signing.peer_id(self._key)] or None
 
     async def _rebuild(self, duty: Duty, deal: Deal, recipe: Recipe) -> None:
-        """Make a piece that nobody has from any k others; those go again with the lease.
+        """Make a piece that nobody has from any k others, which are as large; those go again with the lease.
 
         Raises:
             StorageError, ExchangeError: Too few of them can be had, or they are not of one whole.
         """
-        most = max(piece.size for piece in deal.pieces)
         kept = {piece.root for piece in deal.pieces}
         if duty.root not in recipe.pieces or not kept.issuperset(recipe.pieces):
             message = f"the recipe does not tell of {cids.text(duty.root)}, or of pieces of others"
             raise StorageError(message)
-        if recipe.size > recipe.k * most:
-            message = f"the recipe makes {recipe.size:,} bytes of {recipe.k} pieces of {most:,}"
+        if recipe.size > recipe.k * duty.size:
+            message = (
+                f"the recipe makes {recipe.size:,} bytes of {recipe.k} pieces of {duty.size:,}"
+            )
             raise StorageError(message)
         with self._store.lease(f"rebuild {duty.deal.hex()} {duty.piece}"):
             got = 0
@@ -265,7 +268,7 @@ class Duties:
                     await self._exchange.fetch(
                         root,
                         self._holders(deal, root),
-                        max_bytes=most,
+                        max_bytes=duty.size,
                         patience=self.patience,
                     )
                     got += 1

@@ -64,6 +64,7 @@ class _Layer:
     block: Block
     view: View
     receipts: tuple[Receipt, ...]
+    senders: frozenset[bytes]
 
 
 class LedgerApplication:
@@ -163,15 +164,17 @@ class LedgerApplication:
         missed = _missed(self._epoch(epoch), parent, view)
         context = _context(head, height, time, signer.public_key, vrf.output(proof), missed)
         execution = Execution(before, context)
-        chosen: list[bytes] = []
         receipts: list[Receipt] = []
         room = params.max_block_bytes - _PAYLOAD_OVERHEAD
-        for one in self.mempool.select(ledger, room, MAX_BLOCK_TRANSACTIONS):
+
+        def take(one: Transaction) -> bool:
             try:
                 receipts.append(execution.apply(one))
             except BlockError:
-                continue
-            chosen.append(one.data)
+                return False
+            return True
+
+        chosen = self.mempool.select(ledger, room, MAX_BLOCK_TRANSACTIONS, take)
         after = before.layer(execution.finish())
         block = Block(
             self.chain_id,
@@ -182,9 +185,9 @@ class LedgerApplication:
             time,
             signer.public_key,
             after.root,
-            canonical.encode([proof, chosen]),
+            canonical.encode([proof, [one.data for one in chosen]]),
         )
-        self._keep(_Layer(block, after, tuple(receipts)))
+        self._keep(_Layer(block, after, tuple(receipts), frozenset(one.sender for one in chosen)))
         return block
 
     def process(self, block: Block) -> bool:
@@ -237,7 +240,7 @@ class LedgerApplication:
                     kept.add(identifier)
                 else:
                     del self._layers[identifier]
-        self.mempool.remove_included([one.id for one in layer.receipts], self.view())
+        self.mempool.forget(self.view(), layer.senders)
         if boundary:
             self.on_boundary(block.height, layer.view)
 
@@ -255,7 +258,7 @@ class LedgerApplication:
             self._final = _Final(Block.decode(stored[0]), self._store.view(), stored[1])
             self._layers.clear()
             self._epochs.clear()
-        self.mempool.remove_included([], self.view())
+        self.mempool.forget(self.view())
 
     # What the rest of the node asks
 
@@ -409,12 +412,16 @@ class LedgerApplication:
         missed = _missed(members, parent, block.view)
         context = _context(head, block.height, block.timestamp_ms, block.leader, output, missed)
         execution = Execution(before, context)
-        receipts = tuple(execution.apply(self._transaction(one)) for one in data)
+        receipts: list[Receipt] = []
+        senders: set[bytes] = set()
+        for one in map(self._transaction, data):
+            receipts.append(execution.apply(one))
+            senders.add(one.sender)
         after = before.layer(execution.finish())
         if after.root != block.state_root:
             message = f"the state of height {block.height} has another root than its header"
             raise BlockError(message)
-        return _Layer(block, after, receipts)
+        return _Layer(block, after, tuple(receipts), frozenset(senders))
 
     def _transaction(self, data: bytes) -> Transaction:
         """Decoded and verified, once: what waits in the mempool was."""

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from protocols.consensus.blocks import Block
 from protocols.consensus.errors import MessageError
-from protocols.sync.errors import CheckpointError
-from protocols.transport import StreamError
+from protocols.sync.errors import CheckpointError, UnsignedError
 from storage.incoming import Incoming
 from storage.state_range import Range, RangeError
 from swarm.ledger import validators
@@ -157,7 +156,11 @@ class Landing:
         """The heights of snapshots that bring this node on, when somebody claims a tip."""
         least = max(self.height() + 1, 0 if self._checkpoint is None else self._checkpoint.height)
         length = self._ledger.epoch_length
-        return [one for one in heights if least <= one <= tip and one % length == 0]
+        return [
+            one
+            for one in heights
+            if least <= one <= tip and one % length == 0 and self._can_follow(self.epoch_of(one))
+        ]
 
     def arriving(self) -> int:
         """The height of the snapshot of which a part is held; -1 for none."""
@@ -183,14 +186,14 @@ class Landing:
         return part.low, part.high
 
     async def finish(self, block: bytes) -> None:
-        """Go on from the state that has arrived.
+        """Go on from the state that has arrived, unless blocks have led past it meanwhile.
 
         Args:
             block: The one of its height.
 
         Raises:
             MessageError: It is another block.
-            StreamError: The finalization that came with the checkpoint does not hold; another peer may have it.
+            UnsignedError: The finalization that came with the checkpoint does not hold; another peer may have it.
         """
         found = Block.decode(block)
         handoff = self._handoff_at(self._incoming.height)
@@ -205,14 +208,15 @@ class Landing:
             self._trust = None
             self._store.add_notes({_LAST: b""})
             message = f"the finalization that came with block {found.height} does not hold"
-            raise StreamError(message)
+            raise UnsignedError(message)
         certificate = handoff.finalization
 
         def change() -> None:
             self._incoming.finish(block, certificate.encode())
             self._ledger.adopt()
 
-        await self._finalizer.adopt(found, certificate, change)
+        if not await self._finalizer.adopt(found, certificate, change):
+            self._incoming.drop()
         self._trust = None
 
     # Inside
@@ -221,6 +225,11 @@ class Landing:
         if self._unwritten:
             self._store.add_notes(self._unwritten)
             self._unwritten = {}
+
+    def _can_follow(self, epoch: int) -> bool:
+        """Whether an epoch's hand-off is here or comes next: trust that began at a checkpoint has none from before."""
+        self._write_handoffs()
+        return epoch >= self.next_epoch() or self._ledger.handoff(epoch) is not None
 
     def _handoff_at(self, height: int) -> Handoff:
         data = self._ledger.handoff(self.epoch_of(height))

@@ -2,23 +2,25 @@
 
 A quarter of the room here, and of each block, is kept for what rounds, audits and slashing need (`PROTOCOL_TYPES`):
 payments cannot crowd them out. Otherwise the higher tip goes first, and of equals the earlier. When the room is full
-the cheapest makes way, and what its sender sent after it goes before it does. One with the same nonce is replaced by
-one that offers an eighth more, in tip and in fee. What costs least is checked first, the signature last.
+what waits for a nonce makes way, then the cheapest, and what its sender sent after it goes before it does. One with the
+same nonce is replaced by one that offers an eighth more, in tip and in fee. After a block, what its accounts can pay no
+more is dropped: it would cost nothing and keep others out. What costs least is checked first, the signature last.
 """
 
 from __future__ import annotations
 
 import heapq
 import threading
-from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from swarm.ledger import transactions
 from swarm.ledger.errors import MempoolError, TransactionError
+from swarm.ledger.filling import RESERVED_PART, fill, is_protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from swarm.ledger.state import LedgerView
+    from swarm.ledger.state import Account, LedgerView
     from swarm.ledger.transactions import Transaction
 
 MAX_COUNT: Final = 8192
@@ -30,16 +32,8 @@ MAX_WAIT_BLOCKS: Final = 1_000
 """What no block took in that time is dropped, however long it says that it is valid; its wallet may send it again."""
 REPLACEMENT_PART: Final = 8
 """A replacement offers one in so many parts more."""
-RESERVED_PART: Final = 4
-"""One in so many parts is for protocol transactions alone."""
-_OVERHEAD: Final = 5
-
-_Key: TypeAlias = tuple[int, bool, int, bytes]
-"""Lowest first: minus the tip, whether it is ordinary, its place in time, its sender."""
-
-
-_Price: TypeAlias = tuple[bool, int]
-"""Lowest first: whether it is protocol, what it offers at the base fee."""
+_WAITS: Final = -(2**63)
+"""The price of what waits for a nonce that is not here: it pays nothing as it stands, whatever it offers."""
 
 
 def raised(price: int) -> int:
@@ -69,8 +63,8 @@ class Mempool:
         self._bytes = 0
         self._ordinary = 0
         self._ordinary_bytes = 0
-        self._prices: list[tuple[_Price, bytes]] = []  # a heap, with those that have left
-        self._prices_at = -1  # the base fee that they were made with
+        self._prices = _no_prices()
+        self._prices_at: int | None = None  # the base fee that they are of; None: there are none
 
     def __len__(self) -> int:
         """How many wait."""
@@ -123,8 +117,10 @@ class Mempool:
             except MempoolError:
                 if before is not None:
                     self._insert(before, arrived)
+                    self._price_again(before.sender, view, before.nonce)
                 raise
             self._insert(transaction, view.height)
+            self._price_again(transaction.sender, view, transaction.nonce)
         return transaction.id
 
     def known(self, identifier: bytes) -> Transaction | None:
@@ -146,61 +142,57 @@ class Mempool:
                 nonce += 1
         return nonce
 
-    def select(self, view: LedgerView, max_bytes: int, max_count: int) -> list[Transaction]:
+    def select(
+        self,
+        view: LedgerView,
+        max_bytes: int,
+        max_count: int,
+        take: Callable[[Transaction], bool] = lambda _: True,
+    ) -> list[Transaction]:
         """What a block on top of a state should hold, in order.
 
         Args:
             view: The state of the block's parent.
             max_bytes: Of the transactions and their framing.
             max_count: Transactions at most.
+            take: Asked of each in that order whether it can stand in the block; one that cannot takes no room.
         """
         with self._lock:
             queues = {sender: dict(queue) for sender, queue in self._by_sender.items()}
             order = {identifier: at for at, identifier in enumerate(self._by_id)}
-        heads = _Heads(queues, order, view)
-        parked: list[_Key] = []
-        chosen: list[Transaction] = []
-        left, ordinary_left = max_bytes, max_bytes - max_bytes // RESERVED_PART
-        while len(chosen) < max_count and (heads.heap or parked):
-            if not heads.heap:  # what protocol transactions left of their share
-                heads.heap, parked, ordinary_left = parked, [], left
-                heapq.heapify(heads.heap)
-            key = heapq.heappop(heads.heap)
-            one = heads.transaction(key)
-            size = len(one.data) + _OVERHEAD
-            if key[1] and size > ordinary_left and size <= left and ordinary_left < left:
-                parked.append(key)
-            elif size <= (ordinary_left if key[1] else left):
-                ordinary_left = min(ordinary_left - size * key[1], left - size)
-                left -= size
-                chosen.append(one)
-                heads.offer(one.sender, one.nonce + 1)
-        return chosen
+        return fill(queues, order, view, max_bytes, max_count, take)
 
-    def remove_included(self, included: Iterable[bytes], view: LedgerView) -> None:
-        """Forget what a final block holds, and what can be in none any more.
+    def forget(self, view: LedgerView, senders: Iterable[bytes] | None = None) -> None:
+        """Let go what can be in no block after a final one.
 
         Args:
-            included: Ids of its transactions.
             view: The state after it.
+            senders: Whose transactions it holds; None: look at everyone's.
         """
-        height = view.height
+        height, base_fee = view.height, view.base_fee
         with self._lock:
-            touched: set[bytes] = set()
-            for identifier in included:
-                one = self._by_id.get(identifier)
-                if one is not None:
-                    touched.add(one.sender)
-                    self._remove(one)
-            for sender in touched:
-                nonce = view.account(sender).nonce
-                for one in self.pending(sender):
-                    if one.nonce < nonce:
-                        self._remove(one)
             since = height - MAX_WAIT_BLOCKS
-            for one in list(self._by_id.values()):
-                if one.valid_until <= height or self._arrived[one.id] < since:
-                    self._remove(one)
+            expired = [
+                one
+                for one in self._by_id.values()
+                if one.valid_until <= height or self._arrived[one.id] < since
+            ]
+            for one in expired:
+                self._remove(one)
+            for sender in {one.sender for one in expired}:
+                self._price_again(sender, view)
+            for sender in list(self._by_sender) if senders is None else senders:
+                if sender in self._by_sender:
+                    self._forget_unpayable(view.account(sender), base_fee)
+
+    def _forget_unpayable(self, account: Account, base_fee: int) -> None:
+        """What an account has used the nonce of, and what it can pay no more with what goes before it."""
+        left = account.balance
+        for one in self.pending(account.public_key):
+            if one.nonce >= account.nonce:
+                left -= one.gas_used * min(one.max_fee, base_fee + one.tip)
+            if one.nonce < account.nonce or left < 0:
+                self._remove(one)
 
     def _check(self, transaction: Transaction, view: LedgerView) -> None:
         if transaction.id in self._by_id:
@@ -248,45 +240,86 @@ class Mempool:
 
     def _make_room(self, transaction: Transaction, view: LedgerView) -> None:
         """Evict what is cheaper until it fits, or refuse."""
-        protocol, base_fee = _is_protocol(transaction), view.base_fee
+        protocol, base_fee = is_protocol(transaction), view.base_fee
         size = len(transaction.data)
+        ordinary_count = self._max_count - self._max_count // RESERVED_PART
+        ordinary_bytes = self._max_bytes - self._max_bytes // RESERVED_PART
         while True:
-            count_room = self._max_count
-            bytes_room = self._max_bytes
-            count, held = len(self._by_id), self._bytes
-            if not protocol:
-                count_room -= count_room // RESERVED_PART
-                bytes_room -= bytes_room // RESERVED_PART
-                count = max(self._ordinary, count - self._max_count // RESERVED_PART)
-                held = max(self._ordinary_bytes, held - self._max_bytes // RESERVED_PART)
-            if count < count_room and held + size <= bytes_room:
+            full = len(self._by_id) >= self._max_count or self._bytes + size > self._max_bytes
+            too_ordinary = not protocol and (
+                self._ordinary >= ordinary_count or self._ordinary_bytes + size > ordinary_bytes
+            )
+            if not full and not too_ordinary:
                 return
             if not self._follows(transaction, view.account(transaction.sender).nonce):
                 self._refuse("too many transactions wait, and this one could not go before another")
-            cheapest = self._cheapest(base_fee)
-            if cheapest is None or cheapest.sender == transaction.sender:
+            found = self._cheapest(view, ordinary=too_ordinary)
+            if found is None:
                 self._refuse("too many transactions wait")
-            offers = self._offer(transaction, base_fee), protocol
-            if (self._offer(cheapest, base_fee), _is_protocol(cheapest)) >= offers:
+            offer, cheapest = found
+            last = max(self._by_sender[cheapest.sender])
+            if cheapest.sender == transaction.sender and last < transaction.nonce:
+                self._refuse("too many transactions wait")
+            if (offer, is_protocol(cheapest)) >= (self._offer(transaction, base_fee), protocol):
                 self._refuse("too many transactions wait; a higher tip would be taken")
-            queue = self._by_sender[cheapest.sender]
-            self._remove(queue[max(queue)])  # what comes after the cheapest cannot go before it
+            # What comes after the cheapest cannot go before it.
+            self._remove(self._by_sender[cheapest.sender][last])
 
-    def _cheapest(self, base_fee: int) -> Transaction | None:
-        """The lowest offer at a base fee, ordinary before protocol."""
-        if base_fee != self._prices_at or len(self._prices) > 2 * len(self._by_id) + 64:
-            self._prices_at = base_fee
-            self._prices = [(self._price(one), key) for key, one in self._by_id.items()]
-            heapq.heapify(self._prices)
-        while self._prices:
-            found = self._by_id.get(self._prices[0][1])
-            if found is not None:
-                return found
-            heapq.heappop(self._prices)
+    def _cheapest(self, view: LedgerView, *, ordinary: bool) -> tuple[int, Transaction] | None:
+        """The lowest price at the next base fee, and whose it is: what waits for a nonce, ordinary, protocol.
+
+        Args:
+            view: The last committed state.
+            ordinary: Room is asked of these alone.
+        """
+        if view.base_fee != self._prices_at:
+            self._prices, self._prices_at = _no_prices(), view.base_fee
+            for sender, queue in self._by_sender.items():
+                nonce = view.account(sender).nonce
+                for one in queue.values():
+                    self._prices[is_protocol(one)].append((self._price(one, nonce), one.id))
+            for heap in self._prices:
+                heapq.heapify(heap)
+        found = self._first(False, view)
+        if ordinary or (found is not None and found[0] == _WAITS):
+            return found
+        other = self._first(True, view)
+        if found is None or (other is not None and other[0] == _WAITS):
+            return other
+        return found
+
+    def _first(self, protocol: bool, view: LedgerView) -> tuple[int, Transaction] | None:
+        """The lowest price of a kind; those on the way that are no more are let go or set right."""
+        heap = self._prices[protocol]
+        while heap:
+            price, identifier = heap[0]
+            found = self._by_id.get(identifier)
+            if found is None:
+                heapq.heappop(heap)
+                continue
+            now = self._price(found, view.account(found.sender).nonce)
+            if now == price:
+                return price, found
+            heapq.heapreplace(heap, (now, identifier))  # what it waited for has come
         return None
 
-    def _price(self, transaction: Transaction) -> _Price:
-        return (_is_protocol(transaction), self._offer(transaction, self._prices_at))
+    def _price(self, transaction: Transaction, nonce: int) -> int:
+        """Of one whose account has a next nonce, at the base fee of all prices."""
+        if self._prices_at is None or not self._follows(transaction, nonce):
+            return _WAITS
+        return self._offer(transaction, self._prices_at)
+
+    def _price_again(self, sender: bytes, view: LedgerView, since: int = 0) -> None:
+        """What waits of an account from a nonce on, where one is new or gone."""
+        if self._prices_at is None:
+            return
+        nonce = view.account(sender).nonce
+        for one in self._by_sender.get(sender, {}).values():
+            if one.nonce >= since:
+                heap = self._prices[is_protocol(one)]
+                heapq.heappush(heap, (self._price(one, nonce), one.id))
+        if sum(map(len, self._prices)) > 2 * len(self._by_id) + 64:
+            self._prices, self._prices_at = _no_prices(), None
 
     def _offer(self, transaction: Transaction, base_fee: int) -> int:
         """Its tip at a base fee, or the lowest one that has to go before it."""
@@ -302,7 +335,6 @@ class Mempool:
     def _insert(self, transaction: Transaction, height: int) -> None:
         self._by_id[transaction.id] = transaction
         self._arrived[transaction.id] = height
-        heapq.heappush(self._prices, (self._price(transaction), transaction.id))
         self._by_sender.setdefault(transaction.sender, {})[transaction.nonce] = transaction
         self._count(transaction, 1)
 
@@ -318,7 +350,7 @@ class Mempool:
     def _count(self, transaction: Transaction, sign: int) -> None:
         size = len(transaction.data)
         self._bytes += sign * size
-        if not _is_protocol(transaction):
+        if not is_protocol(transaction):
             self._ordinary += sign
             self._ordinary_bytes += sign * size
 
@@ -327,39 +359,6 @@ class Mempool:
         raise MempoolError(reason)
 
 
-class _Heads:
-    """The next transaction of each sender, best first."""
-
-    def __init__(
-        self,
-        queues: dict[bytes, dict[int, Transaction]],
-        order: dict[bytes, int],
-        view: LedgerView,
-    ) -> None:
-        self.heap: list[_Key] = []
-        self._queues = queues
-        self._order = order
-        self._next: dict[bytes, int] = {}
-        head = view.head
-        self._height, self._base_fee = head.height, head.base_fee
-        for sender in queues:
-            self.offer(sender, view.account(sender).nonce)
-
-    def transaction(self, key: _Key) -> Transaction:
-        """What an entry of the heap stands for."""
-        return self._queues[key[3]][self._next[key[3]]]
-
-    def offer(self, sender: bytes, nonce: int) -> None:
-        """Put a sender's next into the heap, if it waits and can pay."""
-        one = self._queues[sender].get(nonce)
-        if one is None or one.valid_until <= self._height:
-            return
-        tip = one.tip_at(self._base_fee)
-        if tip >= 0:
-            self._next[sender] = nonce
-            key = (-tip, not _is_protocol(one), self._order[one.id], sender)
-            heapq.heappush(self.heap, key)
-
-
-def _is_protocol(transaction: Transaction) -> bool:
-    return transaction.payload.TYPE in transactions.PROTOCOL_TYPES
+def _no_prices() -> tuple[list[tuple[int, bytes]], list[tuple[int, bytes]]]:
+    """Heaps of prices and ids, of ordinary and of protocol transactions."""
+    return [], []

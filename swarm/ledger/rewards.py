@@ -118,12 +118,18 @@ def emit(money: Money, params: Params) -> tuple[Money, int]:
 
 
 def next_base_fee(base_fee: int, gas_used: int, params: Params) -> int:
-    """EIP-1559 in integers: an eighth at most a block, towards blocks that are half full."""
+    """EIP-1559 in integers: an eighth at most a block, towards blocks that are half full.
+
+    A unit at least, up as in the EIP, and down as well: it would never come back from below 8 otherwise, and where its
+    floor is 0 who has nothing could send nothing after the first busy block.
+    """
     target = params.max_block_gas // 2
-    step = base_fee * abs(gas_used - target) // target // 8
+    step = max(1, base_fee * abs(gas_used - target) // target // 8)
     if gas_used > target:
-        return base_fee + max(1, step)
-    return max(params.base_fee_floor, base_fee - step)
+        return base_fee + step
+    if gas_used < target:
+        return max(params.base_fee_floor, base_fee - step)
+    return base_fee
 
 
 def _set_aside(held: int, amount: int, percent: int, params: Params) -> int:

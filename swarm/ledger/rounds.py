@@ -21,6 +21,7 @@ waited for has acted, if that is earlier. All transitions happen at the end of a
 # ruff: noqa: EM101, EM102 - a refusal's reason is what its receipt keeps
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -106,8 +107,10 @@ def post(
 def left(draft: Draft, worker: bytes) -> None:
     """A worker is none any more: nobody waits for it."""
     for current in _training(draft):
-        eligible = tuple(one for one in current.eligible if one != worker)
-        draft.put_round(replace(current, eligible=eligible))
+        at = bisect_left(current.eligible, worker)
+        if current.eligible[at : at + 1] == (worker,):
+            eligible = current.eligible[:at] + current.eligible[at + 1 :]
+            draft.put_round(replace(current, eligible=eligible))
 
 
 def commit(draft: Draft, worker: bytes, asked: CheckpointCommit) -> str:

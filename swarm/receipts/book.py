@@ -62,12 +62,14 @@ class Book:
             DISK.replace(self._path, b"".join(lines))
             self._count = len(lines)
             return
+        count = self._count + len(lines)
+        self._count = None  # where writing fails, a line may be torn
         descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         with os.fdopen(descriptor, "ab") as file:
             file.write(b"".join(lines))
             file.flush()
             os.fdatasync(file.fileno())
-        self._count += len(lines)
+        self._count = count
 
     def _mend(self) -> None:
         """Count the lines, and cut a torn one off: what is written behind it would be lost with it."""

@@ -64,7 +64,7 @@ class Receipts:
         height = -1
         while True:
             height = await self._heights.above(height)
-            found = self._ended()
+            found = await trio.to_thread.run_sync(self._ended, limiter=self._disk)
             if found:
                 signed = [one.sign(self._signer) for one in found]
                 await trio.to_thread.run_sync(self._book.add, signed, limiter=self._disk)

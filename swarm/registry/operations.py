@@ -291,9 +291,8 @@ def _tokens_a_sample(spec: bytes) -> int:
 
 
 def _resize(view: LedgerView, one: NameVersion) -> str:
-    """How the task that made a version lets pictures fit; a version that a person made is of the newest with its name."""
-    named = (task for task in reversed(view.tasks()) if task.name == one.name)
-    task = view.task(one.task) if one.task else next(named, None)
+    """How the task behind a version lets pictures fit."""
+    task = reports.task_behind(view, one.name, one.version)
     try:
         return RESIZES[0] if task is None else parse_spec(task.spec).data.resize
     except SpecError:

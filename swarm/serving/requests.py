@@ -61,7 +61,7 @@ class Wish:
         prompt: What the model goes on with.
         max_tokens: Of the answer.
         temperature: 0 takes the likeliest token each time.
-        top_p: Only the likeliest tokens that have so much of the probability.
+        top_p: Only the likeliest tokens that have so much of the probability; at least one.
         seed: None where the request leaves it open.
         stops: Texts before which it ends.
         truncate: Read only so many last tokens of the prompt; 0: as many as fit; None: all or refuse.
@@ -106,7 +106,8 @@ def read(body: bytes, *, is_chat: bool) -> Wish:
         message = "stream_options: not an object"
         raise ApiError(message, "stream_options")
     stops = _stops(values)
-    limit = "max_completion_tokens" if "max_completion_tokens" in values else "max_tokens"
+    is_newer = values.get("max_completion_tokens") is not None
+    limit = "max_completion_tokens" if is_newer else "max_tokens"
     return Wish(
         model=_text(values, "model"),
         prompt=template(_messages(values)) if is_chat else _prompt(values),

@@ -330,7 +330,11 @@ def read(path: Path) -> Scenario:
         raise ScenarioError(message) from error
     if len(data) > MAX_FILE_BYTES:
         _refuse(f"{path}: a scenario has at most {MAX_FILE_BYTES:,} bytes")
-    return parse(content)
+    try:
+        return parse(content)
+    except ScenarioError as error:
+        message = f"{path}: {error.message}"
+        raise ScenarioError(message, error.hint) from error
 
 
 def parse(content: str) -> Scenario:

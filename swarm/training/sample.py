@@ -86,8 +86,8 @@ def encode(prompt: str, tokenizer: Tokenizer | None) -> list[int]:
 
 
 def pick(logits: np.ndarray, temperature: float, draw: float, top_p: float = 1.0) -> int:
-    """The token that a draw in [0, 1) chooses, of the likeliest that have `top_p` of the probability."""
-    if temperature <= 0:
+    """The token that a draw in [0, 1) chooses, of the likeliest that have `top_p` of the probability; at least one."""
+    if temperature <= 0 or top_p <= 0:
         return int(logits.argmax())
     weights = np.exp((logits - logits.max()) / temperature)
     if top_p < 1:

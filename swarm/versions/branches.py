@@ -156,6 +156,7 @@ class Branches:
             return fresh
 
         def pin() -> list[Cid]:
+            self._wanted()  # a file that cannot be read is told before a branch moves, not after
             fresh: set[Cid] = set()
             try:
                 if dataset is not None:

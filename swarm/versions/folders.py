@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import asynccontextmanager
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -19,6 +21,7 @@ from swarm.versions.diff import changes
 from swarm.versions.working import Snapshot, Switch, Switched
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from storage.blockstore import Blockstore
@@ -49,6 +52,22 @@ class Folders:
 
     def __init__(self, store: Blockstore) -> None:
         self._store = store
+        self._locks: dict[str, trio.Lock] = {}
+
+    @asynccontextmanager
+    async def held(self, folder: Path) -> AsyncIterator[None]:
+        """Nobody else of this node looks at a folder or changes it while the block runs.
+
+        What one operation stages in it, the next one clears away. Taken before the lock of a dataset.
+        """
+        path = await trio.to_thread.run_sync(os.path.realpath, folder)
+        lock = self._locks.setdefault(path, trio.Lock())
+        try:
+            async with lock:
+                yield
+        finally:
+            if not lock.locked() and not lock.statistics().tasks_waiting:
+                self._locks.pop(path, None)
 
     async def add(self, folder: Path, progress: Progress) -> Added:
         """Put what a folder holds into the store."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from storage import cid as cids
@@ -26,7 +27,7 @@ T = TypeVar("T")
 Steps: TypeAlias = Generator["Cid", "Commit", T]
 
 MAX_COMMITS = 10_000
-"""Commits that one question reads."""
+"""Commits that one question reads; the parents of the last may be a few more."""
 _OURS, _THEIRS = 1, 2
 
 
@@ -68,9 +69,23 @@ def log(head: Cid, limit: int = MAX_COMMITS) -> Steps[list[tuple[Cid, Commit]]]:
     while walk and len(found) < limit:
         cid, commit, _ = walk.pop()
         found.append((cid, commit))
-        if len(found) < limit:
+        if len(found) < limit and walk.read < MAX_COMMITS:
             yield from walk.parents_of(cid, commit, 0)
     return found
+
+
+def count(head: Cid) -> Steps[int]:
+    """How many commits a history has, as far as `log` reads it; what they say is not kept in memory.
+
+    Raises:
+        CommitError: A commit's height is not one above its parents'.
+    """
+    walk = _Walk(with_messages=False)
+    yield from walk.start(head, 0)
+    while walk and walk.read < MAX_COMMITS:
+        cid, commit, _ = walk.pop()
+        yield from walk.parents_of(cid, commit, 0)
+    return walk.read
 
 
 def back(head: Cid, steps: int) -> Steps[Cid]:
@@ -98,7 +113,7 @@ def merge_base(ours: Cid, theirs: Cid, limit: int = MAX_COMMITS) -> Steps[Cid | 
         HistoryTooLongError: It is not among the `limit` newest commits of both.
         CommitError: A commit's height is not one above its parents'.
     """
-    walk = _Walk()
+    walk = _Walk(with_messages=False)
     yield from walk.start(ours, _OURS)
     yield from walk.start(theirs, _THEIRS)
     for _ in range(limit):
@@ -107,6 +122,8 @@ def merge_base(ours: Cid, theirs: Cid, limit: int = MAX_COMMITS) -> Steps[Cid | 
         cid, commit, sides = walk.pop()
         if sides == _OURS | _THEIRS:  # all that come from it were taken before: they are higher
             return cid
+        if commit.parents and walk.read >= MAX_COMMITS:
+            raise HistoryTooLongError(MAX_COMMITS)
         yield from walk.parents_of(cid, commit, sides)
     if not walk:
         return None
@@ -114,9 +131,18 @@ def merge_base(ours: Cid, theirs: Cid, limit: int = MAX_COMMITS) -> Steps[Cid | 
 
 
 class _Walk:
-    """A front that moves down a history; each commit is taken once, after all its children."""
+    """A front that moves down a history; each commit is taken once, after all its children.
 
-    def __init__(self) -> None:
+    Args:
+        with_messages: Keep what the commits of the front say.
+
+    Attributes:
+        read: Commits so far.
+    """
+
+    def __init__(self, *, with_messages: bool = True) -> None:
+        self.read = 0
+        self._with_messages = with_messages
         self._front: list[tuple[int, int, Cid]] = []
         self._read: dict[Cid, Commit] = {}
         self._sides: dict[Cid, int] = {}
@@ -128,7 +154,8 @@ class _Walk:
         """Put a commit on the front."""
         if cid not in self._sides:
             commit = yield cid
-            self._read[cid] = commit
+            self.read += 1
+            self._read[cid] = commit if self._with_messages else replace(commit, message="")
             self._sides[cid] = 0
             heapq.heappush(self._front, (-commit.height, -commit.time_s, cid))
         self._sides[cid] |= side

@@ -15,7 +15,7 @@ from swarm.versions.branches import Branches
 from swarm.versions.folders import EMPTY, Folders, with_empty
 from swarm.versions.merge import merge
 from swarm.versions.reference import HEAD, check_branch, check_dataset
-from swarm.versions.report import commit_report, diff_report
+from swarm.versions.report import clear_rooms, commit_report, diff_report
 from swarm.versions.repository import Dataset, Repository
 from swarm.versions.source import Source
 from swarm.versions.working import Marker
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from swarm.versions.merge import Merged, Side
     from swarm.versions.source import Door, Version
     from swarm.versions.tree import Get
+    from swarm.versions.working import Switched
 
 
 class Versions:
@@ -47,7 +48,8 @@ class Versions:
         self._folders = Folders(door.store)
 
     async def keep(self) -> None:
-        """Pin what the branches of this node point to; once after a start."""
+        """Pin what the branches of this node point to, and remove what a kill has left; once after a start."""
+        await trio.to_thread.run_sync(clear_rooms, self._door.folder)
         await self._branches.keep()
 
     async def let_go(self, root: Cid) -> str | None:
@@ -72,11 +74,11 @@ class Versions:
             RefusedError: There is a dataset of that name, or the folder is a working folder already.
         """
         dataset = Dataset(check_dataset(name))
-        if working.find_marker(folder) is not None:
-            message = f"{folder} is a working folder already"
-            raise RefusedError(message)
-        await trio.Path(folder).mkdir(parents=True, exist_ok=True)
-        async with self._branches.lock(name):
+        async with self._folders.held(folder), self._branches.lock(name):
+            if working.find_marker(folder) is not None:
+                message = f"{folder} is a working folder already"
+                raise RefusedError(message)
+            await trio.Path(folder).mkdir(parents=True, exist_ok=True)
             await self._branches.create(dataset)
             await self._folders.mark(folder, Marker(name, dataset.head, None))
         return {"dataset": name, "branch": dataset.head, "folder": str(folder)}
@@ -93,8 +95,11 @@ class Versions:
         Raises:
             RefusedError: Nothing has changed, the branch has moved on, or the name is another's.
         """
-        marker = _marker(folder)
-        async with self._branches.lock(marker.dataset):
+        async with (
+            self._folders.held(folder),
+            self._branches.lock(_marker(folder).dataset),
+        ):
+            marker = _marker(folder)
             dataset, branch = self._branches.followed(marker)
             parents = []
             if marker.commit is not None:
@@ -185,7 +190,8 @@ class Versions:
             message = "one version is compared with what a working folder holds, and this is none"
             raise UsageError(message, "name two versions")
         else:
-            snapshot = await self._folders.snapshot(folder, progress)
+            async with self._folders.held(folder):
+                snapshot = await self._folders.snapshot(folder, progress)
             root, get, beside, name = snapshot.root, snapshot.over(store.get), folder, None
         before = EMPTY if first is None else first.commit.root
         scratch = self._door.folder
@@ -272,27 +278,15 @@ class Versions:
         marker = _find(folder)
         at = await self._source.resolve(version, marker, progress)
         target = self._target(folder, here, marker, at, output)
-        there = working.find_marker(target)
-        if there is not None and at.dataset is not None and there.dataset != at.dataset:
-            message = f"{target} is a working folder of {there.dataset}"
-            raise RefusedError(message, "give another folder with -o")
-        held = None
-        if there is not None:
-            held = EMPTY if there.commit is None else (await self._source.commit(there.commit)).root
-        name = at.dataset
-        if name is None and there is not None:
-            name = there.dataset
+        _there(target, at)  # refused before anything is fetched
         with self._lease(at.cid):
-            await self._source.ask(history.log(at.cid), at.cid, progress)
+            await self._source.ask(history.count(at.cid), at.cid, progress)
             fetched = await self._source.bring_tree(at.commit.root, at.cid, progress)
-            switched = await self._folders.show(target, held, at.commit.root, progress, force=force)
-            after = None
-            if name is not None:
-                after = await self._branches.adopt(name, at)
-                await self._folders.mark(target, after)
+            async with self._folders.held(target):
+                after, switched = await self._show(target, at, progress, force=force)
         return {
             "folder": str(target),
-            "dataset": name,
+            "dataset": None if after is None else after.dataset,
             "branch": None if after is None else after.branch,
             "commit": cids.text(at.cid),
             "root": cids.text(at.commit.root),
@@ -300,6 +294,23 @@ class Versions:
             "removed": switched.removed,
             "fetched": fetched,
         }
+
+    async def _show(
+        self, target: Path, at: Version, progress: Progress, *, force: bool
+    ) -> tuple[Marker | None, Switched]:
+        """Make a folder hold a version that is here; what it follows then."""
+        there, held = _there(target, at), None
+        if there is not None:
+            held = EMPTY if there.commit is None else (await self._source.commit(there.commit)).root
+        switched = await self._folders.show(target, held, at.commit.root, progress, force=force)
+        name = at.dataset
+        if name is None and there is not None:
+            name = there.dataset
+        if name is None:
+            return None, switched
+        after = await self._branches.adopt(name, at)
+        await self._folders.mark(target, after)
+        return after, switched
 
     async def merge(
         self,
@@ -315,8 +326,11 @@ class Versions:
             `result`: `merged`, `fast-forward`, `up-to-date` or `conflicts`; `commit` (the branch's newest), `conflicts`
             (`path`, `why` each; with conflicts and no `prefer` nothing has changed), `written`, `removed`.
         """
-        marker = _marker(folder)
-        async with self._branches.lock(marker.dataset):
+        async with (
+            self._folders.held(folder),
+            self._branches.lock(_marker(folder).dataset),
+        ):
+            marker = _marker(folder)
             dataset, branch = self._branches.followed(marker)
             ours = await self._source.resolve(HEAD, marker, progress)
             theirs = await self._source.resolve(version, marker, progress)
@@ -396,14 +410,14 @@ class Versions:
         fork = fork.with_branch(fork.head, at.cid)
         async with self._branches.lock(name):
             with self._lease(at.cid):
-                commits = await self._source.ask(history.log(at.cid), at.cid, progress)
+                commits = await self._source.ask(history.count(at.cid), at.cid, progress)
                 fetched = await self._source.bring_tree(at.commit.root, at.cid, progress)
                 await self._branches.create(fork)
         return {
             "dataset": name,
             "commit": cids.text(at.cid),
             "branches": list(fork.branches),
-            "commits": len(commits),
+            "commits": commits,
             "fetched": fetched,
             "new_bytes": max(0, self._door.store.usage().used - used),
         }
@@ -439,6 +453,15 @@ class Versions:
 
 def _find(folder: Path | None) -> Marker | None:
     return None if folder is None else working.find_marker(folder)
+
+
+def _there(target: Path, at: Version) -> Marker | None:
+    """What the folder follows that a version is checked out into."""
+    there = working.find_marker(target)
+    if there is not None and at.dataset is not None and there.dataset != at.dataset:
+        message = f"{target} is a working folder of {there.dataset}"
+        raise RefusedError(message, "give another folder with -o")
+    return there
 
 
 def _marker(folder: Path) -> Marker:

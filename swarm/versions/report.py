@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import tempfile
 from itertools import islice
@@ -38,6 +39,8 @@ MAX_NAMES = 1_000
 MAX_LOOKED_INTO = 64
 """Files of a difference that are looked into."""
 ROWS_SECONDS = 120
+ROOM = "rows-"
+"""How folders begin in which files lie for another process to read."""
 
 
 def commit_report(cid: Cid, commit: Commit) -> Json:
@@ -86,6 +89,12 @@ async def diff_report(
                 file |= await _rows(change, store, folder, scratch)
         files.append(file)
     return {"files": files, "more": len(found) > MAX_LISTED}
+
+
+def clear_rooms(scratch: Path) -> None:
+    """Remove the files that a killed node has left for another process to read."""
+    for room in scratch.glob(f"{ROOM}*"):
+        shutil.rmtree(room, ignore_errors=True)
 
 
 def _changes(old: Cid, new: Cid, get: Get) -> list[Change]:
@@ -154,7 +163,7 @@ async def _rows(change: Change, store: Blockstore, folder: Path | None, scratch:
     """`rows`, or nothing where they cannot be counted: no pyarrow, no Parquet, or too many."""
     assert change.old is not None  # noqa: S101 - it changed
     assert change.new is not None  # noqa: S101
-    with tempfile.TemporaryDirectory(dir=scratch, prefix="rows-") as room:
+    with tempfile.TemporaryDirectory(dir=scratch, prefix=ROOM) as room:
         old, new = Path(room) / "old", Path(room) / "new"
         try:
             await trio.to_thread.run_sync(write_path, change.old.cid, store, old)

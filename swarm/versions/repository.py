@@ -69,9 +69,7 @@ class Repository:
 
     def all(self) -> list[Dataset]:
         """Every dataset, by name."""
-        if not self._folder.is_dir():
-            return []
-        return [self.load(path.stem) for path in sorted(self._folder.glob("*.json"))[:MAX_DATASETS]]
+        return [self.load(path.stem) for path in self._paths()]
 
     def has(self, name: str) -> bool:
         """Whether there is a dataset of that name."""
@@ -105,11 +103,14 @@ class Repository:
         """Write a new dataset.
 
         Raises:
-            RefusedError: There is one of that name.
+            RefusedError: There is one of that name, or there are too many.
         """
         if self.has(dataset.name):
             message = f"a dataset is called {dataset.name!r} on this node already"
             raise RefusedError(message, "choose another name")
+        if len(self._paths()) >= MAX_DATASETS:  # what `all` left out would be kept by nobody
+            message = f"this node has {MAX_DATASETS:,} datasets already"
+            raise RefusedError(message, f"remove the file of one in {self._folder}")
         self.save(dataset)
 
     def save(self, dataset: Dataset) -> None:
@@ -121,6 +122,9 @@ class Repository:
             "branches": {name: cids.text(cid) for name, cid in dataset.branches.items()},
         }
         replace_file(self._path(dataset.name), json.dumps(value, indent=1).encode())
+
+    def _paths(self) -> list[Path]:
+        return sorted(self._folder.glob("*.json")) if self._folder.is_dir() else []
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{check_dataset(name)}.json"

@@ -61,6 +61,7 @@ class File:
         self.starts = [0, *accumulate(size for _, size in self.leaves)]
         self.size = self.starts[-1]
         self._read = read
+        self._last: tuple[int, bytes] = -1, b""
 
     def at(self, offset: int) -> tuple[Cid, int, int]:
         """The leaf that an offset is in: its CID, the offset within it, and how many bytes are left of it."""
@@ -75,9 +76,16 @@ class File:
         while begin < min(end, self.size):
             cid, within, left = self.at(begin)
             size = min(left, end - begin)
-            parts.append(self._read(cid, begin - within, within + left)[within : within + size])
+            leaf = self._leaf(cid, begin - within, within + left)
+            parts.append(leaf[within : within + size])
             begin += size
         return b"".join(parts)
+
+    def _leaf(self, cid: Cid, begin: int, size: int) -> bytes:
+        """A leaf's bytes; of many small tensors in one leaf, only the first has it read."""
+        if self._last[0] != begin:
+            self._last = begin, self._read(cid, begin, size)
+        return self._last[1]
 
 
 def tensor_changes(old: File, new: File) -> TensorChanges | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -133,12 +134,14 @@ class Snapshot:
 
     Attributes:
         root: What committing it would name.
+        began_ns: When it was begun to be looked at, UTC nanoseconds since 1970.
 
     Raises:
         ManifestError: Something in it cannot be published.
     """
 
     def __init__(self, folder: Path, progress: Progress | None = None) -> None:
+        self.began_ns = time.time_ns()
         self._manifests = _Manifests(NO_LIMIT)
         self.root = add(folder, self._manifests, progress).root
 
@@ -190,6 +193,7 @@ class Switch:
 
     Raises:
         ManifestError: The tree is malformed.
+        RefusedError: What is to be written over or removed has changed since the snapshot.
         ChunkNotFoundError: A chunk is not held.
         FileSystemFullError: The folder's file system has no room for what is new.
     """
@@ -209,6 +213,22 @@ class Switch:
         staging = folder / STAGING
         staging.mkdir()
         self._files = _stage(self._changes, staging, store, progress)
+        self._check_untouched(snapshot.began_ns)
+
+    def _check_untouched(self, since_ns: int) -> None:
+        """Refuse where a person has gone on working in the folder: nothing holds what they wrote."""
+        there = {one.path for one in self._changes if one.old is not None}
+        made = {one.path for one in self._changes if one.is_folder and one.old is None}
+        for change in self._changes:
+            path = self._folder / change.path
+            if change.path in there:
+                is_touched = _is_touched(path, since_ns)
+            else:  # below a folder that is made, what stood in its place is looked at
+                is_touched = change.path.rpartition("/")[0] not in made and os.path.lexists(path)
+            if is_touched:
+                _clear(self._folder)
+                message = f"{path} was changed meanwhile"
+                raise RefusedError(message, "nothing was written; look at it, and try again")
 
     def apply(self) -> Switched:
         """Remove what is to go, and move what is new to its place; durable when this returns."""
@@ -249,6 +269,13 @@ def _stage(
             progress(done, total)
     os.sync()  # one wait for thousands of small files, where an fsync each takes minutes
     return staged
+
+
+def _is_touched(path: Path, since_ns: int) -> bool:
+    try:
+        return path.lstat().st_ctime_ns > since_ns
+    except (FileNotFoundError, NotADirectoryError):
+        return True
 
 
 def _size(link: Link, store: Blockstore) -> int:

@@ -199,7 +199,9 @@ def test_a_report_is_printed_or_written_for_its_owner_alone(node, swarm, tmp_pat
     written = tmp_path / "report.md"
     assert written.read_text() == err
     assert stat.S_IMODE(written.stat().st_mode) == 0o600
-    assert swarm("bug-report", "-o", "report.md")[0] == 4
+    code, out, err = swarm("bug-report", "-o", "report.md")
+    assert (code, out) == (4, "")
+    assert err.startswith("error: report.md is there already"), "said before all of it is shown"
     assert json.loads(swarm("bug-report", "--json")[1])["path"] is None
 
 

@@ -75,6 +75,11 @@ def test_a_pledge_names_what_is_given_and_the_limits_that_are_set():
         " at most 1.0 TB a month; 50% of the processors"
     )
     assert "processor" not in pledge(status | {"limits": None}, trains=False, gpu=False)
+    limits |= {"upload": {"limit": 2_000_000}}
+    limits["asked"]["upload"] = "2000000B/s"
+    assert "upload at most 2.0 MB/s;" in pledge(status, trains=True, gpu=False)
+    limits["asked"]["upload"] = "off"
+    assert "upload without a limit;" in pledge(status, trains=True, gpu=False)
 
 
 def test_short_amounts_have_three_decimals_or_all_of_them():

@@ -147,3 +147,10 @@ def test_a_log_folder_that_cannot_be_made_ends_no_node(tmp_path):
     logs.configure("info", tmp_path / "node.log", tmp_path / "logs")
     structlog.get_logger("swarm.x").info("goes.on")
     assert "goes.on" in (tmp_path / "node.log").read_text()
+
+
+def test_the_account_root_is_nobodys_name_and_the_word_stays_in_the_log(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOGNAME", "root")
+    assert bug_report.private_of(tmp_path).user == ""
+    monkeypatch.setenv("LOGNAME", "ann")
+    assert bug_report.private_of(tmp_path).user == "ann"

@@ -129,6 +129,12 @@ def test_what_cannot_be_is_named_with_its_value_and_its_range(changes, told):
         read(text(**changes))
 
 
+@pytest.mark.parametrize("where", ["epoch_length", "min_bond"])
+def test_a_number_without_end_is_refused_like_any_other(where):
+    with pytest.raises(UsageError, match=rf"parameters\.{where}: 0xfff"):
+        read(text(parameters=f"{where} = 0x{'f' * 5000}"))
+
+
 def test_a_vrf_key_that_is_no_key_is_refused_before_a_node_would_refuse_the_genesis():
     written = lines(ME).replace(VrfKey.of(ME.seed).public_key.hex(), "00" * 32)
     with pytest.raises(UsageError, match=r"validators\[1\]\.vrf_key: .* is not a VRF key"):

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
+import trio
 
+from cli.commands.verify_name import stale_hint
 from storage import cid
+from swarm import reports
+from swarm.chain.light import Shown
 from swarm.config import Settings
 from swarm.errors import UsageError
 from swarm.ledger.genesis import Genesis
@@ -161,3 +166,33 @@ def test_a_name_is_verified_from_the_node_and_then_from_the_file_alone(
     assert swarm("verify-name", "other", *nobody, "--checkpoint", right)[0] == 2
     assert swarm("verify-name", "gpt", *nobody, "--checkpoint", "7")[0] == 2
     assert swarm("verify-name", "other", "--network", "network.cbor")[0] == 3
+
+
+def test_a_block_tells_the_gas_and_the_outcome_of_what_a_real_ledger_holds(
+    chained, alone, swarm, monkeypatch
+):
+    height = alone.ledger.finalized_height()
+    (data,) = alone.ledger.transactions_of(alone.ledger.block(height))
+    told = reports.transaction_report(alone.ledger, data)
+    unread = {"id": "ef" * 32, "ok": False, "error": "not CBOR"}
+    held = {**trio.run(chained.block, 7), "txs": [told, unread]}
+
+    async def block(_height):
+        return held
+
+    monkeypatch.setattr(chained, "block", block)
+    code, out, err = swarm("blocks", "7")
+    assert (code, err) == (0, "")
+    first, second = out.splitlines()[-2:]
+    assert first.split() == [told["id"], "transfer", f"{told['gas']:,}", "done", told["from"]]
+    assert second.split() == [unread["id"], "-", "-", "refused:", "not", "CBOR"]
+
+
+def test_trust_in_a_genesis_without_a_date_is_not_counted_in_days():
+    day = 86_400_000
+    shown = Shown("gpt", 0, True, BASE, 7, b"", 41 * day, day, True)
+    assert "trust began 40 days ago" in stale_hint(shown, 41 * day)
+    assert stale_hint(shown, 2 * day) == ""
+    hint = stale_hint(replace(shown, since_ms=0), 20_000 * day)
+    assert "days" not in hint
+    assert "whose genesis says no time" in hint

@@ -1,10 +1,15 @@
+import errno
+import io
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from cli import output
+from cli.main import main
 from cli.money import format_tokens, parse_tokens
 from storage.errors import ManifestError
 from swarm.errors import UsageError
@@ -277,3 +282,42 @@ def test_what_a_room_raises_here_is_told_as_its_rules_say_and_only_the_rest_is_a
     assert (got, out) == (code, "")
     assert words in err
     assert ("bug" in err) == (code == 1)
+
+
+def test_a_reader_that_closes_the_pipe_is_no_fault(monkeypatch, swarm):
+    class Closed(io.StringIO):
+        def write(self, _text):
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    with Path(os.devnull).open("w") as null:  # a descriptor of its own to lose
+        closed = Closed()
+        closed.fileno = null.fileno
+        monkeypatch.setattr("sys.stdout", closed)
+        assert main(["--help"]) == 0
+
+
+def test_an_empty_task_file_is_named(node, swarm, tmp_path):
+    (tmp_path / "task.toml").write_bytes(b"")
+    code, out, err = swarm("task", "post", "task.toml")
+    assert (code, out) == (2, "")
+    assert "task.toml is not a task file: it is empty" in err
+    assert "docs/guide/tasks.md" in err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_is_no_fault(closed):
+    line = f"{sys.executable} -m cli --help {closed}"
+    done = subprocess.run(["/bin/sh", "-c", line], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_question_that_nobody_can_answer_is_told_as_one(swarm, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    code, out, err = swarm("key", "restore")
+    assert (code, out) == (2, "")
+    assert err == (
+        "the 24 words: \nerror: nobody answered\n"
+        "hint: run it on a terminal; some questions have an option: --help\n"
+    )
+    assert not (tmp_path / "home" / "identity.key").exists()

@@ -6,6 +6,7 @@ import io
 import random
 import socket
 from functools import partial
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -124,6 +125,19 @@ async def test_a_folder_is_a_page_of_its_names_or_its_index(gateway):
     answer = await gateway("/page/")
     assert answer.text == "<p>hello</p>"
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
+
+
+@pytest.mark.parametrize("name", ["what?", "a#b", "back\\slash", "100%", "%2F", "é"])
+async def test_a_folder_is_led_to_by_its_own_name(gateway, tmp_path, name):
+    made = tmp_path / "odd"
+    (made / name).mkdir(parents=True)
+    (made / name / "inside").touch()
+    gateway.root = unixfs.add_path(made, gateway.giver.store).root
+    url = f"http://127.0.0.1:{gateway.port}/ipfs/{only_root(gateway)}/{quote(name, safe='')}"
+    answer = await trio.to_thread.run_sync(partial(httpx.get, url, follow_redirects=True))
+    assert answer.status_code == 200
+    assert "inside" in answer.text
+    assert [one.status_code for one in answer.history] == [301]
 
 
 async def test_a_symbolic_link_is_told_and_not_followed(gateway):
@@ -279,7 +293,16 @@ def test_what_is_no_port_is_refused(tmp_path, value):
 
 
 @pytest.mark.parametrize(
-    "host", ["127.0.0.1", "localhost", "LOCALHOST:80", "127.0.0.1:4748", "[::1]", "[::1]:1"]
+    "host",
+    [
+        "127.0.0.1",
+        "localhost",
+        "LOCALHOST:80",
+        "127.0.0.1:4748",
+        "127.1.2.3:80",
+        "[::1]",
+        "[::1]:1",
+    ],
 )
 def test_a_loopback_name_with_a_port_or_without_is_this_machine(host):
     assert requests.is_local(host)
@@ -290,6 +313,8 @@ def test_a_loopback_name_with_a_port_or_without_is_this_machine(host):
     "host",
     [
         "127.0.0.1:evil.example",
+        "127.0.0.1.evil.example",
+        "127.0.1",
         "localhost:80@evil.example",
         "evil.example@localhost",
         "localhost:80:80",

@@ -16,14 +16,16 @@ import trio
 
 from storage import cid as cids
 from storage import unixfs
+from storage.dag_pb import Link
 from swarm.errors import NotFoundError
 from swarm.gateway.service import serve
 from swarm.hub import app, cards, revisions
 from swarm.hub.operations import HubOperations
-from swarm.hub.repository import Hub
+from swarm.hub.repository import MAX_FILES, Hub
 from swarm.hub.revisions import Revision, Revisions
 from swarm.ledger.transactions import NameRegister, NameUpdate
 from swarm.shelf import Shelf
+from swarm.versions import tree
 from tests.gateway.reading import open_pair
 from tests.ledger.alone import ALICE, open_alone
 
@@ -59,6 +61,7 @@ async def hub(tmp_path, nursery):
                     return await trio.to_thread.run_sync(call)
 
                 ask.port, ask.roots, ask.hub, ask.chain = port, (first, second), found, chain
+                ask.giver = giver
                 ask.shelf = Shelf(tmp_path / "shelf", taker.store, taker.exchange, 10 * 2**20)
                 yield ask
             nursery.cancel_scope.cancel()
@@ -99,6 +102,16 @@ async def test_a_cid_is_a_repository_of_its_own(hub) -> None:
     assert (await hub(f"datasets/swarm/{name}/resolve/v1/config.json")).headers[
         "x-error-code"
     ] == "RevisionNotFound"
+
+
+async def test_a_name_that_reads_like_a_cid_does_not_stand_in_for_it(hub) -> None:
+    name = cids.text(hub.roots[0])
+    assert hub.chain.run(ALICE, NameRegister(name, hub.roots[1])) == ""
+    told = (await hub(f"api/models/swarm/{name}")).json()["swarm"]
+    assert (told["version"], told["cid"]) == (None, name)
+    assert [
+        one["name"] for one in (await hub(f"api/models/swarm/{name}/refs")).json()["tags"]
+    ] == []
 
 
 @pytest.mark.parametrize(
@@ -189,6 +202,33 @@ async def test_an_own_card_is_kept_and_a_missing_one_is_made_of_the_record(hub) 
         "size": len(made.content),
         "oid": cids.text(cids.of_raw(made.content)),
     }
+
+
+async def test_an_own_card_is_found_among_more_files_than_are_listed(hub) -> None:
+    # In a folder of so many, names stand by their hashes: these two come after the first 10,000.
+    store, own, file = hub.giver.store, b"a card of its own", b"x"
+    links = [Link(cids.of_raw(file), f"{number:05}.txt", 1) for number in range(20_000)]
+    links += [Link(cids.of_raw(own), "README.md", 17), Link(cids.of_raw(file), "config.json", 1)]
+
+    def emit(cid, block) -> None:
+        store.put_many([(cid, block)])
+
+    emit(cids.of_raw(own), own)
+    name = cids.text(tree.build(links, emit).cid)
+    assert (await hub(f"swarm/{name}/resolve/main/README.md")).content == own
+    name = cids.text(tree.build([links[0], *links[-1:]], emit).cid)
+    assert (
+        'library_name: "transformers"' in (await hub(f"swarm/{name}/resolve/main/README.md")).text
+    )
+
+
+async def test_a_listing_that_is_too_long_is_refused_before_its_files_are_fetched(hub) -> None:
+    store = hub.shelf._store
+    missing = cids.of_dag_pb(b"the manifest of a file that nobody has")
+    links = [Link(missing, f"{number:05}", 1) for number in range(MAX_FILES + 1)]
+    name = cids.text(tree.build(links, lambda cid, block: store.put_many([(cid, block)])).cid)
+    answer = await hub(f"api/datasets/swarm/{name}/tree/main")
+    assert (answer.status_code, answer.headers["x-error-code"]) == (413, "TooManyFiles")
 
 
 async def test_a_revision_is_signed_and_known_again_without_the_ledger(hub, tmp_path) -> None:

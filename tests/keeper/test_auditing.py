@@ -14,7 +14,10 @@ from protocols.audit.errors import Failure
 from protocols.audit.service import AT_ONCE, PROTOCOL, Auditor, AuditService
 from protocols.memory import open_memory_network
 from protocols.signing import Signer
-from swarm.keeper.auditing import _Round
+from swarm.heights import Heights
+from swarm.keeper.auditing import Auditing, _Round
+from swarm.ledger.draws import audited_by
+from tests.ledger.lending import Lending
 from tests.protocols.audit.keepers import DEAL, LEAVES, SEALING, SEED, SEED2, SIGNER, make_keeper
 
 WINDOW_S = 12.5
@@ -102,3 +105,53 @@ def test_a_keeper_that_lied_is_named_although_another_answer_of_it_waited():
     round_.failed = {SIGNER.public_key: int(Failure.OTHER_CONTENT)}
     round_.end()
     assert round_.failed == {SIGNER.public_key: Failure.OTHER_CONTENT}
+
+
+class Said:
+    """A wallet that keeps what it was given."""
+
+    def __init__(self):
+        self.reports = []
+
+    async def submit(self, report):
+        self.reports.append(report)
+
+
+async def reports_of(report_blocks, moves):
+    """What an auditor says of two keepers that nobody reaches, by (seconds, blocks that become final at once)."""
+    world = Lending("kim", "lee", audit_report_blocks=report_blocks)
+    kim, lee = (one.public_key for one in world.keepers)
+    world.answers(*world.keepers)
+    audit, said, heights = world.view.audit(), Said(), Heights(world.height)
+    members = world.view.validators(audit.epoch)
+    own = next(
+        one
+        for one in world.validators
+        if len(audited_by(one.public_key, audit.seed2, [kim, lee], members, 3)) == 2
+    )
+    async with open_memory_network() as network, trio.open_nursery() as nursery:
+        auditor = Auditor(network.join(own.peer_id), SEALING)
+        auditing = Auditing(own.public_key, lambda: world.view, heights, said, auditor)
+        nursery.start_soon(auditing.run)
+        for seconds, blocks in moves:
+            await trio.sleep(seconds)
+            world.blocks(blocks)
+            heights.move(world.height)
+        await trio.sleep(0.1)
+        nursery.cancel_scope.cancel()
+    return [{key for key, _ in one.failed} == {kim, lee} for one in said.reports]
+
+
+@pytest.mark.parametrize("moves", [[(60, 6)], [(2.5, 1), (0.5, 5)], [(1, 7)]])
+async def test_nobody_is_named_by_an_auditor_that_had_no_time_to_ask(autojump_clock, moves):
+    assert await reports_of(8, moves) == []
+
+
+async def test_who_is_silent_until_the_report_is_due_is_named(autojump_clock):
+    assert await reports_of(8, [(2.5, 1)] * 4) == []
+    assert await reports_of(8, [(2.5, 1)] * 5) == [True]
+
+
+async def test_two_blocks_for_reports_are_time_enough_to_ask(autojump_clock):
+    assert await reports_of(2, [(2.5, 1)]) == [True]
+    assert await reports_of(2, [(0.5, 1)]) == []

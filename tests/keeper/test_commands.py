@@ -213,6 +213,8 @@ def test_publish_with_replicas_posts_a_deal_for_what_it_published(keeping, swarm
     assert (code, out) == (0, f"{CID}\n")
     assert keeping.asked[0][0] == CID
     assert "deal " + "ab" * 32 in err
+    assert "waiting for keepers, 120 s at most" in err, "a long wait without a word"
+    assert "waiting" not in swarm("publish", "x", "--replicas", "3", "--no-wait")[2]
 
 
 def test_a_node_without_slots_says_nothing_of_sealing():

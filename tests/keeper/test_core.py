@@ -129,6 +129,15 @@ def test_a_report_is_sent_while_blocks_are_left_that_take_it():
     assert core.report_by(tight, replace(audit(AuditPhase.REPORT), reports_until=106)) == 105
 
 
+def test_an_auditor_asks_a_block_after_the_answers_closed_if_that_leaves_one():
+    assert core.asks_from(PARAMS, audit(AuditPhase.REPORT)) == 105
+    assert core.least_asking_s(PARAMS, audit(AuditPhase.REPORT)) == 4 * 2.5 / 2
+    tight = replace(PARAMS, audit_report_blocks=2)
+    short = replace(audit(AuditPhase.REPORT), reports_until=106)
+    assert core.asks_from(tight, short) == 104
+    assert core.least_asking_s(tight, short) == 2.5 / 2
+
+
 def test_a_hold_ends_with_its_seat_and_other_holds_are_not_touched():
     duty = Duty(b"d" * 32, 3, b"root", 10, 1, shown=False)
     stays = (b"root", core.label(duty))

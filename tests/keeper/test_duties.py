@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -11,8 +12,12 @@ from trio.testing import MockClock
 
 from protocols.signing import Signer
 from storage import cid as cids
+from storage import dag
+from storage.erasure import Recipe, encode_root
+from storage.memory import MemoryBlockstore
 from storage.unixfs import add_path
 from swarm.heights import Heights
+from swarm.keeper import duties as duties_of_a_keeper
 from swarm.keeper.duties import AGAIN_SECONDS, Duties
 from swarm.ledger.keeping import Deal, Duty, Piece
 from tests.protocols.exchange.conftest import open_neighbourhood
@@ -28,10 +33,11 @@ class Audit:
 
 
 class Ledger:
-    """One deal of one piece, kept by one keeper."""
+    """One deal, of whose pieces one keeper keeps the first."""
 
-    def __init__(self, root, size):
-        self._deal = Deal(DEAL, OWNER, (Piece(root, size),), 1, 1, cids.Cid(b""), 1, 1, 9, 9)
+    def __init__(self, root, size, *others, recipe=b""):
+        pieces = (Piece(root, size), *others)
+        self._deal = Deal(DEAL, OWNER, pieces, 1, 1, cids.Cid(recipe), 1, 1, 9, 9)
         self.standing = [Duty(DEAL, 0, root, size, 1, False)]
         self.number = 1
 
@@ -40,6 +46,9 @@ class Ledger:
 
     def deal(self, _deal):
         return self._deal
+
+    def seats(self, _deal):
+        return None
 
     def keepers_of(self, _root):
         return []
@@ -107,3 +116,70 @@ async def test_a_piece_that_does_not_fit_asks_for_its_room_until_it_is_promised(
             heights.move(3)
             await trio.sleep(1)
             assert node.store.holds() == []
+
+
+@pytest.mark.slow
+async def test_pieces_that_nobody_has_keep_no_new_one_waiting(patient_clock, tmp_path, monkeypatch):
+    monkeypatch.setattr(duties_of_a_keeper, "PATIENCE_SECONDS", 2.0)
+    monkeypatch.setattr(duties_of_a_keeper, "AGAIN_SECONDS", 1.0)
+    (tmp_path / "file").write_bytes(b"here")
+    async with open_neighbourhood() as near:
+        giver = await near.node()
+        root = add_path(tmp_path / "file", giver.store).root
+        ledger = Ledger(root, MIB)
+        (new,) = ledger.standing
+        ledger.standing = [
+            Duty(DEAL, at, cids.of_raw(b"nowhere %d" % at), MIB, 1, False) for at in range(1, 25)
+        ]
+        async with keeping(near, ledger) as (duties, _, heights):
+            await until(lambda: len(duties.problems) == len(ledger.standing))
+            ledger.standing = [*ledger.standing, new]
+            heights.move(2)
+            began = trio.current_time()
+            await until(lambda: duties.here)
+            assert trio.current_time() - began <= 5
+
+
+@pytest.mark.slow
+async def test_a_piece_is_not_made_again_from_pieces_larger_than_it(patient_clock, tmp_path):
+    """Who pays for a small piece gets no keeper to fetch large ones, for which its slots would give way."""
+    (tmp_path / "file").write_bytes(b"".join(bytes((n,)) * MIB for n in range(8)))
+    lost = cids.of_raw(b"nowhere")
+    async with open_neighbourhood() as near:
+        giver = await near.node()
+        large = add_path(tmp_path / "file", giver.store).root
+        recipe = Recipe(1, 2, 8 * MIB, large, (lost, large))
+        giver.store.put_many([(recipe.cid, recipe.encode())])
+        ledger = Ledger(lost, MIB, Piece(large, 9 * MIB), recipe=recipe.cid)
+        async with keeping(near, ledger) as (duties, node, _):
+            await until(lambda: duties.problems)
+            assert node.store.has(recipe.cid)
+            assert node.store.usage().used < MIB
+
+
+def below(root, store):
+    """A root and everything that it links to."""
+    block = store.get(root)
+    inside = dag.links(root, block) if dag.is_manifest(root) else []
+    return [root, *(deeper for one in inside for deeper in below(one.cid, store))]
+
+
+@pytest.mark.slow
+async def test_a_lost_piece_is_made_again_from_those_that_are_left(patient_clock, tmp_path):
+    (tmp_path / "file").write_bytes(random.Random(3).randbytes(5 * MIB // 2))
+    maker = MemoryBlockstore()
+    recipe = encode_root(add_path(tmp_path / "file", maker).root, maker, 2, 4)
+    lost, _, *left = recipe.pieces
+    (size,) = {dag.tree_size(one, maker.get(one)) for one in recipe.pieces}
+    kept = [recipe.cid, *(one for piece in left for one in below(piece, maker))]
+    async with open_neighbourhood() as near:
+        giver = await near.node()
+        giver.store.put_many([(one, maker.get(one)) for one in kept])
+        others = [Piece(one, size) for one in recipe.pieces[1:]]
+        async with keeping(near, Ledger(lost, size, *others, recipe=recipe.cid)) as (
+            duties,
+            node,
+            _,
+        ):
+            await until(lambda: duties.here)
+            assert {one for one in below(lost, maker) if not node.store.has(one)} == set()

@@ -78,27 +78,30 @@ class Lending(World):
             missing: (keeper, deal, piece).
             by: The validators that report.
         """
-        audit = self.view.audit()
-        members = self.view.validators(audit.epoch)
-        panel = Panel(audit.seed2, members, self.genesis.params.auditors)
-        said = []
-        for one in self.validators if by is None else by:
-            own = one.public_key
-            bad = [
-                (who.public_key, reason)
-                for who, reason in (failed or {}).items()
-                if own in panel.of(who.public_key)
-            ]
-            gone = [
-                (who.public_key, deal, piece)
-                for who, deal, piece in missing
-                if own in panel.of(who.public_key)
-            ]
-            payload = AuditReport(audit.number, tuple(sorted(bad)), tuple(sorted(gone)))
-            said.append((one, payload))
+        said = [
+            (one, self.reports_of(one, failed, missing))
+            for one in (self.validators if by is None else by)
+        ]
         if said:
             self.ok(*said)
         self.to(ANSWERS + REPORTS)
+
+    def reports_of(self, auditor, failed=None, missing=()) -> AuditReport:
+        """What one validator says of those that it was drawn for."""
+        audit = self.view.audit()
+        members = self.view.validators(audit.epoch)
+        panel, own = Panel(audit.seed2, members, self.genesis.params.auditors), auditor.public_key
+        bad = [
+            (who.public_key, reason)
+            for who, reason in (failed or {}).items()
+            if own in panel.of(who.public_key)
+        ]
+        gone = [
+            (who.public_key, deal, piece)
+            for who, deal, piece in missing
+            if own in panel.of(who.public_key)
+        ]
+        return AuditReport(audit.number, tuple(sorted(bad)), tuple(sorted(gone)))
 
     def audit(self, *who, **found) -> None:
         """A whole audit in which these answer."""

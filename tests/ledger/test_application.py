@@ -435,3 +435,32 @@ def test_a_block_counts_the_views_since_its_parents_that_brought_none(chain):
     assert Draft(chain.stores[4].view()).missed == {}
     chain.finalize(chain.make(view=2))
     assert Draft(chain.stores[4].view()).missed == missed(1, epoch=1)
+
+
+def test_what_its_account_can_pay_no_more_takes_no_place_in_a_block(tmp_path):
+    chain = Chain(tmp_path, max_block_bytes=2**16)
+    crowd = [signer(f"mallory {at}") for at in range(12)]
+    try:
+        for who in crowd:
+            chain.send(ALICE, Transfer(who.public_key, 10**9))
+        chain.grow(1)
+        for who in crowd:
+            for nonce in range(50):  # the first takes away what the others would be paid with
+                one = transactions.sign(
+                    who,
+                    chain.genesis.chain_id,
+                    nonce,
+                    Transfer(ALICE.public_key, 0 if nonce else 10**9 - 300_000),
+                    valid_until=99,
+                    max_fee=10,
+                    tip=10,
+                )
+                for node in chain.nodes:
+                    node.submit(one)
+        chain.send(ALICE, Transfer(b"b" * 32, 1))
+        block = chain.make()
+        assert len(chain.follower.transactions_of(block)) == len(crowd) + 1
+        chain.finalize(block)
+        assert [len(node.mempool) for node in chain.nodes] == [0] * 5
+    finally:
+        chain.close()

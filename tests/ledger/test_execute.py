@@ -148,13 +148,13 @@ def test_the_base_fee_moves_by_an_eighth_at_most_and_stays_above_its_floor():
         (1_000_000_000, 10_000_000, 1_000_000_000),
         (1_000_000_000, 9_000_000, 987_500_000),
         (1_000_000_000, 11_000_000, 1_012_500_000),
-        # By hand, from the text of EIP-1559: both divisions round down, a rise is 1 at least.
+        # By hand, from the text of EIP-1559: both divisions round down, a rise is 1 at least; and ours: so is a fall.
         (1_000_000_000, 20_000_000, 1_125_000_000),
         (1_000_000_000, 0, 875_000_000),
         (7, 20_000_000, 8),
         (7, 10_000_001, 8),
-        (7, 9_999_999, 7),
-        (7, 0, 7),
+        (7, 9_999_999, 6),
+        (7, 0, 6),
         (79, 0, 70),
         (79, 20_000_000, 88),
         (999_999_999, 10_000_001, 1_000_000_011),
@@ -165,6 +165,26 @@ def test_the_base_fee_moves_by_an_eighth_at_most_and_stays_above_its_floor():
 def test_the_base_fee_follows_the_vectors_of_eip_1559(base_fee, used, following):
     params = World(max_block_gas=20_000_000).genesis.params
     assert next_base_fee(base_fee, used, params) == following
+
+
+@pytest.mark.parametrize("floor", [0, 1, 3])
+@pytest.mark.parametrize("used", [0, 29_999_999])
+def test_the_base_fee_falls_back_to_its_floor_after_busy_blocks(floor, used):
+    params = World(base_fee_floor=floor).genesis.params
+    fee = floor
+    for _ in range(40):
+        fee = next_base_fee(fee, params.max_block_gas, params)
+    for _ in range(fee):
+        fee = next_base_fee(fee, used, params)
+    assert fee == floor
+
+
+def test_a_newcomer_without_units_registers_after_a_busy_block_as_before_it(alice, bob):
+    world = World(max_block_gas=1_000_000)
+    world.block(*[world.tx(alice, Transfer(bob.public_key, 1)) for _ in range(25)])
+    assert world.view.base_fee == 1
+    world.block()
+    world.register(signer("newcomer"))
 
 
 def test_names_are_taken_once_and_versions_go_up_by_one_from_the_named_predecessor(

@@ -164,6 +164,20 @@ def test_a_share_of_a_block_is_kept_for_the_protocol(world, pool):
     assert len(chosen(world, pool, max_count=3)) == 3
 
 
+def test_a_share_of_a_blocks_gas_is_kept_for_the_protocol_and_what_it_leaves_is_filled():
+    world = World(max_block_gas=1_000_000, people=("alice", "bob"))
+    pool = Mempool(world.genesis.chain_id, lambda: world.view)
+    alice, bob = world.people["alice"], world.people["bob"]
+    for _ in range(60):
+        send(world, pool, alice, tip=50)
+    assert len(chosen(world, pool)) == 1_000_000 // pool.pending(alice.public_key)[0].gas_used
+    send(world, pool, bob, COMMIT, tip=0)
+    inside = pool.select(world.view, 10**6, 100)
+    assert bob.public_key in [one.sender for one in inside]
+    assert sum(one.gas_used for one in inside) <= 1_000_000
+    world.block(*inside)
+
+
 def test_what_the_protocol_leaves_of_its_share_is_filled_with_payments(world, pool):
     alice = world.people["alice"]
     for _ in range(20):
@@ -178,11 +192,11 @@ def test_included_and_expired_transactions_are_forgotten(world, pool):
     send(world, pool, bob, valid_until=2)
     send(world, pool, bob, valid_until=50)
     world.block(pool.known(first))
-    pool.remove_included([first], world.view)
+    pool.forget(world.view, [alice.public_key])
     assert pool.pending(alice.public_key) == []
     assert len(pool) == 2
     world.block()
-    pool.remove_included([], world.view)
+    pool.forget(world.view)
     assert [one.nonce for one in pool.pending(bob.public_key)] == [1]
     assert chosen(world, pool) == []
 
@@ -213,7 +227,7 @@ def test_what_no_block_took_in_time_is_dropped_however_long_it_is_valid(world, p
     send(world, pool, alice, nonce=1, valid_until=10**9)
     for left in (1, 1, 0):
         world.block()
-        pool.remove_included([], world.view)
+        pool.forget(world.view)
         assert len(pool) == left
 
 
@@ -277,6 +291,75 @@ def test_what_the_base_fee_has_outgrown_is_the_cheapest_whatever_it_tips(world):
     rising.memory.apply({HEAD_KEY: canonical.encode(list(head))})
     send(rising, pool, carol, max_fee=10**4, tip=1)
     assert pool.known(stuck) is None
+
+
+def test_what_waits_for_a_nonce_makes_way_for_what_a_block_could_hold_now(world):
+    pool = Mempool(world.genesis.chain_id, lambda: world.view, max_count=8)
+    alice, bob, carol = (world.people[name] for name in ("alice", "bob", "carol"))
+    for nonce in range(1, 7):  # costs nothing as it stands, whatever it offers
+        send(world, pool, alice, nonce=nonce, tip=90)
+    for nonce in range(2):
+        send(world, pool, bob, COMMIT, nonce=nonce + 1, tip=90)
+    free = [signer(f"free {at}") for at in range(8)]
+    for who in free[:4]:
+        send(world, pool, who, max_fee=0, tip=0)
+    assert all(pool.pending(who.public_key) for who in free[:4])
+    assert [len(pool.pending(who.public_key)) for who in (alice, bob)] == [2, 2]
+    send(world, pool, alice, nonce=0, tip=90)  # now what is left of hers can follow
+    with pytest.raises(MempoolError, match="higher tip"):
+        send(world, pool, free[5], max_fee=0, tip=0)
+    send(world, pool, carol, tip=3)
+    assert [one.nonce for one in pool.pending(alice.public_key)] == [0, 1]
+
+
+def test_what_waits_for_one_that_expired_makes_way_too(world):
+    pool = Mempool(world.genesis.chain_id, lambda: world.view, max_count=4)
+    alice, bob, carol = (world.people[name] for name in ("alice", "bob", "carol"))
+    send(world, pool, bob, nonce=0, tip=5)
+    send(world, pool, alice, nonce=0, tip=90, valid_until=1)
+    send(world, pool, alice, nonce=1, tip=90)
+    with pytest.raises(MempoolError, match="higher tip"):
+        send(world, pool, carol, nonce=0, tip=1)
+    world.block()
+    pool.forget(world.view, [])
+    send(world, pool, bob, nonce=1, tip=5)
+    send(world, pool, carol, nonce=0, tip=1)
+    assert pool.pending(alice.public_key) == []
+
+
+def test_a_nonce_that_another_transaction_used_is_forgotten(world, pool):
+    alice = world.people["alice"]
+    send(world, pool, alice, nonce=0, max_fee=10**6)
+    world.block(world.tx(alice, COMMIT, nonce=0))
+    pool.forget(world.view, [alice.public_key])
+    assert len(pool) == 0
+
+
+def test_what_an_account_can_pay_no_more_is_forgotten_and_what_it_can_pay_stays(world, pool):
+    poor = signer("poor")
+    world.run(world.people["alice"], Transfer(poor.public_key, 10**6))
+    first = send(world, pool, poor, Transfer(b"b" * 32, 900_000), nonce=0, max_fee=1, tip=1)
+    for nonce in range(1, 9):
+        send(world, pool, poor, nonce=nonce, max_fee=3, tip=1)
+    world.block(pool.known(first))
+    pool.forget(world.view, [poor.public_key])
+    kept = pool.pending(poor.public_key)
+    assert [one.nonce for one in kept] == [1, 2, 3]
+    assert sum(one.gas_used for one in kept) <= world.account(poor).balance
+
+
+def test_what_comes_and_goes_leaves_nothing_behind(world, pool):
+    alice, bob = world.people["alice"], world.people["bob"]
+    small = Mempool(world.genesis.chain_id, lambda: world.view, max_count=4)
+    for nonce in range(150):
+        for room in (pool, small):
+            for who in (alice, bob):
+                send(world, room, who, nonce=nonce, tip=1 + nonce % 9)
+        world.block(*[pool.pending(who.public_key)[0] for who in (alice, bob)])
+        for room in (pool, small):
+            room.forget(world.view, [alice.public_key, bob.public_key])
+            assert (len(room), room.size, len(room._by_sender)) == (0, 0, 0)
+            assert sum(map(len, room._prices)) <= 64
 
 
 @settings(max_examples=40, deadline=None)

@@ -253,7 +253,7 @@ def test_a_convict_can_bond_again_and_begin_anew(world):
     assert bob.public_key not in world.round(task).eligible  # from the next round on
 
 
-def test_a_bond_that_unbonds_since_the_draw_is_taken_and_an_older_one_is_not(world):
+def test_a_bond_that_unbonds_since_the_draw_is_taken(world):
     task = settle(world)
     bob = world.people["bob"]
     key = VrfKey.of(bob.seed).public_key
@@ -262,6 +262,34 @@ def test_a_bond_that_unbonds_since_the_draw_is_taken_and_an_older_one_is_not(wor
     accuse(world, task, MISMATCH, MISMATCH)
     assert world.account(bob).unbonding == ()
     assert "nothing" in world.run(bob, Withdraw())
+
+
+def test_a_bond_that_unbonds_since_the_commit_is_taken_too(world):
+    alice, bob, carol = (world.people[name] for name in ("alice", "bob", "carol"))
+    world.register(bob, carol)
+    task = world.post(alice, budget=BUDGET)
+    made = {bob: "update bob", carol: "update carol"}
+    world.commits(task, made)
+    assert world.run(bob, Register(VrfKey.of(bob.seed).public_key, "cpu", ())) == ""
+    world.reveals(task, made)
+    scores = {"update bob": 300, "update carol": 290}
+    world.score(task, dict.fromkeys(world.validators, scores))
+    world.attest(task, dict.fromkeys(world.validators, MERGED))
+    assert of(world, task).held > 0
+    accuse(world, task, MISMATCH, MISMATCH)
+    assert world.account(bob).unbonding == ()
+
+
+def test_a_bond_that_unbonds_since_before_the_round_is_not_that_of_its_work(world):
+    alice, bob, carol = (world.people[name] for name in ("alice", "bob", "carol"))
+    world.register(bob, carol)
+    world.ok((bob, Register(VrfKey.of(bob.seed).public_key, "cpu", ())))
+    world.register(bob)
+    task = world.post(alice, budget=BUDGET)
+    play(world, task)
+    accuse(world, task, MISMATCH, MISMATCH)
+    assert world.account(bob).bond == 0
+    assert [one.amount for one in world.account(bob).unbonding] == [BOND]
 
 
 def test_withheld_states_cost_the_reward_and_not_the_bond(world):

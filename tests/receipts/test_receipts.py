@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import threading
 
 import pytest
 import trio
@@ -144,6 +146,35 @@ def test_a_torn_last_line_is_cut_off_and_takes_nothing_with_it(tmp_path):
     assert [one["round"] for one in Book(path).read()] == [1, 3]
 
 
+def test_what_is_written_after_a_full_disk_is_not_lost_with_the_torn_line(tmp_path):
+    book = Book(tmp_path / "receipts.jsonl")
+    book.add([{"round": 1}])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, before[1]))  # in the midst of the next line
+    try:
+        with pytest.raises(OSError):
+            book.add([{"round": 2}])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    book.add([{"round": 2}])
+    book.add([{"round": 3}])
+    assert [one["round"] for one in book.read()] == [1, 2, 3]
+
+
+class Where:
+    """A ledger that notes in which thread its last block is asked for."""
+
+    def __init__(self, ledger) -> None:
+        self.ledger, self.threads = ledger, []
+
+    def __getattr__(self, name):
+        return getattr(self.ledger, name)
+
+    def finalized(self):
+        self.threads.append(threading.current_thread())
+        return self.ledger.finalized()
+
+
 async def test_rounds_are_noted_as_they_end_and_once_also_over_a_restart(tmp_path):
     with open_alone(tmp_path / "ledger", worker_bond=0) as alone:
         vrf = VrfKey.of(ALICE.seed).public_key
@@ -152,8 +183,9 @@ async def test_rounds_are_noted_as_they_end_and_once_also_over_a_restart(tmp_pat
             assert alone.run(ALICE, payload) == ""
         (task,) = alone.ledger.view().open_tasks()
         path = tmp_path / "receipts.jsonl"
+        ledger = Where(alone.ledger)
         for _ in range(2):
-            receipts = Receipts(ALICE, alone.ledger, alone.heights, Book(path))
+            receipts = Receipts(ALICE, ledger, alone.heights, Book(path))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(receipts.run)
                 await wait_all_tasks_blocked(0.02)
@@ -171,6 +203,8 @@ async def test_rounds_are_noted_as_they_end_and_once_also_over_a_restart(tmp_pat
                         await trio.lowlevel.checkpoint()
                 await wait_all_tasks_blocked(0.02)
                 nursery.cancel_scope.cancel()
+        assert ledger.threads
+        assert threading.current_thread() not in ledger.threads  # thousands of rounds take seconds
         (one,) = await receipts.read()
         assert read(one).update == cids.text(ROOT)
         assert not path.with_name("receipts.jsonl.new").exists()

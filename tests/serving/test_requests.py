@@ -47,6 +47,7 @@ def test_messages_become_a_prompt_that_ends_with_the_assistants_turn() -> None:
     assert wish.prompt == "system: be brief\nuser: hello\nassistant: hi\nuser: and?\nassistant:"
     assert wish.stops == ("x", CHAT_STOP)
     assert wish.max_tokens == 5
+    assert chat(max_completion_tokens=None, max_tokens=9).max_tokens == 9
 
 
 @pytest.mark.parametrize(

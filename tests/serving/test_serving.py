@@ -299,6 +299,17 @@ async def test_a_token_is_asked_for_where_one_is_set(tmp_path) -> None:
         assert (await stage.ask("models", **given)).status_code == 200
 
 
+async def test_any_address_that_only_this_machine_reaches_is_answered_on(tmp_path) -> None:
+    async with open_stage(tmp_path) as stage:
+        await stage.listen("127.0.0.2")
+        url = f"http://127.0.0.2:{stage.port}/v1/models"
+        answer = await trio.to_thread.run_sync(httpx.get, url)
+        assert answer.status_code == 200
+        foreign = {"host": f"127.0.0.2.evil.example:{stage.port}"}
+        refused = await trio.to_thread.run_sync(partial(httpx.get, url, headers=foreign))
+        assert refused.status_code == 403
+
+
 @pytest.mark.parametrize(
     ("address", "token"), [("192.0.2.1", None), ("::", "short"), ("me", TOKEN)]
 )

@@ -78,6 +78,18 @@ def test_a_scenario_that_is_wrong_is_told_which_field_and_why(text, said):
     assert said in str(raised.value)
 
 
+def test_a_scenario_file_that_is_wrong_is_named(tmp_path):
+    path = tmp_path / "mine.toml"
+    for text in ("x", "validators = -1"):
+        path.write_text(text)
+        with pytest.raises(ScenarioError, match=r"mine\.toml: "):
+            scenario.read(path)
+    path.write_text("valdators = 3")
+    with pytest.raises(ScenarioError) as raised:
+        scenario.read(path)
+    assert "validators" in raised.value.hint
+
+
 def test_units_are_those_of_the_keys():
     plan = scenario.parse(
         "chaos_s = 1.5\nlinks.loss = 0.25\n[[partitions]]\nend_s = 2\nnodes = [1]"

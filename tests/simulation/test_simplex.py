@@ -86,6 +86,19 @@ def test_a_larger_committee_of_unequal_weights_agrees():
     play(plan, 3)
 
 
+@pytest.mark.parametrize("delta", [1.55, 1.75, 4, 11])
+def test_messages_that_take_longer_than_the_genesis_thinks_only_make_blocks_slower(delta):
+    """Above 3D/2 everybody nullifies a view whose notarization is on the way, so that none of them finalizes it."""
+    milliseconds = int(delta * CONSENSUS.delta_ms)
+    plan = Scenario(
+        chaos_ms=0,
+        calm_ms=60 * milliseconds,
+        consensus=CONSENSUS,
+        links=Links((milliseconds,) * 4),
+    )
+    play(plan, 1)
+
+
 @pytest.mark.slow
 def test_a_crash_at_any_write_of_the_log_contradicts_nothing():
     for seed in range(12):

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from storage import cid as cids
-from storage import unixfs
+from storage import segments, unixfs
 from storage.blockstore import (
     BATCH_BYTES,
     FLUSH_CHUNKS,
@@ -304,6 +304,41 @@ class TestOnDisk:
         damage(folder, 1, 2 * (PREFIX_BYTES + 100) + offset)
         store = SegmentBlockstore(folder, 2**30)
         assert store.missing(cid for cid, _ in chunks(5)) == [chunk(2)[0]]
+        store.close()
+
+    def test_a_damaged_chunk_that_is_full_of_names_takes_nothing_after_it_along(self, folder):
+        names = b"".join(chunk(number)[0] for number in range(7_000))
+        listing = cids.of_raw(names), names
+        store = SegmentBlockstore(folder, 2**30)
+        for pair in (chunk(0), listing, chunk(1)):
+            store.put_many([pair])
+        store.close()
+        (folder / "index.db").unlink()
+        damage(folder, 1, PREFIX_BYTES + 100 + 4)
+        store = SegmentBlockstore(folder, 2**30)
+        assert store.missing([chunk(0)[0], listing[0], chunk(1)[0]]) == [listing[0]]
+        assert store.get(chunk(1)[0]) == chunk(1)[1]
+        store.close()
+
+    def test_what_is_not_looked_through_to_its_end_is_not_cut_off(self, folder, monkeypatch):
+        monkeypatch.setattr(segments, "MAX_GUESSED_BYTES", 1000)
+        fake = segments.records.HEADER.pack(500, 0) + chunk(0)[0]
+        trap = cids.of_raw(fake * 20), fake * 20
+        store = SegmentBlockstore(folder, 2**30)
+        for pair in (trap, chunk(1)):
+            store.put_many([pair])
+        store.close()
+        size = (folder / "00000001.seg").stat().st_size
+        (folder / "index.db").unlink()
+        damage(folder, 1, 4)
+        store = SegmentBlockstore(folder, 2**30)
+        store.put_many([chunk(2)])
+        store.close()
+        assert (folder / "00000001.seg").stat().st_size == size + PREFIX_BYTES + 100
+        monkeypatch.undo()
+        (folder / "index.db").unlink()
+        store = SegmentBlockstore(folder, 2**30)
+        assert store.missing([chunk(1)[0], chunk(2)[0]]) == []
         store.close()
 
     def test_an_index_that_fails_while_it_is_open_is_a_failure_of_the_store(self, folder):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from storage import snapshot_file
 from storage.errors import LogError, StorageError
+from storage.files import Files
 from storage.incoming import Incoming
 from storage.snapshot_file import SnapshotFile
 from storage.state_range import END, Range, RangeError, cut, gaps
@@ -158,6 +160,19 @@ def test_a_state_that_arrived_is_the_store_as_if_it_had_been_committed(tmp_path)
     again.close()
 
 
+def test_a_range_cut_deeper_takes_nothing_back_of_the_one_that_has_arrived(tmp_path):
+    store = StateStore(tmp_path)
+    tree = Tree({b"key %d" % at: bytes(40) for at in range(60)})
+    incoming = Incoming(store)
+    incoming.begin(1, tree.root)
+    for cut_bytes in (2**20, 400, 1, 2**20):  # as peers do that cut otherwise
+        incoming.put(next(cut(tree, cut_bytes=cut_bytes)))
+        assert incoming.missing() == []
+    incoming.finish(b"", b"")
+    assert dict(store.view().scan(b"")) == tree.values
+    store.close()
+
+
 def test_a_state_of_another_root_begins_anew(tmp_path):
     store = StateStore(tmp_path)
     incoming = Incoming(store)
@@ -215,6 +230,19 @@ def test_the_map_grows_under_a_state_that_arrives(tmp_path):
     incoming.finish(b"", b"")
     assert dict(store.view().scan(b"")) == tree.values
     store.close()
+
+
+def test_a_snapshot_that_a_full_disk_cut_short_leaves_nothing_on_it(tmp_path):
+    class Full(Files):
+        def write(self, descriptor, buffers, offset):
+            if offset > 2_000:
+                raise OSError(errno.ENOSPC, "no space left")
+            return super().write(descriptor, buffers, offset)
+
+    tree = Tree({b"key %d" % at: bytes(100) for at in range(60)})
+    with pytest.raises(OSError, match="no space left"):
+        snapshot_file.write(tmp_path / "file", tree, 8, cut_bytes=200, files=Full())
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("data", [b"", b"\x00" * 8, b"x" * 40, b"\x84\x01" + bytes(8)])

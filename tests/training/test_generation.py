@@ -91,6 +91,7 @@ def test_the_likeliest_token_is_taken_at_temperature_zero_and_alone_in_a_small_n
     cold = ask(model, temperature=0.0)[0]
     assert ask(model, temperature=0.0, seed=9)[0] == cold
     assert ask(model, temperature=1.0, top_p=1e-9, seed=9)[0] == cold
+    assert ask(model, temperature=1.0, top_p=0.0, seed=9)[0] == cold
 
 
 def test_bytes_become_whole_characters_and_what_is_none_is_replaced() -> None:

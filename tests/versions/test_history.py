@@ -137,3 +137,42 @@ def test_the_base_is_a_common_ancestor_that_no_other_comes_from(commits, seed):
         for cid in order
         for parent in commits.by_cid[cid].parents
     )
+
+
+def wide(commits, rows):
+    """A history in which every commit comes from the one before and from fifteen first ones; the newest."""
+
+    def add(name, height, *parents):
+        cid = cids.of_dag_cbor(name.encode())
+        commits.by_cid[cid] = Commit(TREE, parents, b"", "m" * 100, 0, height)
+        return cid
+
+    head = add("0", 1)
+    for row in range(1, rows):
+        firsts = [add(f"{row} {number}", 1) for number in range(15)]
+        head = add(str(row), row + 1, head, *firsts)
+    return head
+
+
+def test_a_history_of_many_parents_is_read_no_further_than_one_of_few(commits):
+    head, most = wide(commits, 1_000), history.MAX_COMMITS + 16
+    assert len(commits.by_cid) > most
+    for question in (history.log(head), history.count(head)):
+        read = []
+        resolve(question, lambda cid: read.append(cid) or commits.by_cid[cid])  # noqa: B023
+        assert history.MAX_COMMITS <= len(read) <= most
+    read = []
+    with pytest.raises(HistoryTooLongError):
+        resolve(
+            history.merge_base(head, commits.add(message="alone")),
+            lambda cid: read.append(cid) or commits.by_cid[cid],
+        )
+    assert len(read) <= most
+
+
+def test_a_history_is_counted_as_it_is_listed(commits):
+    head = wide(commits, 20)
+    assert resolve(history.count(head), commits.by_cid.__getitem__) == len(log(commits, head))
+    lying_head = lying(commits, 9, head)
+    with pytest.raises(CommitError, match="height"):
+        resolve(history.count(lying_head), commits.by_cid.__getitem__)

@@ -175,3 +175,12 @@ def test_a_leaf_alone_is_a_file_of_one_leaf(files):
     assert [size for _, size in file.leaves] == [5]
     assert cids.codec(file.leaves[0][0]) == cids.RAW
     assert file.read(1, 99) == b"hort"
+
+
+def test_a_leaf_of_many_small_tensors_is_read_once(files):
+    small = {f"t{number}": bytes([number % 256]) * 40 for number in range(500)}
+    old = files.add(safetensors(small))
+    new = files.add(safetensors(small | {"t0": b"x" * 40}))
+    found = tensor_changes(old, new)
+    assert (found.changed, found.same) == (("t0",), 499)
+    assert len(files.read) <= len(old.leaves) + len(new.leaves)

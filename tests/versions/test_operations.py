@@ -137,3 +137,126 @@ async def test_a_crash_between_branch_and_folder_is_mended_by_a_checkout(tmp_pat
         assert (got["written"], got["branch"]) == (0, "main")
         write(folder, {"a": "3"})
         assert (await versions.commit(folder, "third", silent))["height"] == 3
+
+
+async def two_versions(near, tmp_path, files=40):
+    """A dataset of two commits whose files all differ, and the folder that holds the second."""
+    versions = versions_of(await near.node(), ALICE, tmp_path / "home", Names())
+    folder = tmp_path / "plays"
+    await versions.init("plays", folder)
+    for text in ("first", "second"):
+        write(folder, {f"{number}": f"{text} {number}" for number in range(files)})
+        await versions.commit(folder, text, silent)
+    return versions, folder
+
+
+async def test_a_look_at_a_folder_leaves_what_a_checkout_is_writing_there(tmp_path):
+    async with open_neighbourhood() as near:
+        versions, folder = await two_versions(near, tmp_path)
+        seen = []
+        async with trio.open_nursery() as nursery:
+
+            async def look():
+                seen.append(await versions.diff(folder, None, None, silent))
+
+            def told(stage, *_):
+                if stage == "write" and not seen:
+                    seen.append(None)
+                    nursery.start_soon(look)
+
+            got = await versions.checkout(folder, tmp_path, "HEAD~1", None, told)
+        assert got["written"] == 40
+        assert {path.read_text()[:5] for path in folder.glob("[0-9]*")} == {"first"}
+        assert len(seen) == 2
+
+
+async def test_two_checkouts_of_one_folder_wait_for_each_other(tmp_path):
+    async with open_neighbourhood() as near:
+        versions, folder = await two_versions(near, tmp_path)
+        async with trio.open_nursery() as nursery:
+            for version in ("plays~1", "plays", "plays~1"):
+                nursery.start_soon(versions.checkout, folder, tmp_path, version, None, silent)
+        marker = find_marker(folder)
+        commit = await versions._source.commit(marker.commit)
+        assert {path.read_text().split()[0] for path in folder.glob("[0-9]*")} == {commit.message}
+
+
+@pytest.mark.parametrize("change", ["written over", "removed", "put beside"])
+async def test_what_a_person_does_during_a_checkout_is_not_written_over(tmp_path, change):
+    async with open_neighbourhood() as near:
+        versions, folder = await two_versions(near, tmp_path)
+        write(folder, {"0": "second 0", "1": "second 1"})
+        await versions.commit(folder, "fewer", silent)
+
+        def meddle(stage, *_):
+            if stage == "write":
+                if change == "written over":
+                    (folder / "0").write_text("a person's own")
+                elif change == "removed":
+                    (folder / "0").unlink(missing_ok=True)
+                else:
+                    (folder / "7").write_text("a person's own")
+
+        with pytest.raises(RefusedError, match="was changed meanwhile"):
+            await versions.checkout(folder, tmp_path, "HEAD~2", None, meddle)
+        found = {path.name: path.read_text() for path in folder.glob("[0-9]*")}
+        assert (
+            found
+            == {
+                "written over": {"0": "a person's own", "1": "second 1"},
+                "removed": {"1": "second 1"},
+                "put beside": {"0": "second 0", "1": "second 1", "7": "a person's own"},
+            }[change]
+        )
+        assert not (folder / ".swarm-dataset.new").exists()
+
+
+async def test_a_file_that_becomes_a_folder_and_a_link_that_becomes_one_are_checked_out(tmp_path):
+    async with open_neighbourhood() as near:
+        versions = versions_of(await near.node(), ALICE, tmp_path / "home", Names())
+        folder = tmp_path / "plays"
+        await versions.init("plays", folder)
+        write(folder, {"a": "a file", "b/x": "in a folder", "d/x": "behind a link"})
+        (folder / "c").symlink_to("d")
+        await versions.commit(folder, "first", silent)
+        (folder / "c").unlink()
+        write(folder, {"a/x": "in a folder", "b": "a file", "c/x": "a folder", "d/x": "alone"})
+        await versions.commit(folder, "second", silent)
+        await versions.checkout(folder, tmp_path, "plays~1", None, silent)
+        assert (folder / "a").read_text() == "a file"
+        assert (folder / "c").is_symlink()
+        assert (folder / "c" / "x").read_text() == "behind a link"
+        await versions.checkout(folder, tmp_path, "plays", None, silent)
+        assert (folder / "b").read_text() == "a file"
+        assert [(folder / one / "x").read_text() for one in "acd"] == [
+            "in a folder",
+            "a folder",
+            "alone",
+        ]
+
+
+async def test_a_merge_that_is_refused_for_what_was_changed_meanwhile_moves_no_branch(tmp_path):
+    async with open_neighbourhood() as near:
+        versions = versions_of(await near.node(), ALICE, tmp_path / "home", Names())
+        folder = tmp_path / "plays"
+        await versions.init("plays", folder)
+        write(folder, {"a": "1", "b": "1"})
+        await versions.commit(folder, "first", silent)
+        await versions.branch(folder, None, "side", None, None, silent)
+        write(folder, {"a": "2", "b": "1"})
+        ours = await versions.commit(folder, "ours", silent)
+        await versions.checkout(folder, tmp_path, "side", None, silent)
+        write(folder, {"a": "1", "b": "2"})
+        await versions.commit(folder, "theirs", silent)
+        await versions.checkout(folder, tmp_path, "main", None, silent)
+
+        def meddle(stage, *_):
+            if stage == "write":
+                (folder / "b").write_text("a person's own")
+
+        with pytest.raises(RefusedError, match="was changed meanwhile"):
+            await versions.merge(folder, "side", None, None, meddle)
+        assert cids.text(versions._repository.load("plays").branches["main"]) == ours["commit"]
+        write(folder, {"a": "2", "b": "1"})
+        merged = await versions.merge(folder, "side", None, None, silent)
+        assert (merged["result"], (folder / "b").read_text()) == ("merged", "2")

@@ -8,8 +8,9 @@ import pytest
 
 from storage.importer import add_path
 from storage.memory import MemoryBlockstore
-from swarm.errors import RefusedError
+from swarm.errors import RefusedError, SwarmError
 from swarm.store.operations import StoreOperations
+from swarm.versions import repository
 from swarm.versions.repository import Dataset
 from tests.versions.world import ALICE, Names, silent, versions_of, write
 
@@ -123,3 +124,30 @@ async def test_a_damaged_dataset_does_not_end_the_start_nor_take_a_pin(node, tmp
     (tmp_path / "datasets" / "poems.json").write_text("{")
     await node.again().keep()
     assert node.store.pins() == {cid: "dataset plays"}
+
+
+async def test_another_datasets_damage_is_told_before_a_branch_moves(node, tmp_path):
+    first = await committed(node)
+    (tmp_path / "datasets" / "other.json").write_text("damaged")
+    with pytest.raises(SwarmError, match=r"other\.json is damaged"):
+        await committed(node, message="second")
+    assert node.repository.load("plays").branches == {"main": first}
+
+
+async def test_no_more_datasets_are_made_than_are_pinned(node, monkeypatch):
+    monkeypatch.setattr(repository, "MAX_DATASETS", 2)
+    for name in ("a", "b"):
+        await node.branches.create(Dataset(name))
+    with pytest.raises(RefusedError, match="2 datasets already"):
+        await node.branches.create(Dataset("c"))
+    assert [one.name for one in node.repository.all()] == ["a", "b"]
+
+
+async def test_what_a_killed_difference_left_is_removed_at_the_start(node, tmp_path):
+    await committed(node)
+    left = tmp_path / "datasets" / "rows-abc"
+    left.mkdir()
+    (left / "old").write_bytes(b"a large file")
+    await node.again().keep()
+    assert not left.exists()
+    assert node.repository.has("plays")

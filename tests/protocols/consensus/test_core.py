@@ -22,11 +22,13 @@ from protocols.consensus.events import (
     Processed,
     Received,
     SendTo,
+    SetTimer,
     Start,
     Tick,
 )
 from protocols.consensus.evidence import verify_evidence
 from protocols.consensus.messages import (
+    MAX_NULLIFICATIONS,
     Ask,
     Block,
     Cast,
@@ -40,6 +42,7 @@ from protocols.consensus.messages import (
 )
 from protocols.consensus.views import VIEWS_AHEAD, VIEWS_BEHIND, Timing
 from protocols.signing import Signer
+from storage.consensus_log import MAX_APPEND_BYTES
 
 CHAIN = b"c" * 32
 UTC = 1_700_000_000_000
@@ -112,8 +115,12 @@ class Bench:
                 self.give(Processed(effect.block.id, effect.block.id not in self.bad))
         return self
 
-    def hear(self, message, peer=A):
-        return self.give(Received(peer.public_key, message))
+    def hear(self, message, peer=None):
+        """From a peer; a proposal comes from its leader, unless told otherwise."""
+        speaker = A.public_key if peer is None else peer.public_key
+        if peer is None and isinstance(message, Proposal):
+            speaker = message.vote.voter
+        return self.give(Received(speaker, message))
 
     def wait(self, milliseconds):
         self.tick += milliseconds
@@ -627,3 +634,128 @@ def test_a_ledger_that_is_behind_its_log_gets_its_last_blocks_from_there():
     after = Bench(bench.log, root=GENESIS)
     assert [effect.block for effect in after.all(Commit)] == [one, two]
     assert Bench(bench.core.snapshot(), root=one).cast() == []
+
+
+def test_a_leaders_block_that_another_passes_on_in_a_false_wrapping_spoils_nothing():
+    """What goes with a block is not signed: whoever is quicker than the leader could have every view nullified."""
+    one = child(GENESIS, 1)
+    two = child(one, 2)
+    shown = certificate(Kind.NOTARIZE, 1, one)
+    honest = proposal(two, shown)
+    stranger = next(key for key in (A, B, C) if key.public_key != leader(2))
+    for wrapping in (None, certificate(Kind.NULLIFY, 1)):
+        bench = Bench().hear(proposal(one)).hear(Certify(shown))
+        bench.hear(Proposal(2, two, wrapping, (), honest.vote), stranger)
+        assert (Kind.NULLIFY, 2) not in bench.cast()
+        assert (Kind.NOTARIZE, 2) in bench.hear(honest).cast()
+
+
+def test_while_no_block_becomes_final_the_deadlines_grow_though_blocks_are_notarized():
+    bench, parent, shown = Bench(), GENESIS, None
+    nullified = []
+    for view in range(1, 9):
+        block = child(parent, view)
+        began = bench.tick
+        while (Kind.NULLIFY, view) not in bench.cast():
+            bench.wait(50)
+        nullified.append(bench.tick - began)
+        bench.hear(proposal(block, shown))
+        parent, shown = block, certificate(Kind.NOTARIZE, view, block)
+        bench.hear(Certify(shown))
+    assert nullified == [200, 200, 200, 300, 400, 500, 600, 700]
+    bench.hear(Certify(certificate(Kind.FINALIZE, 8, parent))).hear(
+        Certify(certificate(Kind.NULLIFY, 9))
+    )
+    assert bench.wait(199).cast()[-1] != (Kind.NULLIFY, 10)
+    assert bench.wait(1).cast()[-1] == (Kind.NULLIFY, 10)
+
+
+@pytest.mark.slow
+def test_a_long_way_to_what_is_final_is_written_in_pieces_that_fit_a_log():
+    bench = Bench(signer=None, epoch_length=100)
+    parent, shown = GENESIS, None
+    for view in range(1, 71):
+        block = child(parent, view, bytes(2**20))
+        bench.hear(proposal(block, shown))
+        parent, shown = block, certificate(Kind.NOTARIZE, view, block)
+        bench.hear(Certify(shown))
+    bench.hear(Certify(certificate(Kind.FINALIZE, 70, parent)))
+    assert bench.core.root == parent
+    written = [sum(4 + len(e) for e in one.entries) for one in bench.all(Persist)]
+    assert max(written) < MAX_APPEND_BYTES
+
+
+def test_a_view_whose_own_votes_are_forgotten_is_not_finalized_any_more():
+    """The nullify of then is not held; a finalize beside it would be evidence."""
+    b = child(GENESIS, 1)
+    bench = Bench().wait(200)
+    bench.hear(Certify(certificate(Kind.NULLIFY, 1 + MAX_NULLIFICATIONS)))
+    assert 1 not in bench.core.views
+    bench.hear(Certify(certificate(Kind.NOTARIZE, 1, b))).hear(Give(0, b))
+    assert (Kind.NULLIFY, 1) in bench.cast()
+    assert (Kind.FINALIZE, 1) not in bench.cast()
+
+
+def test_who_notarized_gives_the_view_up_after_three_deltas_and_not_before():
+    bench = Bench().hear(proposal(child(GENESIS, 1))).wait(299)
+    assert bench.cast() == [(Kind.NOTARIZE, 1)]
+    assert bench.wait(1).cast() == [(Kind.NOTARIZE, 1), (Kind.NULLIFY, 1)]
+
+
+def test_a_finalize_is_said_again_until_the_view_is_final():
+    b = child(GENESIS, 1)
+    bench = Bench().hear(proposal(b)).hear(Certify(certificate(Kind.NOTARIZE, 1, b)))
+    bench.out.clear()
+    assert (Kind.FINALIZE, 1) in bench.wait(400).cast()
+
+
+def test_a_block_from_the_future_wakes_the_core_when_its_time_has_come():
+    bench = Bench().hear(proposal(child(GENESIS, 1, timestamp_ms=UTC + 540)))
+    assert bench.all(SetTimer)[-1] == SetTimer(40)
+
+
+def test_two_finalizations_of_one_view_halt():
+    bench, one, _ = finalized_two()
+    bench.hear(Certify(certificate(Kind.FINALIZE, 2, child(one, 2, b"other"))))
+    assert bench.all(Halt)
+
+
+def test_certificates_of_the_proposals_own_view_do_not_belong_to_it():
+    b = child(GENESIS, 1)
+    bench = Bench().hear(proposal(b, None, [certificate(Kind.NULLIFY, 1)]))
+    assert bench.all(Blame)
+    assert bench.core.view == 1
+
+
+def test_a_leader_makes_another_block_when_a_newer_parent_came_meanwhile():
+    one = child(GENESIS, 1, leader=A.public_key)
+    bench = Bench(lead=lambda view: (A, ME)[view % 2 == 0].public_key)
+    bench.hear(Certify(certificate(Kind.NULLIFY, 1)))
+    assert [effect.parent for effect in bench.all(Prepare)] == [GENESIS]
+    stale = child(GENESIS, 2, leader=ME.public_key)
+    bench.hear(Certify(certificate(Kind.NOTARIZE, 1, one))).hear(Give(0, one))
+    bench.give(Prepared(2, stale))
+    assert (Kind.NOTARIZE, 2) not in bench.cast()
+    assert [effect.parent for effect in bench.all(Prepare)] == [GENESIS, one]
+    fresh = child(one, 2, leader=ME.public_key)
+    bench.give(Prepared(2, fresh))
+    made = [e.message for e in bench.all(Broadcast) if isinstance(e.message, Proposal)]
+    assert [(proposal.block, proposal.parent.view) for proposal in made] == [(fresh, 1)]
+
+
+def test_a_leader_does_not_build_upon_what_its_ledger_refuses():
+    one = child(GENESIS, 1, leader=A.public_key)
+    bench = Bench(lead=lambda view: (A, ME)[view % 2 == 0].public_key)
+    bench.bad.add(one.id)
+    bench.hear(Certify(certificate(Kind.NOTARIZE, 1, one))).wait(30).hear(Give(0, one)).wait(30)
+    assert one in bench.core.tree._held.values()
+    assert not bench.all(Prepare)
+
+
+def test_an_older_finalization_does_not_take_the_place_of_a_newer_one():
+    one = child(GENESIS, 1)
+    two = child(one, 2)
+    bench = Bench().hear(Certify(certificate(Kind.FINALIZE, 2, two)))
+    bench.hear(Certify(certificate(Kind.FINALIZE, 1, one)))
+    bench.hear(Give(0, two)).hear(Give(0, one))
+    assert [effect.block for effect in bench.all(Commit)] == [one, two]

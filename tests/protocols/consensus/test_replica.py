@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from protocols.consensus.application import Validator
 from protocols.consensus.blocks import Block, genesis_block
-from protocols.consensus.events import Advanced, Broadcast, Now, Persist, Start, Tick
+from protocols.consensus.events import (
+    Advanced,
+    Behind,
+    Broadcast,
+    Now,
+    Persist,
+    Received,
+    Start,
+    Tick,
+)
 from protocols.consensus.evidence import contradict
 from protocols.consensus.journal import (
     FROM_GENESIS,
@@ -13,8 +22,9 @@ from protocols.consensus.journal import (
     encode_entry,
     next_safe_epoch,
     standing,
+    standing_at,
 )
-from protocols.consensus.messages import Cast, Certificate, Kind, Vote
+from protocols.consensus.messages import Ask, Cast, Certificate, Give, Kind, Vote
 from protocols.consensus.replica import PRESENT_MS, Replica
 from protocols.consensus.views import Timing
 from protocols.signing import Signer
@@ -45,9 +55,8 @@ class Life:
 
     def __init__(self, log=(), tip=GENESIS, *, utc=UTC):
         self.log, self.utc, self.tick = list(log), utc, 0
-        stands = standing(self.log)
-        if not self.log and tip.height:
-            stands = Standing(next_safe_epoch(tip.height, LENGTH))
+        stands = standing_at(self.log, tip.height, LENGTH)
+        if stands != standing(self.log):
             self.log += stands.encode()
         self.sent = []
         leads = OTHERS[0].public_key
@@ -94,8 +103,9 @@ def test_a_log_that_began_in_an_old_epoch_says_nothing_of_the_one_that_runs():
 
 
 def test_that_a_key_waits_after_a_jump_outlives_the_process():
-    life = Life(tip=block(12, UTC - 10 * PRESENT_MS)).sync(43, timestamp_ms=UTC - 10 * PRESENT_MS)
-    again = Life(life.log, block(43))
+    old = UTC - 10 * PRESENT_MS
+    life = Life(tip=block(12, old)).sync(43, timestamp_ms=old).sync(44, timestamp_ms=old)
+    again = Life(life.log, block(44))
     assert not again.replica.is_voting
     assert again.wait().epochs == []
 
@@ -161,3 +171,40 @@ def test_a_log_that_is_rewritten_early_keeps_what_is_of_later_epochs():
 def test_what_a_log_says_is_read_as_it_was_written():
     for one in (FROM_GENESIS, Standing(3), Standing(0, 0), Standing(7, 2)):
         assert standing(one.encode()) == one
+
+
+def test_a_log_that_is_not_whole_says_nothing_of_epochs_that_sync_brought_one_block_after_another():
+    old = UTC - 10 * PRESENT_MS
+    life = Life(tip=block(12, old))
+    for height in range(13, 44):
+        life.sync(height, timestamp_ms=old).wait()
+    assert life.replica.core.epoch == 5
+    assert life.epochs == []
+    assert Life(life.log, block(43)).wait().epochs == [], "nor after a restart"
+
+
+def test_blocks_for_the_next_epoch_that_nobody_asked_for_do_not_pile_up():
+    life, late = Life(), block(LENGTH + 1)
+    for _ in range(20):
+        life.give(Received(OTHERS[1].public_key, Give(1, late)))
+        life.give(Received(OTHERS[1].public_key, Ask(1, late.id)))
+    assert not life.replica._early
+
+
+def test_who_is_left_in_an_epoch_asks_again_and_again_what_it_missed():
+    members = tuple(
+        sorted((Signer(bytes([5, n]) * 16) for n in range(31)), key=lambda s: s.public_key)
+    )
+    voters = tuple(Validator(one.public_key, 1) for one in members)
+    leads = members[0].public_key
+    replica = Replica(
+        CHAIN, LENGTH, None, GENESIS, lambda _: voters, lambda *_: leads, Timing(100, 0)
+    )
+    replica.handle(Start(), Now(0, UTC))
+    vote = Vote.sign(members[1], CHAIN, Kind.NULLIFY, 1, 1)
+    asked = []
+    for _ in range(1000):
+        effects = replica.handle(Received(members[1].public_key, Cast(vote)), Now(0, UTC))
+        asked.append(any(isinstance(effect, Behind) for effect in effects))
+    assert any(asked[:100])
+    assert any(asked[-100:])

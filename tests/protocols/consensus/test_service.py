@@ -8,10 +8,20 @@ import trio
 from protocols.consensus.errors import HaltError
 from protocols.consensus.events import Prepare, Received, SendTo
 from protocols.consensus.evidence import contradict, verify_evidence
-from protocols.consensus.journal import decode_entries, standing
-from protocols.consensus.messages import Block, Cast, Certificate, Give, Kind, Proposal, Vote
+from protocols.consensus.journal import Standing, decode_entries, standing
+from protocols.consensus.messages import (
+    MAX_MESSAGE_BYTES,
+    Block,
+    Cast,
+    Certificate,
+    Give,
+    Kind,
+    Proposal,
+    Vote,
+    decode_message,
+)
 from protocols.consensus.service import PROTOCOL
-from protocols.framing import frame
+from protocols.framing import FrameReader, frame
 from protocols.memory import open_memory_network
 from protocols.transport import StreamError
 from storage.consensus_log import ConsensusLog
@@ -175,6 +185,46 @@ async def test_a_log_that_was_begun_and_left_empty_tells_no_more_than_none(autoj
     assert not any(node.evidence for node in nodes)
 
 
+async def test_a_log_from_before_epochs_that_sync_brought_tells_nothing_of_the_one_that_runs(
+    autojump_clock, world
+):
+    """The process that began it found no peer, and ended; when the next one votes, sync has caught up."""
+    nodes = await world.start()
+    await reach(nodes, 16)
+    nodes[0].kill()
+    await trio.sleep(0.05)
+    path = world.folder / f"{SIGNERS[0].peer_id}.log"
+    path.unlink()
+    with ConsensusLog(path) as log:
+        log.append(Standing(2).encode())
+    await nodes[0].start(world.nursery)
+    assert nodes[0].service.stats().waits_for == 4
+    await reach(nodes, 17)
+    assert not nodes[0].service.stats().is_voting
+    await reach(nodes, 22)
+    assert nodes[0].service.stats().is_voting
+    assert not any(node.evidence for node in nodes)
+
+
+async def test_a_node_that_comes_back_says_at_once_what_it_has_said(autojump_clock, world):
+    """Else nodes that all were restarted would lose the view, and wait for four D besides."""
+    (node,) = await world.start(1)
+    await trio.sleep(0.6)
+    node.kill()
+    await trio.sleep(0.05)
+    heard = []
+
+    async def listen(stream):
+        reader = FrameReader(stream, MAX_MESSAGE_BYTES)
+        while (data := await reader.read()) is not None:
+            heard.append(decode_message(data))
+
+    world.network.join(SIGNERS[1].peer_id, CHAIN).handle(PROTOCOL, listen)
+    await node.start(world.nursery)
+    await trio.sleep(0.2)
+    assert heard == [Cast(Vote.sign(SIGNERS[0], CHAIN, Kind.NULLIFY, 0, 1))]
+
+
 @pytest.mark.parametrize(
     "garbage",
     [b"\xff\xff\xff\xff", frame(b"\x00" * 50), frame(b"\x82\x02\x80"), b"\x00\x00\x01\x00half"],
@@ -326,7 +376,7 @@ async def test_while_nothing_is_final_the_log_drops_old_votes_and_keeps_which_vi
     assert node.application.chain[2][0].view >= 700
 
 
-async def test_blocks_are_given_to_a_peer_within_its_allowance(autojump_clock, world):
+async def test_blocks_are_given_to_a_peer_within_its_allowance(autojump_clock, world, monkeypatch):
     nodes = [ToyNode(world.network, SIGNERS[n], world.folder) for n in range(3)]
     for node in nodes:
         node.application.size = 900_000
@@ -337,9 +387,12 @@ async def test_blocks_are_given_to_a_peer_within_its_allowance(autojump_clock, w
     service = nodes[0].service
     service._send = lambda to, data: given.append(len(data)) if to == peer else None
     block = nodes[0].application.chain[1][0]
+    encode, encoded = Give.encode, []
+    monkeypatch.setattr(Give, "encode", lambda give: encoded.append(give) or encode(give))
     for _ in range(50):
         await service._carry_out(SendTo(peer, Give(0, block)))
-    assert 8 <= len(given) <= 9
+    assert 8 <= len(given) <= 10
+    assert len(encoded) == len(given), "a question beyond the allowance costs next to nothing"
     await trio.sleep(0.1)
     for _ in range(50):
         await service._carry_out(SendTo(peer, Give(0, block)))

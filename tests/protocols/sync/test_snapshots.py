@@ -412,6 +412,58 @@ async def test_a_finalization_that_comes_with_a_checkpoint_and_does_not_hold_is_
     again.close()
 
 
+async def test_a_snapshot_from_before_the_checkpoint_of_an_earlier_run_is_passed_over(
+    autojump_clock, network, running, chain, tmp_path
+):
+    new = Newcomer(network, chain, tmp_path / "new", checkpoint=checkpoint_of(chain, 20))
+    new.landing.take_handoff(chain.snapshots.handoffs(4, 1)[0])
+    new.landing.begin(20)
+    new.close()
+
+    class Old(SnapshotService):
+        async def _answer(self, stream, request):
+            if isinstance(request, AskHoldings):
+                await send(stream, Holdings(1, (16,)).encode())
+            else:
+                await super()._answer(stream, request)
+
+    chain.serve(network, "old", Old)
+    again = Newcomer(network, chain, tmp_path / "new")
+    await running.start(again.sync.run)
+    await again.reach(22)
+    assert again.executed == list(range(1, 23))
+    assert again.lies == []
+    again.close()
+
+
+async def test_who_is_quick_with_a_finalization_that_does_not_hold_keeps_no_node_from_landing(
+    autojump_clock, network, running, chain, tmp_path
+):
+    class OneVoice(SnapshotService):
+        async def _answer(self, stream, request):
+            if not isinstance(request, AskHandoffs):
+                await super()._answer(stream, request)
+                return
+            handoff = Handoff.decode(self._source.handoffs(request.from_epoch, 1)[0])
+            few = replace(handoff.finalization, signatures=handoff.finalization.signatures[:1])
+            await send(stream, replace(handoff, finalization=few).encode())
+
+    class Slow(SnapshotService):
+        async def _answer(self, stream, request):
+            await trio.sleep(0.1)
+            await super()._answer(stream, request)
+
+    chain.serve(network, "liar", OneVoice)
+    chain.serve(network, "honest", Slow)
+    now = START + WEAK_SUBJECTIVITY_MS + 5 * BLOCK_MS  # no way past the snapshot
+    new = Newcomer(network, chain, tmp_path / "new", now=now, checkpoint=checkpoint_of(chain, 20))
+    await running.start(new.sync.run)
+    await new.reach(22, seconds=120)
+    assert new.executed == [21, 22]
+    assert "honest" not in dict(new.lies)
+    new.close()
+
+
 async def test_another_block_for_the_snapshots_height_is_refused_and_blamed(
     autojump_clock, network, running, chain, tmp_path
 ):
@@ -558,6 +610,28 @@ def test_an_archive_removes_nothing(tmp_path):
     assert chain.snapshots.prune() == 0
     assert chain.ledger.block(1).height == chain.ledger.first_block() == 1
     chain.close()
+
+
+async def test_a_node_that_blocks_carry_past_a_snapshot_while_it_arrives_goes_on_from_the_blocks(
+    autojump_clock, network, running, chain, tmp_path
+):
+    class Gossiping(SnapshotService):
+        async def _send_ranges(self, stream, height, first, last):
+            if new.landing.height() < 21:
+                pairs = [(b.encode(), c.encode()) for b, c in chain.ledger.blocks(1, 21)]
+                await new.landing.apply(pairs)
+            await super()._send_ranges(stream, height, first, last)
+
+    chain.serve(network, "gossips", Gossiping)
+    new = Newcomer(network, chain, tmp_path / "new")
+    await running.start(new.sync.run)
+    await new.reach(22)
+    assert new.executed == list(range(1, 23))
+    assert new.store.view().root == chain.store.view().root
+    assert new.landing.arriving() == -1, "what arrived is of no use to anybody"
+    assert new.lies == []
+    assert new.sync._book.failures == {}, "nobody is to blame"
+    new.close()
 
 
 def test_a_part_of_a_snapshot_that_blocks_have_passed_is_dropped(tmp_path):

@@ -258,6 +258,38 @@ async def test_what_a_peer_gave_before_it_stopped_is_applied(autojump_clock, net
     assert reader.lies == []
 
 
+async def test_blocks_without_a_finalization_are_not_looked_at_again_with_each_that_comes(
+    autojump_clock, network, nursery_
+):
+    slow = network.join(LIAR, CHAIN)
+    block, certificate = bytes(2**20), b"of no block"
+    looked_at = []
+
+    class Waiting:
+        def height(self):
+            return 0
+
+        async def apply(self, pairs):
+            looked_at.append(len(pairs))
+            return 0
+
+    async def answer(stream):
+        request = decode_request(await FrameReader(stream, 512).read())
+        if request == AskTip():
+            await stream.send_all(frame(encode_tip(10**9)))
+        else:
+            for size in [len(block)] * 5 + [100] * 400:
+                await stream.send_all(frame(encode_pair(block[:size], certificate)))
+        await stream.close()
+
+    slow.handle(PROTOCOL, answer)
+    application = ToyApplication(SIGNERS[5])
+    sync = SyncService(network.join(READER, CHAIN), Waiting(), application, in_thread=False)
+    await nursery_.start(sync.run)
+    await trio.sleep(8)
+    assert looked_at[:2] == [4, 405], "when there is enough of them, and at the end"
+
+
 async def test_a_long_answer_that_keeps_its_pace_is_heard_to_its_end(
     autojump_clock, network, nursery_
 ):
