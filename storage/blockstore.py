@@ -282,13 +282,9 @@ class SegmentBlockstore:
         """Hold a chunk in the segments no longer, because it lies elsewhere; its room comes back with a compaction.
 
         Returns:
-            Whether it was there.
+            Whether it was; not where it was not there, or is being moved by a compaction.
         """
-        place = self.index.find(cid)
-        if place is None or not self.index.remove(cid, place):
-            return False
-        self.quota.refund(INDEX_ROW_BYTES)
-        return True
+        return self.writer.forget(cid)
 
     def mend(self, cids_: Iterable[Cid]) -> None:
         """Forget that chunks were damaged, which nothing names any more."""
@@ -319,13 +315,14 @@ class SegmentBlockstore:
 
     def _get_in_place(self, cid: Cid) -> bytes:
         try:
-            data = self.references.get(cid)
+            data = self.references.get(
+                cid, lambda dropped: self.quota.refund(dropped * INDEX_ROW_BYTES)
+            )
         except UnreadableFileError:
             self._pins.damage(cid)  # until it can be read again
             raise
         except ChangedFileError:
             self._pins.damage(cid)
-            self.quota.refund(INDEX_ROW_BYTES)
             raise
         if data is not None:
             if cid in self._pins.damaged:

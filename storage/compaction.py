@@ -107,11 +107,11 @@ class Compaction:
             return self._store.references.drop(dead) if dead else 0
 
     def _move(self, rows: list[tuple[Cid, Place]]) -> Iterator[int]:
-        group: list[Packed] = []
+        group: list[tuple[Packed, Place]] = []
         size = 0
         for cid, place in rows:
             try:
-                group.append(pack(cid, self._store.log.read(cid, place)))
+                group.append((pack(cid, self._store.log.read(cid, place)), place))
             except DamagedRecordError:
                 if self._store.index.find(cid) == place:
                     self._store.forget(cid, place)
@@ -124,7 +124,7 @@ class Compaction:
         if group:
             yield self._append(group, size)
 
-    def _append(self, group: list[Packed], size: int) -> int:
+    def _append(self, group: list[tuple[Packed, Place]], size: int) -> int:
         self._store.writer.move(group)
         self.moved += size
         return size

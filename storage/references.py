@@ -29,7 +29,7 @@ from storage.database import connect, failures_as_ours
 from storage.errors import ChangedFileError, UnreadableFileError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 PAGE_ROWS = 1_000
 _OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
@@ -141,8 +141,12 @@ class ReferenceList:
         rows = self._query("SELECT number, length FROM chunks WHERE cid = ?", cid)
         return (rows[0][0], rows[0][1]) if rows else None
 
-    def get(self, cid: Cid) -> bytes | None:
+    def get(self, cid: Cid, forgot: Callable[[int], None] = lambda _: None) -> bytes | None:
         """A chunk's bytes, or None if it lies in no file.
+
+        Args:
+            cid: Of the chunk.
+            forgot: Told how many references were dropped, where the file is not what it was.
 
         Raises:
             UnreadableFileError: The file cannot be read now; the chunk is not held until it can be.
@@ -158,7 +162,7 @@ class ReferenceList:
         except UnreadableFileError:
             raise
         except ChangedFileError:
-            self.drop([number])
+            forgot(self.drop([number]))  # another reader may have been quicker
             raise
 
     def rows(self, after: int = 0, before: int = 2**63 - 1) -> Iterator[list[tuple[int, Cid, int]]]:

@@ -119,6 +119,9 @@ class SlotContents:
 
         Returns:
             Whether one was moved.
+
+        Raises:
+            CorruptChunkError: It is damaged; `put` mends it once the store has it again.
         """
         top, vacant = self._slots.top, self._slots.vacant()
         if top <= keep or vacant is None or vacant >= top - 1:

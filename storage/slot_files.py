@@ -121,7 +121,9 @@ class SlotFiles:
                 files.sync(descriptor)
             finally:
                 files.close(descriptor)
-            if is_new:
+            if (
+                is_new or not offset
+            ):  # a write before this one may have failed when the file was made
                 files.sync_folder(path.parent)
 
 

@@ -124,6 +124,7 @@ class SlotStore(SlotReading):
                     with self._index.transaction():
                         self._index.put(slot, label)
                     self._tree.append(label.encode())
+                    self._is_whole_again(label)
             return slot
 
     def replace(self, slot: int, chunk: Chunk | None) -> None:
@@ -259,9 +260,8 @@ class SlotStore(SlotReading):
             else:
                 message = f"slot {slot} held something else"
                 raise StorageError(message)
-            if chunk is not None:
-                with self._lock:
-                    self._lost.discard(chunk[0])
+            with self._lock:
+                self._is_whole_again(label)
 
     def close(self) -> None:
         """Let go of the folder."""
@@ -282,12 +282,19 @@ class SlotStore(SlotReading):
         with self._taken():
             try:
                 self._files.write_pending(name, sealed)
-                with self._lock, self._index.transaction():
-                    self._index.add_pending(slot, label, name)
+                with self._lock:
+                    with self._index.transaction():
+                        self._index.add_pending(slot, label, name)
+                    self._is_whole_again(label)
             except BaseException:
                 with suppress(OSError):
                     self._files.drop_pending(name)
                 raise
+
+    def _is_whole_again(self, label: Label) -> None:
+        """A slot was sealed with what may have been damaged, here or in a slot that was emptied since."""
+        if label.cid is not None:
+            self._lost.discard(label.cid)
 
     def _load(self, folder: Path) -> None:
         for expected, (slot, label) in enumerate(self._index.labels()):

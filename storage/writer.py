@@ -13,7 +13,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from storage.errors import DiskFullError, StorageError
-from storage.quota import CHUNK_OVERHEAD_BYTES, RECORD_OVERHEAD_BYTES
+from storage.quota import CHUNK_OVERHEAD_BYTES, INDEX_ROW_BYTES, RECORD_OVERHEAD_BYTES
 from storage.segments import Packed, SegmentLog, pack
 
 if TYPE_CHECKING:
@@ -69,14 +69,25 @@ class Writer:
             self._write(fresh, amount)
         return size
 
-    def move(self, chunks: Sequence[Packed]) -> None:
-        """Append chunks that are held elsewhere, and flush them."""
-        amount = sum(RECORD_OVERHEAD_BYTES + len(chunk.data) for chunk in chunks)
+    def move(self, chunks: Sequence[tuple[Packed, Place]]) -> None:
+        """Append chunks that lie at other places, and flush them; not those that were forgotten meanwhile."""
         with self._append_lock:
             self._check_open()
+            now = self._index.find_many([chunk.cid for chunk, _ in chunks])
+            lasting = [chunk for (chunk, place), at in zip(chunks, now, strict=True) if at == place]
+            amount = sum(RECORD_OVERHEAD_BYTES + len(chunk.data) for chunk in lasting)
             self._quota.overdraw(amount)
-            self._write(chunks, amount)
+            self._write(lasting, amount)
         self.flush()
+
+    def forget(self, cid: Cid) -> bool:
+        """Hold a chunk no longer, which is not on its way to another place; whether it was held."""
+        with self._append_lock:
+            place = self._index.find(cid)
+            if place is None or cid in self._pending or not self._index.remove(cid, place):
+                return False
+        self._quota.refund(INDEX_ROW_BYTES)
+        return True
 
     def flush(self) -> None:
         """Make what was appended before this call durable and visible; one thread does it for all."""

@@ -13,6 +13,7 @@ import contextlib
 import shutil
 from collections import Counter
 from functools import partial
+from stat import S_ISDIR
 from typing import TYPE_CHECKING
 
 import trio
@@ -127,6 +128,8 @@ class Shelf:
                     await self._unpack(root, path, providers, progress, max_bytes, is_file=is_file)
                 elif is_file and not path.is_file():
                     raise _no_file(root)
+                elif max_bytes is not None and self._sizes[path] > max_bytes:
+                    raise ContentTooLargeError(root, self._sizes[path], max_bytes)
                 self._sizes[path] = self._sizes.pop(path)
                 with contextlib.suppress(OSError):
                     path.touch()
@@ -259,8 +262,12 @@ def _is_entry(path: Path) -> bool:
 
 
 def _size_on_disk(path: Path) -> int:
-    below = path.rglob("*") if path.is_dir() else ()
-    return sum(one.lstat().st_size + ENTRY_BYTES for one in (path, *below))
+    """What `_size_to_be` said before it was written."""
+    found = path.rglob("*") if path.is_dir() else (path,)
+    return sum(
+        ENTRY_BYTES + (0 if S_ISDIR((status := one.lstat()).st_mode) else status.st_size)
+        for one in found
+    )
 
 
 def _size_to_be(root: Cid, store: Blockstore, *, is_file: bool = False) -> int:

@@ -23,7 +23,7 @@ from swarm.ledger.mempool import raised
 from swarm.ledger.transactions import decode, sign
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from protocols.signing import Signer
     from swarm.heights import Heights
@@ -127,6 +127,14 @@ class Wallet:
         self._pending[one.id] = _Pending(one, view.height, view.height, last)
         self.gossip(one.data)
         return one.id
+
+    def cost(self, payloads: Iterable[Payload]) -> int:
+        """Units that the fees of these come to at most, if they are submitted now."""
+        view, nonce = self._ledger.view(), self._nonce()
+        fee, tip = self._fee(view.base_fee, view.account(self._signer.public_key).balance)
+        until = _valid_until(view.height, None)
+        signed = (self._sign(one, nonce, until, fee, tip) for one in payloads)
+        return sum(one.gas_used * one.max_fee for one in signed)
 
     async def confirm(self, identifier: bytes, seconds: float = 60.0) -> Included:
         """Wait until a transaction is final.

@@ -84,11 +84,15 @@ class Chain:
         await self._caught_up(progress)
         view = self._ledger.view()
         account = view.account(self._signer.public_key)
-        check_stake(account, amount, view.params)
+        first: list[Payload] = []
         vrf_key = VrfKey.of(self._signer.seed).public_key
         if account.vrf_key != vrf_key:
             roles = tuple(sorted({*account.roles, _VALIDATOR}))
-            await self._wallet.submit(Register(vrf_key, account.hardware, roles))
+            first.append(Register(vrf_key, account.hardware, roles))
+        fees = self._wallet.cost([*first, Stake(amount)])
+        check_stake(account, amount, fees, view.params)
+        for payload in first:
+            await self._wallet.submit(payload)
         sent = await self._send(Stake(amount), wait=wait)
         return sent | self._standing(sent["height"])
 
@@ -122,7 +126,7 @@ class Chain:
         """
         await self._caught_up(progress)
         view = self._ledger.view()
-        amount = check_withdraw(view.account(self._signer.public_key), view.height + 1)
+        amount = check_withdraw(view.account(self._signer.public_key), view.height)
         sent = await self._send(Withdraw(), wait=wait)
         balance = self._ledger.view().account(self._signer.public_key).balance
         return sent | {"amount": amount, "balance": balance}

@@ -12,8 +12,14 @@ if TYPE_CHECKING:
     from swarm.ledger.state import Account
 
 
-def check_stake(account: Account, amount: int, params: Params) -> None:
+def check_stake(account: Account, amount: int, fees: int, params: Params) -> None:
     """Whether an account can stake an amount, in units.
+
+    Args:
+        account: As it stands.
+        amount: To be staked.
+        fees: What it takes to say so.
+        params: The network's.
 
     Raises:
         RefusedError: It cannot.
@@ -21,6 +27,9 @@ def check_stake(account: Account, amount: int, params: Params) -> None:
     if account.balance < amount:
         message = f"the account owns {tokens(account.balance)} tokens, not {tokens(amount)}"
         raise RefusedError(message, "`swarm balance` shows what is owned, and what is staked")
+    if account.balance < amount + fees:
+        message = f"staking {tokens(amount)} tokens leaves too little for the fees, {tokens(fees)} at most"
+        raise RefusedError(message, f"stake at most {tokens(max(0, account.balance - fees))}")
     if account.stake + amount < params.min_bond:
         message = f"a validator's stake is at least {tokens(params.min_bond)} tokens"
         raise RefusedError(message, f"stake {tokens(params.min_bond - account.stake)} or more")
@@ -43,12 +52,12 @@ def check_unstake(account: Account, amount: int, params: Params) -> None:
 
 
 def check_withdraw(account: Account, height: int) -> int:
-    """What of an account has unbonded by a height, in units.
+    """What of an account will have unbonded in the block after a height, in units.
 
     Raises:
         RefusedError: Nothing has.
     """
-    due = sum(one.amount for one in account.unbonding if one.height <= height)
+    due = sum(one.amount for one in account.unbonding if one.height <= height + 1)
     if due:
         return due
     if not account.unbonding:

@@ -119,7 +119,10 @@ class Cellar:
         return emptied
 
     def _move(self) -> int:
-        return 2 * self._contents.move_down(self._stay())
+        try:
+            return 2 * self._contents.move_down(self._stay())
+        except (ChunkNotFoundError, CorruptChunkError):
+            return 0  # it stays where it was until `_put` mends it, which must go on
 
     def _put(self) -> int:
         """Seal the next chunk of the pieces that are here; chunks that lie in a slot already only leave the store.

@@ -1,13 +1,15 @@
 """What this node keeps for newcomers, and for how long: implements `protocols.sync.snapshots.SnapshotSource`.
 
 At the end of each epoch the state is cut into a file (`storage.snapshot_file`), from a read of the database that lasts
-as long as the writing; blocks go on meanwhile and nothing is added to their cost. The last two files are kept.
+as long as the writing; blocks go on meanwhile and nothing is added to their cost. The last two files are kept, and up to
+two older ones while somebody fetches them: a newcomer with a slow line would have to begin anew each time.
 Blocks are removed when those who signed them can no longer be punished; hand-offs are kept for ever.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -23,6 +25,7 @@ from swarm.ledger.handoff import Handoff
 from swarm.ledger.transactions import transaction_id
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from storage.state_store import StateStore, View
@@ -32,6 +35,10 @@ if TYPE_CHECKING:
 _log = structlog.get_logger("swarm.ledger.snapshots")
 
 KEPT_SNAPSHOTS: Final = 2
+KEPT_IN_USE: Final = 4
+"""With older ones that are being fetched."""
+IN_USE_SECONDS: Final = 300.0
+"""Since a range of a snapshot was asked for."""
 PRUNED_AT_ONCE: Final = 32
 """Blocks that one transaction removes; a commit waits for it."""
 _SUFFIX: Final = ".snapshot"
@@ -56,6 +63,7 @@ class Snapshots:
         store: What the ledger stands on.
         archive: Blocks are never removed.
         cut_bytes: Of a range.
+        clock: Seconds of any clock that does not go back.
     """
 
     def __init__(
@@ -66,6 +74,7 @@ class Snapshots:
         *,
         archive: bool = False,
         cut_bytes: int = CUT_BYTES,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._folder = folder
         self._ledger = ledger
@@ -76,6 +85,8 @@ class Snapshots:
         self._limiter = trio.CapacityLimiter(1)
         self._due: tuple[int, View] | None = None
         self._files: dict[int, SnapshotFile] = {}
+        self._clock = clock
+        self._asked: dict[int, float] = {}
         folder.mkdir(parents=True, exist_ok=True)
         for path in folder.glob("*" + snapshot_file.PART):
             path.unlink()
@@ -175,6 +186,7 @@ class Snapshots:
             file = self._files.get(height)
             if file is None:
                 return [], None
+            self._asked[height] = self._clock()
             start, end = file.at(first), file.at(last) + 1
             stop = min(end, start + limit)
             found = [file.range(place) for place in range(start, stop)]
@@ -197,10 +209,25 @@ class Snapshots:
             else:
                 file.close()
                 path.unlink()
-            for height in sorted(self._files)[:-KEPT_SNAPSHOTS]:
+            for height in self._gone():
                 old = self._files.pop(height)
+                self._asked.pop(height, None)
                 old.close()
                 old.path.unlink(missing_ok=True)
+
+    def _gone(self) -> list[int]:
+        """Heights of the files that are not kept any more; the lock is held."""
+        long_ago = self._clock() - IN_USE_SECONDS
+        newest_first = sorted(self._files, reverse=True)
+        kept, older = newest_first[:KEPT_SNAPSHOTS], newest_first[KEPT_SNAPSHOTS:]
+        first = self._ledger.first_block()  # who lands below needs another snapshot at once
+        in_use = [
+            height
+            for height in older
+            if height + 1 >= first and self._asked.get(height, long_ago) > long_ago
+        ]
+        kept += in_use[: KEPT_IN_USE - KEPT_SNAPSHOTS]
+        return [height for height in newest_first if height not in kept]
 
     def _notes(self, block: bytes) -> list[bytes]:
         inside = self._ledger.transactions_of(Block.decode(block))

@@ -49,11 +49,12 @@ class Bucket:
         return most if not self._rate else min(most, max(least, int(self._rate * TURN_SECONDS)))
 
     def limit(self, now: float, rate: int) -> None:
-        """Go on at another rate; what was saved is lost, a debt stays."""
+        """Go on at another rate; what was saved is lost, a debt stays as far as one may last."""
         if rate != self._rate:
             self._refill(now)
             self._rate = rate
-            self._tokens = min(self._tokens, float(self.burst))
+            least = -MAX_DEBT_SECONDS * rate
+            self._tokens = max(min(self._tokens, float(self.burst)), least)
 
     def take(self, now: float, count: int) -> None:
         """So many bytes went.

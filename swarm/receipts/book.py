@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any, Final
 
 from storage.files import DISK
-from swarm.receipts.receipt import MAX_BYTES, encode
+from swarm.receipts.receipt import MAX_BYTES, encode, is_whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +34,7 @@ class Book:
         self._count: int | None = None
 
     def read(self) -> list[Json]:
-        """What is kept, the oldest first; a torn last line is left out."""
+        """What is kept, the oldest first; a torn last line, and one that is no receipt, are left out."""
         try:
             with self._path.open("rb") as file:
                 lines = file.read(MAX_FILE_BYTES).split(b"\n")
@@ -46,7 +46,7 @@ class Book:
                 one = json.loads(line)
             except (ValueError, RecursionError):
                 continue
-            if isinstance(one, dict):
+            if is_whole(one):
                 found.append(one)
         return found[-MAX_KEPT:]
 

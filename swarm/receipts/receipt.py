@@ -118,6 +118,18 @@ def read(told: object) -> Receipt:
     return one
 
 
+def is_whole(told: object) -> bool:
+    """Whether it has every field of a receipt, each of its kind; its signature is not looked at."""
+    if not isinstance(told, dict):
+        return False
+    try:
+        for field in fields(Receipt):
+            _typed(field.name, told[field.name])
+    except (KeyError, TypeError):
+        return False
+    return True
+
+
 def _typed(name: str, value: Any) -> Any:  # noqa: ANN401 - JSON
     kind = int if name in _NUMBERS else (int | None) if name == "score" else str
     if not isinstance(value, kind) or isinstance(value, bool):

@@ -58,7 +58,7 @@ class Receipts:
         """Note rounds as they end; runs until cancelled."""
         kept = await self.read()
         self.last = newest(kept)
-        self._noted = {(one["task"], one["round"], one["kind"]) for one in kept if "kind" in one}
+        self._noted = {(one["task"], one["round"], one["kind"]) for one in kept}
         tasks = await trio.to_thread.run_sync(self._ledger.view().tasks)
         self._seen = {one.id: max(0, one.done - LOOK_BACK) for one in tasks}
         height = -1
@@ -101,5 +101,4 @@ class Receipts:
 
 def newest(told: Sequence[Json]) -> Json | None:
     """The receipt of the round that ended last, of its update where there are two; None of none."""
-    whole = [one for one in told if isinstance(one.get("height"), int)]
-    return max(whole, key=lambda one: (one["height"], one.get("kind") == UPDATE), default=None)
+    return max(told, key=lambda one: (one["height"], one["kind"] == UPDATE), default=None)

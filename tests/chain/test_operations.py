@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import pytest
 
 from swarm.chain.staking import check_stake, check_unstake, check_withdraw
@@ -61,12 +63,26 @@ async def test_a_stake_registers_the_vrf_key_that_it_counts_by(alone):
 
 def test_a_stake_that_the_ledger_would_refuse_is_refused_in_tokens():
     account = Account(b"k" * 32, balance=250 * UNIT, stake=50 * UNIT)
-    check_stake(account, 50 * UNIT, PARAMS)
+    check_stake(account, 50 * UNIT, 200 * UNIT, PARAMS)
     with pytest.raises(RefusedError, match="at least 100 tokens") as refused:
-        check_stake(account, 10 * UNIT, PARAMS)
+        check_stake(account, 10 * UNIT, 0, PARAMS)
     assert refused.value.hint == "stake 50 or more"
     with pytest.raises(RefusedError, match=r"owns 250 tokens, not 250\.000000001"):
-        check_stake(account, 250 * UNIT + 1, PARAMS)
+        check_stake(account, 250 * UNIT + 1, 0, PARAMS)
+    with pytest.raises(RefusedError, match="too little for the fees, 3 at most") as refused:
+        check_stake(account, 248 * UNIT, 3 * UNIT, PARAMS)
+    assert refused.value.hint == "stake at most 247"
+
+
+async def test_a_whole_balance_that_cannot_be_staked_is_refused_before_a_fee_is_paid(tmp_path):
+    with open_chain(tmp_path, min_bond=1000, base_fee_floor=1) as alone:
+        chain, before = door(alone), alone.balance(ALICE.public_key)
+        with pytest.raises(RefusedError, match="too little for the fees") as refused:
+            await chain.stake(before, silent)
+        assert alone.balance(ALICE.public_key) == before
+        assert alone.ledger.next_nonce(ALICE.public_key) == 0
+        most = Decimal(refused.value.hint.removeprefix("stake at most ").replace(",", "")) * UNIT
+        assert (await chain.stake(int(most), silent))["stake"] == most
 
 
 def test_what_stays_staked_is_nothing_or_a_bond():
@@ -82,11 +98,11 @@ def test_what_stays_staked_is_nothing_or_a_bond():
 
 def test_only_what_has_unbonded_is_withdrawn():
     account = Account(b"k" * 32, unbonding=(Unbonding(7, 10), Unbonding(5, 8)))
-    assert check_withdraw(account, 8) == 5
-    assert check_withdraw(account, 10) == 12
+    assert check_withdraw(account, 7) == 5  # the next block is the first that lets it go
+    assert check_withdraw(account, 9) == 12
     with pytest.raises(RefusedError, match="at block 8") as refused:
-        check_withdraw(account, 6)
-    assert refused.value.hint == "that is in 2 blocks"
+        check_withdraw(account, 5)
+    assert refused.value.hint == "that is in 3 blocks"
     with pytest.raises(RefusedError, match="nothing is unbonding"):
         check_withdraw(Account(b"k" * 32), 5)
 

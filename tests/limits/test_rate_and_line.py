@@ -38,6 +38,13 @@ def test_a_lower_rate_takes_away_what_was_saved_for_a_burst():
     assert bucket.wait(1.0) > 0
 
 
+def test_a_debt_of_a_high_rate_holds_back_a_low_one_for_no_longer_than_its_own_would():
+    bucket = Bucket(100_000_000)
+    bucket.take(0.0, 10**9)
+    bucket.limit(0.0, 50_000)
+    assert 0 < bucket.wait(0.0) <= MAX_DEBT_SECONDS + 0.1
+
+
 def full(line, now, seconds, rate):
     """The line is given more than it takes."""
     end = now + seconds

@@ -125,12 +125,32 @@ def test_a_receipt_fits_into_its_bound():
     assert len(encode(one.sign(ALICE))) < MAX_BYTES
 
 
+def kept(number):
+    (one,) = of(accepted(), number=number)
+    return one.sign(ALICE)
+
+
+@pytest.mark.parametrize("lost", ["task", "height", "kind", "reward", "name"])
+async def test_a_line_that_lost_a_field_is_left_out_and_the_service_goes_on(tmp_path, lost):
+    path = tmp_path / "receipts.jsonl"
+    damaged = {name: value for name, value in kept(1).items() if name != lost}
+    path.write_bytes(encode(damaged) + encode(kept(2) | {lost: ["x"]}) + encode(kept(3)))
+    with open_alone(tmp_path / "ledger") as alone:
+        receipts = Receipts(ALICE, alone.ledger, alone.heights, Book(path))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receipts.run)
+            await wait_all_tasks_blocked(0.02)
+            nursery.cancel_scope.cancel()
+        assert receipts.last == kept(3)
+        assert await receipts.read() == [kept(3)]
+
+
 def test_the_book_keeps_the_newest_and_its_file_stays_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(books, "MAX_KEPT", 10)
     monkeypatch.setattr(books, "SLACK", 5)
     book = Book(tmp_path / "receipts.jsonl")
     for number in range(100):
-        book.add([{"round": number}])
+        book.add([kept(number)])
         assert (tmp_path / "receipts.jsonl").read_bytes().count(b"\n") <= 15
     assert [one["round"] for one in book.read()] == list(range(90, 100))
     assert (tmp_path / "receipts.jsonl").stat().st_mode & 0o777 == 0o600
@@ -138,26 +158,26 @@ def test_the_book_keeps_the_newest_and_its_file_stays_bounded(tmp_path, monkeypa
 
 def test_a_torn_last_line_is_cut_off_and_takes_nothing_with_it(tmp_path):
     path = tmp_path / "receipts.jsonl"
-    Book(path).add([{"round": 1}])
+    Book(path).add([kept(1)])
     with path.open("ab") as file:
         file.write(b'{"round": 2')
     assert [one["round"] for one in Book(path).read()] == [1]
-    Book(path).add([{"round": 3}])
+    Book(path).add([kept(3)])
     assert [one["round"] for one in Book(path).read()] == [1, 3]
 
 
 def test_what_is_written_after_a_full_disk_is_not_lost_with_the_torn_line(tmp_path):
     book = Book(tmp_path / "receipts.jsonl")
-    book.add([{"round": 1}])
+    book.add([kept(1)])
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20, before[1]))  # in the midst of the next line
     try:
         with pytest.raises(OSError):
-            book.add([{"round": 2}])
+            book.add([kept(2)])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    book.add([{"round": 2}])
-    book.add([{"round": 3}])
+    book.add([kept(2)])
+    book.add([kept(3)])
     assert [one["round"] for one in book.read()] == [1, 2, 3]
 
 

@@ -12,11 +12,14 @@ from cli.main import main
 from storage.slots import SlotStore
 from swarm.ledger.genesis import Params
 from swarm.ledger.keeping import Verdict
+from swarm.ledger.transactions import AuditReport
 from swarm.simulator import report, sealed
+from swarm.simulator.accounts import Account
 from swarm.simulator.chance import Chance
 from swarm.simulator.memo import remembered
 from swarm.simulator.scenario import (
     Consensus,
+    Crash,
     Deals,
     Keepers,
     Ledger,
@@ -124,6 +127,21 @@ def test_honest_keepers_are_never_struck_under_loss_and_partitions(first):
         assert len(found) >= 8, seed
         assert not [one for one in found if one.is_strike], seed
         assert simulation.town.depot.copies.gone == 0, seed
+
+
+def test_an_auditor_that_was_away_names_nobody_whom_it_had_no_time_to_ask(monkeypatch):
+    """Blocks that it missed become final all at once there: by their heights it is late before it has asked."""
+    named, submit = [], Account.submit
+
+    def noted(self, payload):
+        if isinstance(payload, AuditReport) and (payload.failed or payload.missing):
+            named.append((self.home.name, payload))
+        return submit(self, payload)
+
+    monkeypatch.setattr(Account, "submit", noted)
+    away = Crash(20_000, 1, 10_000)  # from the answers of the first audit to the end of its reports
+    assert verdicts(run(replace(SCENARIO, chaos_ms=40_000, crashes=(away,))))
+    assert named == []
 
 
 LEAVES, DAY, SEEDS = 32, 24, 4

@@ -153,7 +153,7 @@ MUTANTS = {
 }
 
 
-RARE = (94, 103, 138, 298)
+RARE = (94, 103, 138, 277, 298, 439)
 """Seeds that see what few do, such as a storm of votes for the one block of a view."""
 
 

@@ -44,7 +44,7 @@ from swarm.ledger.errors import LedgerError
 from swarm.ledger.execute import check_supply
 from swarm.ledger.handoff import WEAK_SUBJECTIVITY_MS, Handoff, Trust
 from swarm.ledger.landing import Landing
-from swarm.ledger.snapshots import Snapshots, kept_blocks
+from swarm.ledger.snapshots import IN_USE_SECONDS, Snapshots, kept_blocks
 from swarm.ledger.source import LedgerSource
 from swarm.ledger.transactions import Register, Stake, Transfer, Unstake, transaction_id
 from swarm.ledger.vrf import VrfKey
@@ -657,6 +657,29 @@ def test_the_last_two_snapshots_are_kept_and_found_again(chain, chain_folder):
     assert again.snapshots() == [20, 16]
     assert len(list(folder.iterdir())) == 2
     again.close()
+
+
+def test_older_snapshots_stay_while_somebody_fetches_them(tmp_path):
+    chain, now = Chain(tmp_path), [0.0]
+    chain.snapshots._clock = lambda: now[0]
+
+    def ask(height: int) -> bool:
+        return bool(chain.snapshots.ranges(height, bytes(32), b"\xff" * 32, 1)[0])
+
+    chain.pay(8)
+    assert ask(4)
+    chain.pay(4)
+    assert chain.snapshots.snapshots() == [12, 8, 4]
+    assert ask(8)
+    assert ask(12)
+    chain.pay(8)  # four at most, the newest of those that are asked for
+    assert chain.snapshots.snapshots() == [20, 16, 12, 8]
+    assert not ask(4)
+    now[0] += IN_USE_SECONDS
+    chain.pay(4)
+    assert chain.snapshots.snapshots() == [24, 20]
+    assert len(list((tmp_path / "snapshots").iterdir())) == 2
+    chain.close()
 
 
 @given(st.binary(max_size=200))
