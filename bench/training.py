@@ -1,7 +1,8 @@
 """Rounds of the demo's tasks in one process: the loss after each round, and what a round costs.
 
     python -m bench.training [gpt|gan] [--workers 4] [--rounds 8] [--steps 20] [--seeds 1] [--alone]
-                             [--learning-rate 0.008] [--muon-learning-rate 0.02] [--images FOLDER] [--threads 2]
+                             [--batch 64] [--learning-rate 0.008] [--muon-learning-rate 0.02] [--images FOLDER]
+                             [--threads 2]
 
 No network and no ledger: four workers one after the other, then the score and the merge, as a node does them.
 `--alone` adds one node that takes as many steps as each worker, with the same optimiser and nothing compressed:
@@ -60,6 +61,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--alone", action="store_true")
+    parser.add_argument("--batch", type=int)
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--muon-learning-rate", type=float)
     parser.add_argument("--images", type=Path)
@@ -72,7 +74,8 @@ def main() -> None:
     task = spec.parse_spec(file.read_bytes())
     if options.rounds:
         task = dataclasses.replace(task, rounds=options.rounds)
-    asked = {key: getattr(options, key) for key in ("steps", "learning_rate", "muon_learning_rate")}
+    keys = ("steps", "batch", "learning_rate", "muon_learning_rate")
+    asked = {key: getattr(options, key) for key in keys}
     changed = {key: value for key, value in asked.items() if value is not None}
     task = dataclasses.replace(task, train=dataclasses.replace(task.train, **changed))
     with tempfile.TemporaryDirectory() as name:

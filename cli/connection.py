@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cli import advice
 from cli.output import say
-from swarm.errors import NetworkError, RefusedError, SwarmError, UsageError
+from swarm.errors import NetworkError, NotFoundError, RefusedError, SwarmError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,7 +30,12 @@ GENESIS_FILE = "genesis.cbor"
 START_HINT = "`swarm join` starts one; `swarm join --bootstrap ADDRESS` joins a network of others"
 MAX_LOG_TAIL = 4096
 
-_ERRORS: dict[int, type[SwarmError]] = {2: UsageError, 4: RefusedError, 5: NetworkError}
+_ERRORS: dict[int, type[SwarmError]] = {
+    2: UsageError,
+    3: NotFoundError,
+    4: RefusedError,
+    5: NetworkError,
+}
 
 
 def options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -50,6 +56,7 @@ def home_option(function: Callable[..., Any]) -> Callable[..., Any]:
     )
     @wraps(function)
     def with_home(*, home: Path | None, **rest: Any) -> Any:  # noqa: ANN401
+        advice.note(home)
         return function(home=settings_home(home), **rest)
 
     return with_home
@@ -63,14 +70,21 @@ def settings_home(home: Path | None) -> Path:
 
 
 @contextlib.contextmanager
-def connect(home: Path) -> Iterator[Client]:
+def connect(home: Path, *, of_home: bool = False) -> Iterator[Client]:
     """A client of the node on a data folder; a temporary node where none runs.
 
+    Args:
+        home: The data folder.
+        of_home: What is asked is what that folder holds or owns: where it knows no network, that is nothing.
+
     Raises:
+        NotFoundError: The folder knows no network, and is not given one.
         NetworkError: The temporary node did not come up.
     """
     with terminable(), contextlib.ExitStack() as stack:
         if not answers(home):
+            if of_home and not (home / GENESIS_FILE).exists():
+                raise _no_network(home)
             stack.enter_context(_temporary_node(home))
         from swarm.client import Client
 
@@ -103,22 +117,25 @@ def _refuse_to_found(home: Path) -> None:
     """A folder that knows no network is not given one by a command that only asks.
 
     Raises:
-        UsageError: No node of this machine runs whose network it could be.
+        NotFoundError: No node of this machine runs whose network it could be.
     """
     from swarm.machine import Machine, runtime_folder
 
     if not Machine(runtime_folder()).running():
-        where = "knows no network yet" if home.exists() else "is not there yet"
-        message = f"no node runs on {home}, which {where}"
-        raise UsageError(message, START_HINT)
+        raise _no_network(home)
     say("hint: that folder knows no network yet and becomes part of this machine's own")
+
+
+def _no_network(home: Path) -> NotFoundError:
+    where = "knows no network yet" if home.exists() else "is not there yet"
+    return NotFoundError(f"no node runs on {home}, which {where}", START_HINT)
 
 
 @contextlib.contextmanager
 def _temporary_node(home: Path) -> Iterator[None]:
     if not (home / GENESIS_FILE).exists() and not _bootstrap():
         _refuse_to_found(home)
-    say(f"no node runs on {home}: starting a temporary one")
+    say(f"no node runs on {home}: starting a temporary one (`swarm join` starts one that stays)")
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     log = home / "temporary.log"
     child = start_node(home, ["--temporary", "--no-train"], log)

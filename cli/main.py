@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cli import advice
 from swarm.errors import SwarmError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 INTERRUPTED = 130
 UNANSWERED = "run it on a terminal; some questions have an option: --help"
@@ -107,6 +108,19 @@ PARTS: tuple[tuple[str, str], ...] = (
 """The commands as `swarm --help` shows them."""
 
 
+class Formatter(click.HelpFormatter):
+    """Help whose first column leaves a narrow terminal room for the second."""
+
+    def write_dl(
+        self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2
+    ) -> None:
+        """Write two columns."""
+        super().write_dl(rows, min(col_max, self.width // 3), col_spacing)
+
+
+click.Context.formatter_class = Formatter  # of every command, which share no class of ours
+
+
 class LazyGroup(click.Group):
     """Commands that are imported when they are used; the table gives their help."""
 
@@ -182,6 +196,7 @@ def swarm() -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code."""
     _open_closed_streams()
+    advice.note(None)
     try:
         code = swarm.main(arguments, prog_name="swarm", standalone_mode=False)
         sys.stdout.flush()
@@ -194,13 +209,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         return _fail(error.format_message(), None, 2)
     except SwarmError as error:
-        return _fail(error.message, error.hint, error.exit_code)
+        return _fail(error.message, _advice(error.hint), error.exit_code)
     except (KeyboardInterrupt, click.Abort) as error:
         if isinstance(error.__context__, EOFError):
             click.echo(err=True)  # a question stands on the line, and its answer ended
             return _fail("nobody answered", UNANSWERED, 2)
         hint = getattr(error.__cause__ or error, "hint", None)  # click's Abort is raised from it
-        return _fail("interrupted", hint, INTERRUPTED)
+        return _fail("interrupted", _advice(hint), INTERRUPTED)
     except (BrokenPipeError, SystemExit):  # `swarm blocks | head`; click says the latter
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -227,9 +242,13 @@ def _other(error: Exception) -> int:
 
         told = translate(error)
         if type(told) is not SwarmError:
-            return _fail(told.message, told.hint, told.exit_code)
+            return _fail(told.message, _advice(told.hint), told.exit_code)
     message = f"{type(error).__name__}: {error}"
     return _fail(message, "this is a bug; SWARM_DEBUG=1 shows where", 1)
+
+
+def _advice(hint: str | None) -> str | None:
+    return None if hint is None else advice.typed(hint)
 
 
 def _fail(message: str, hint: str | None, code: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import logging
 import os
@@ -10,6 +11,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
+import structlog
 import trio
 
 from cli import output, standing, view
@@ -31,6 +33,8 @@ LIVE_SECONDS = 0.5
 JSON_SECONDS = 2
 LINES_SECONDS = 10
 INTERRUPTED = 130
+
+_log = structlog.get_logger("swarm.node")
 
 
 class Teller(enum.Enum):
@@ -72,15 +76,15 @@ def run(settings: Settings, teller: Teller, *, until_stdin_closes: bool) -> int:
         if fault.exit_code == 1:  # a bug: where it is belongs into the log
             logging.getLogger("swarm").exception("node.failed")
         raise fault from error
-    output.say("stopped")
+    _say("stopped")
     return 0
 
 
 async def _stop_on_signal(scope: trio.CancelScope) -> None:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         await anext(signals)
-        output.say("stopping; once more ends at once")
         _stop(scope)
+        _say("stopping; once more ends at once")
         await anext(signals)
         _end("ended at once", INTERRUPTED)
 
@@ -98,8 +102,14 @@ def _stop(scope: trio.CancelScope) -> None:
 
 def _end(why: str, code: int) -> None:
     """End the process without unwinding; the stores survive that as they survive a power cut."""
-    output.say(why)
+    _say(why)
     os._exit(code)
+
+
+def _say(line: str) -> None:
+    """Say it where somebody can read it; a terminal that is gone, or a full disk behind it, holds nothing up."""
+    with contextlib.suppress(OSError):
+        output.say(line)
 
 
 async def _stop_on_end_of_stdin(scope: trio.CancelScope) -> None:
@@ -115,17 +125,27 @@ async def _stop_on_end_of_stdin(scope: trio.CancelScope) -> None:
 
 
 async def _tell(node: NodeApi, teller: Teller, settings: Settings, scope: trio.CancelScope) -> None:
-    try:
-        if teller is Teller.LIVE:
-            await _tell_live(node, settings)
-        elif teller is Teller.JSON:
-            while True:
-                output.print_json(node.status())
-                await trio.sleep(JSON_SECONDS)
-        else:
-            await _tell_lines(node, settings)
-    except BrokenPipeError:  # nobody reads any more
-        scope.cancel()
+    """Tell how the node does until nobody reads any more; what fails of that is told again, and ends no node."""
+    while True:
+        try:
+            if teller is Teller.LIVE:
+                await _tell_live(node, settings)
+            elif teller is Teller.JSON:
+                await _tell_json(node)
+            else:
+                await _tell_lines(node, settings)
+        except BrokenPipeError:
+            scope.cancel()
+            return
+        except Exception as error:  # noqa: BLE001 - the node goes on, whatever keeps it from saying so
+            _log.warning("status.not_told", error=repr(error))
+        await trio.sleep(LINES_SECONDS)
+
+
+async def _tell_json(node: NodeApi) -> None:
+    while True:
+        output.print_json(node.status())
+        await trio.sleep(JSON_SECONDS)
 
 
 async def _tell_live(node: NodeApi, settings: Settings) -> None:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cli import advice
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
@@ -34,7 +36,7 @@ def console(*, stderr: bool = False) -> Console:
 def say(line: str) -> None:
     """Tell the person one line, on stderr; above a live view or a bar where one is shown."""
     # Rich takes the place of sys.stderr while it draws, and click's echo would go round it.
-    print(harmless(line), file=sys.stderr, flush=True)
+    print(harmless(advice.typed(line)), file=sys.stderr, flush=True)
 
 
 def print_json(value: Json | Iterable[Json]) -> None:
@@ -54,10 +56,15 @@ def json_line(value: Json) -> str:
 
 def print_fields(fields: Iterable[tuple[str, str]]) -> None:
     """Names and values in two columns."""
+    for line in field_lines(fields):
+        click.echo(line)
+
+
+def field_lines(fields: Iterable[tuple[str, str]]) -> list[str]:
+    """The lines of names and values in two columns; a field without a value is left out."""
     rows = [(one_line(name), one_line(value)) for name, value in fields if value]
     width = max((len(name) for name, _ in rows), default=0)
-    for name, value in rows:
-        click.echo(f"{name:<{width}}  {value}")
+    return [f"{name:<{width}}  {value}" for name, value in rows]
 
 
 def print_table(titles: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:

@@ -90,7 +90,7 @@ def pledge(status: Json, *, trains: bool, gpu: bool) -> str:
         parts += _line(limits)
         asked = limits["asked"]
         parts += [
-            words.format(asked[name])
+            words.format(wait(asked[name]))
             for name, words in _ASKED.items()
             if asked.get(name, "off") != "off"
         ]
@@ -139,6 +139,18 @@ def duration(seconds: float) -> str:
     hours, minute = divmod(minutes, 60)
     days, hour = divmod(hours, 24)
     return (f"{days:,} d " if days else "") + f"{hour:02}:{minute:02}:{second:02}"
+
+
+def wait(text: str) -> str:
+    """A limit that is a number of seconds, `5400s`, as it is typed: `1h30m`; every other as it is."""
+    if not text.removesuffix("s").isdecimal():
+        return text
+    left, told = int(text.removesuffix("s")), ""
+    for unit, size in (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)):
+        if left >= size:
+            told += f"{left // size}{unit}"
+        left %= size
+    return told
 
 
 def _space(space: Json) -> str:

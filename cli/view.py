@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cli import standing
+from cli import advice, standing
 from cli.money import short_tokens
 from cli.output import loss, one_line, share
 from cli.standing import duration
-from swarm.sizes import format_size
+from swarm.sizes import counted, format_size
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -81,7 +81,7 @@ def line(status: Json) -> str:
     """The node in one line of a log."""
     parts = [
         f"height {status['height']:,}",
-        f"{status['peers']:,} peers",
+        counted(status["peers"], "peer"),
         f"{format_size(status['storage']['used'])} of {format_size(status['storage']['lent'])} used",
         *([f"sealed {text}"] if (text := sealed(status["storage"])) else []),
         f"{short_tokens(status['earned'])} tokens earned",
@@ -98,7 +98,7 @@ def task_line(task: Json | None) -> str:
     parts = [f"{task['name']}@{task['version']}", f"round {task['round']}/{task['rounds']}"]
     phase = str(task["phase"])
     if task.get("blocks_left") is not None:
-        phase += f", {task['blocks_left']:,} blocks left"
+        phase += f", {counted(task['blocks_left'], 'block')} left"
     parts.append(phase)
     parts.append(f"loss {loss(task['loss'])}")
     if right := share(task.get("accuracy")):
@@ -135,7 +135,10 @@ def panel(status: Json, *, trains: bool = True, gpu: bool = False) -> Renderable
     ]
     for name, value in sorted(rows, key=lambda one: one[0] not in FIRST):
         if value:
-            grid.add_row(name, Text(one_line(value), style="yellow" if name in ALARMING else ""))
+            grid.add_row(
+                name,
+                Text(advice.typed(one_line(value)), style="yellow" if name in ALARMING else ""),
+            )
     return Panel(grid, title="swarm", subtitle="Ctrl-C stops the node", expand=False)
 
 

@@ -93,12 +93,14 @@ class ConsensusLog:
         """Add entries, all or none; they are on the disk when this returns.
 
         Raises:
-            OSError: The disk is full or fails. What was written is cut off again where that is possible;
-                nothing may be sent, and the log must be opened anew.
+            OSError: The disk is full or fails. What was written is cut off again where that is possible, and
+                written over by the next append; nothing may be sent before one returns.
         """
         if not entries:
             return
-        record = records.pack(self._pack(entries))
+        if self._descriptor < 0:
+            self._open()
+        record = records.pack(self._pack(self._salt, entries))
         try:
             self._files.write_all(self._descriptor, [record], self._end)
             self._files.sync(self._descriptor)
@@ -108,11 +110,14 @@ class ConsensusLog:
         self._end += len(record)
 
     def rotate(self, keep: Sequence[bytes]) -> None:
-        """Put these entries in the place of all; a crash leaves the old file or the new one."""
+        """Put these entries in the place of all; a crash leaves the old file or the new one.
+
+        Raises:
+            OSError: The disk is full or fails, and either file may be there; the next append goes to the one that is.
+        """
+        self.close()
         self._replace(keep)
-        self._files.close(self._descriptor)
-        self._descriptor = self._files.open(self._path)
-        self._end = self._path.stat().st_size
+        self._open()
 
     def close(self) -> None:
         """Close the file; every append is on the disk already."""
@@ -120,8 +125,19 @@ class ConsensusLog:
             self._files.close(self._descriptor)
             self._descriptor = -1
 
-    def _pack(self, entries: Iterable[bytes]) -> bytes:
-        body = self._salt + b"".join(len(e).to_bytes(4, "big") + e for e in entries)
+    def _open(self) -> None:
+        """Open what is there after a rewrite."""
+        data = self._path.read_bytes()
+        salt = self._read_header(data)
+        if salt != self._salt:
+            # No vote goes into a file that a crash may take back.
+            self._files.sync_folder(self._path.parent)
+            self._salt, self._end = salt, len(data)
+        self._descriptor = self._files.open(self._path)
+
+    @staticmethod
+    def _pack(salt: bytes, entries: Iterable[bytes]) -> bytes:
+        body = salt + b"".join(len(e).to_bytes(4, "big") + e for e in entries)
         if len(body) > MAX_APPEND_BYTES:
             message = f"an append of {len(body):,} bytes where {MAX_APPEND_BYTES:,} are allowed"
             raise ValueError(message)
@@ -129,10 +145,10 @@ class ConsensusLog:
 
     def _replace(self, keep: Sequence[bytes]) -> None:
         """Write a new file beside the old and rename it."""
-        self._salt = os.urandom(_SALT_BYTES)
-        content = _MAGIC + bytes((VERSION,)) + self._salt
+        salt = os.urandom(_SALT_BYTES)
+        content = _MAGIC + bytes((VERSION,)) + salt
         if keep:
-            content += records.pack(self._pack(keep))
+            content += records.pack(self._pack(salt, keep))
         self._files.replace(self._path, content)
 
     def _read_header(self, data: bytes) -> bytes:

@@ -20,6 +20,7 @@ from storage.dag_pb import Link
 from storage.errors import ManifestError, QuotaError
 from storage.in_place import InPlaceSink
 from storage.pins import MAX_LABEL_CHARACTERS
+from storage.references import FileState
 from storage.unixfs_nodes import (
     FILE_LINKS,
     FILE_MODE,
@@ -110,7 +111,7 @@ def _add_in_place(
     work = _Import(sink, size, progress, preserve_mode=preserve_mode, skip=skip)
     built, chunks = work.add(path)
     sink.flush()
-    return Added(built.cid, size, chunks, sink.new_bytes)
+    return Added(built.cid, work.done, chunks, sink.new_bytes)
 
 
 def _add_copy(
@@ -137,7 +138,7 @@ def _add_copy(
         except BaseException:
             sink.abandon()
             raise
-        return Added(built.cid, size, chunks, sink.finish())
+        return Added(built.cid, work.done, chunks, sink.finish())
 
 
 def hash_path(
@@ -164,7 +165,7 @@ def hash_path(
     sink = _NoSink() if beside is None else _MissingSink(beside)
     work = _Import(sink, size, progress, preserve_mode=preserve_mode, skip=skip)
     built, chunks = work.add(path)
-    return Added(built.cid, size, chunks, sink.size)
+    return Added(built.cid, work.done, chunks, sink.size)
 
 
 def content_size(path: Path, skip: Collection[str] = ()) -> int:
@@ -262,7 +263,11 @@ class _StoreSink(_NoSink):
 
 
 class _Import:
-    """One walk over a path."""
+    """One walk over a path.
+
+    Attributes:
+        done: Bytes of content so far.
+    """
 
     def __init__(
         self,
@@ -278,7 +283,7 @@ class _Import:
         self._preserve_mode = preserve_mode
         self._total = total
         self._progress = progress
-        self._done = 0
+        self.done = 0
         self._chunks = 0
 
     def add(self, path: Path) -> tuple[Built, int]:
@@ -342,7 +347,7 @@ class _Import:
                 if len(leaf) != size:
                     raise _changed(path)
                 self._leaf(levels, leaf)
-            if file.read(1):
+            if file.read(1) or FileState.of(os.fstat(descriptor)) != FileState.of(status):
                 raise _changed(path)
         if levels == [[]]:
             self._leaf(levels, b"")
@@ -351,9 +356,9 @@ class _Import:
     def _leaf(self, levels: list[list[Built]], leaf: bytes) -> None:
         cid = cids.of_raw(leaf)
         self._emit(cid, leaf)
-        self._done += len(leaf)
+        self.done += len(leaf)
         if self._progress is not None:
-            self._progress(self._done, max(self._done, self._total))
+            self._progress(self.done, max(self.done, self._total))
         self._push(levels, 0, Built(cid, len(leaf), len(leaf)))
 
     def _push(self, levels: list[list[Built]], level: int, node: Built) -> None:

@@ -124,7 +124,7 @@ class SlotStore(SlotReading):
                     with self._index.transaction():
                         self._index.put(slot, label)
                     self._tree.append(label.encode())
-                    self._is_whole_again(label)
+                    self._note_whole(label)
             return slot
 
     def replace(self, slot: int, chunk: Chunk | None) -> None:
@@ -261,7 +261,7 @@ class SlotStore(SlotReading):
                 message = f"slot {slot} held something else"
                 raise StorageError(message)
             with self._lock:
-                self._is_whole_again(label)
+                self._note_whole(label)
 
     def close(self) -> None:
         """Let go of the folder."""
@@ -285,13 +285,13 @@ class SlotStore(SlotReading):
                 with self._lock:
                     with self._index.transaction():
                         self._index.add_pending(slot, label, name)
-                    self._is_whole_again(label)
+                    self._note_whole(label)
             except BaseException:
                 with suppress(OSError):
                     self._files.drop_pending(name)
                 raise
 
-    def _is_whole_again(self, label: Label) -> None:
+    def _note_whole(self, label: Label) -> None:
         """A slot was sealed with what may have been damaged, here or in a slot that was emptied since."""
         if label.cid is not None:
             self._lost.discard(label.cid)

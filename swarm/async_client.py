@@ -291,7 +291,7 @@ class AsyncClient:
             case "error":
                 raise from_json(last["error"])
         message = "the node stopped before it was done"
-        raise NetworkError(message)
+        raise NetworkError(message) from httpx.RemoteProtocolError(message)
 
     async def _bytes(self, route: str, headers: dict[str, str]) -> AsyncIterator[bytes]:
         url = f"http://swarm{route}"
@@ -322,11 +322,14 @@ async def _events(answer: httpx.Response) -> AsyncIterator[Json]:
     buffer = bytearray()
     async for part in answer.aiter_bytes():
         buffer += part
-        *lines, rest = bytes(buffer).split(b"\n")
-        for line in lines:
-            if line:
-                yield json.loads(line)
-        buffer = bytearray(rest)
+        if (
+            b"\n" in part
+        ):  # looked for in what came, or a long line would be read again with each part
+            *lines, rest = bytes(buffer).split(b"\n")
+            for line in lines:
+                if line:
+                    yield json.loads(line)
+            buffer = bytearray(rest)
         if len(buffer) > MAX_EVENT_BYTES:
             message = f"the node's answer has a line of more than {MAX_EVENT_BYTES:,} bytes"
             raise SwarmError(message)

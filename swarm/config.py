@@ -58,6 +58,8 @@ _UNITS = {
     **{f"{letter}i": 1024**power for power, letter in enumerate("kmgtpe", start=1)},
 }
 _SIZE = re.compile(r"([0-9]{1,30}(?:\.[0-9]{1,30})?)\s*([kmgtpe]i?)?(?:b|bytes?)?", re.IGNORECASE)
+_BITS = re.compile(r"(?i:bits?(?:/s|ps)?)$|(?:[0-9]\s*|[A-Za-z])bps$|[KMGTPE]i?b/s$")
+"""A rate in bits: spelled out, or by the small `b` that a line is sold with."""
 _HOST_PORT = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^\s:/\[\]]+)):([0-9]{1,5})")
 _DIGITS = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}")
 _CHECKPOINT = re.compile(r"([0-9][0-9,]{0,24}):([0-9a-fA-F]{64})")
@@ -91,19 +93,21 @@ def parse_size(text: str | int) -> int:
 def parse_rate(text: object) -> int:
     """Read a rate: `5MB/s`, `16Mbit/s`, `auto`, or `off` for no limit.
 
+    Bytes are meant but where bits are written: `Mbit/s`, `Mbps`, `Mb/s`.
+
     Returns:
         Bytes a second; 0: no limit; `AUTO`: a share of the line.
 
     Raises:
         UsageError: Not a rate, or less than a node can work with.
     """
-    word = str(text).strip().lower()
-    if word in NO_LIMIT:
+    word = str(text).strip()
+    if word.lower() in NO_LIMIT:
         return 0
-    if word == "auto":
+    if word.lower() == "auto":
         return AUTO
-    word = word.removesuffix("/s").removesuffix("ps")
-    is_bits = word.endswith(("bit", "bits"))
+    is_bits = _BITS.search(word) is not None
+    word = word.lower().removesuffix("/s").removesuffix("ps")
     try:
         rate = parse_size(word.removesuffix("s").removesuffix("bit") if is_bits else word)
     except UsageError as error:
@@ -266,7 +270,10 @@ def _from_file(path: Path | None) -> Mapping[str, tuple[str, Any]]:
     if path is None or not path.is_file():
         return {}
     with path.open("rb") as file:
-        data = file.read(MAX_SETTINGS_BYTES)
+        data = file.read(MAX_SETTINGS_BYTES + 1)
+    if len(data) > MAX_SETTINGS_BYTES:
+        message = f"{path}: more than {MAX_SETTINGS_BYTES:,} bytes are no settings"
+        raise UsageError(message)
     try:
         table = tomllib.loads(data.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -307,7 +314,7 @@ def show_setting(name: str, value: object) -> str:
         return "auto"
     units = {"upload": "B/s", "download": "B/s", "monthly_cap": "B", "idle": "s", "idle_gpu": "s"}
     units |= {"gpu_power": "W", "gpu_heat": "C"}
-    return f"{value:.0%}" if name == "cpu" else f"{value}{units.get(name, '')}"
+    return f"{100 * value:g}%" if isinstance(value, float) else f"{value}{units.get(name, '')}"
 
 
 def _download(value: object) -> int:
@@ -384,7 +391,7 @@ def _flag(value: object) -> bool:
     words = {"1": True, "true": True, "yes": True, "on": True}
     words |= {"0": False, "false": False, "no": False, "off": False}
     if str(value).lower() not in words:
-        message = f"{value!r} is neither true nor false"
+        message = f"{str(value)[:32]!r} is neither true nor false"
         raise UsageError(message)
     return words[str(value).lower()]
 

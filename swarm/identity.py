@@ -61,7 +61,7 @@ class Identity:
         """Read the key file of a data folder, or write a new one (0600), durable when it returns.
 
         Raises:
-            RefusedError: The file is damaged, of another version, or open to other users.
+            RefusedError: The file is damaged, of another version, open to other users, or cannot be read or written.
         """
         make_home(folder)
         path = folder / KEY_FILE
@@ -74,6 +74,9 @@ class Identity:
             _write_seed(path, seed)
         except FileExistsError:  # another process was first
             seed = _read_seed(path)
+        except OSError as error:
+            message = f"the key file {path} cannot be written: {error.strerror}"
+            raise RefusedError(message) from error
         return cls(Signer(seed))
 
     @classmethod
@@ -129,9 +132,15 @@ def note_backup(folder: Path, peer: str) -> None:
 
 
 def _read_seed(path: Path) -> bytes:
-    with path.open("rb") as file:
-        mode = os.fstat(file.fileno()).st_mode & 0o777
-        data = file.read(4096)
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode & 0o777
+            data = file.read(4096)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        message = f"the key file {path} cannot be read: {error.strerror}"
+        raise RefusedError(message) from error
     if mode & 0o077:
         message = f"the key file {path} is open to other users (mode {mode:04o})"
         raise RefusedError(message, f"chmod 600 {path}")
@@ -189,10 +198,14 @@ class NodeLock:
 
     def __init__(self, folder: Path, *, is_temporary: bool = False) -> None:
         make_home(folder)
-        self._file = (folder / LOCK_FILE).open("a+")
+        try:
+            self._file = (folder / LOCK_FILE).open("a+")
+        except OSError as error:
+            message = f"nothing can be written in the data folder {folder}: {error.strerror}"
+            raise RefusedError(message) from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             self._file.seek(0)
             pid, _, of_command = self._file.read(32).strip().partition(" ")
             self._file.close()
@@ -202,7 +215,11 @@ class NodeLock:
                     message, "start this again when that command has ended"
                 ) from error
             message = f"{folder} is in use by another node, process {pid or 'unknown'}"
-            raise RefusedError(message, f"stop it with: kill {pid}") from error
+            raise RefusedError(message, f"stop it with: kill {pid}" if pid else None) from error
+        except OSError as error:  # a file system without locks
+            self._file.close()
+            message = f"the data folder {folder} cannot be locked: {error.strerror}"
+            raise RefusedError(message, "put it on a disk of this machine") from error
         self._file.truncate(0)
         self._file.write(f"{os.getpid()}{' temporary' * is_temporary}\n")
         self._file.flush()

@@ -458,7 +458,7 @@ class Node:
             for by_now in self._when_level():
                 nursery.start_soon(again_and_again, by_now, self.sync.caught_up)
             api = Operations(self)
-            nursery.start_soon(api.versions.keep)
+            nursery.start_soon(again_and_again, api.versions.keep)
             await nursery.start(partial(serve, api, self.settings.home / "control.sock"))
             if self.settings.gateway is not None:
                 more = hub_routes(self.hub)
@@ -534,7 +534,11 @@ class Node:
             for peer, why in self.replays.problems.items()
         ]
         found += [self.sync.problem] if self.sync.problem is not None else []
-        found += [self.soundness.problem] if self.soundness.problem is not None else []
+        found += [
+            one.problem
+            for one in (self._finalizer, self.consensus, self.soundness)
+            if one.problem is not None
+        ]
         found += [membership.DOUBLED] if self.consensus.doubled is not None else []
         found += [self.slots_problem] if self.slots_problem else []
         found += self.collector.problems
@@ -576,6 +580,8 @@ class Node:
                 await self.wallet.submit(Evidence(evidence))
             except SwarmError as error:
                 _log.info("evidence.refused", error=str(error))
+            except Exception:  # noqa: BLE001 - another validator's fault, which others tell of too
+                _log.exception("evidence.not_sent")
 
         self._nursery.start_soon(send)
 

@@ -19,6 +19,7 @@ from storage.errors import CidError
 from swarm import cars, datasets, models, preparing, reports
 from swarm.care.operations import Care
 from swarm.chain.operations import Chain
+from swarm.chain.staking import check_send
 from swarm.errors import NetworkError, NotFoundError, RefusedError, SwarmError, UsageError
 from swarm.hub.operations import HubOperations
 from swarm.identity import is_backed_up
@@ -246,10 +247,13 @@ class Operations:
     # Money
 
     async def send(self, to: str, amount: int, *, wait: bool = True) -> Json:
-        identifier = await self._node.wallet.submit(Transfer(_account(to), amount))
+        node, payload = self._node, Transfer(_account(to), amount)
+        own = node.ledger.view().account(node.signer.public_key)
+        check_send(own, amount, node.wallet.cost([payload]))
+        identifier = await node.wallet.submit(payload)
         if not wait:
             return {"tx": identifier.hex(), "height": None}
-        included = await self._node.wallet.confirm(identifier, SECONDS_PER_TRANSACTION)
+        included = await node.wallet.confirm(identifier, SECONDS_PER_TRANSACTION)
         return {"tx": identifier.hex(), "height": included.height}
 
     # Content

@@ -69,7 +69,7 @@ def block_summary(block: Block, transactions_in: int) -> Json:
     }
 
 
-def transaction_report(ledger: LedgerApplication, data: bytes, base_fee: int | None = None) -> Json:
+def transaction_report(ledger: LedgerApplication, data: bytes) -> Json:
     """One transaction of a finalized block."""
     try:
         one = transactions.decode(data)
@@ -81,7 +81,6 @@ def transaction_report(ledger: LedgerApplication, data: bytes, base_fee: int | N
         "id": one.id.hex(),
         "from": signing.peer_id(one.sender),
         "type": type_of(one),
-        "fee": None if base_fee is None else one.gas_used * base_fee,
         "gas": one.gas_used,
         "ok": not error,
         "error": error or None,

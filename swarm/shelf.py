@@ -212,14 +212,16 @@ class Shelf:
                 free += held
         if free < size:
             raise QuotaError(size, max(0, free))
-        gone = []
-        for path in victims:
-            del self._sizes[path]
-            self._removed += 1
-            aside = self._folder / f".removed-{self._removed}"
-            with contextlib.suppress(FileNotFoundError):  # a person may have removed it
-                gone.append(path.replace(aside))
-        return gone
+        return [self._take_off(path) for path in victims]
+
+    def _take_off(self, path: Path) -> Path:
+        """Where an entry that is on the shelf no more lies now, if a person has not removed it."""
+        del self._sizes[path]
+        self._removed += 1
+        aside = self._folder / f".removed-{self._removed}"
+        with contextlib.suppress(FileNotFoundError):
+            path.replace(aside)
+        return aside
 
 
 class Lease:
@@ -251,6 +253,15 @@ class Lease:
         self.paths.append(path)
         self._shelf._users[path] += 1
         return await self._shelf._take(root, providers, progress, max_bytes, is_file=is_file)
+
+    async def give_up(self) -> None:
+        """Take off the shelf what nobody else uses of this, so that it is unpacked anew: a disk can change what lies there."""
+        shelf = self._shelf
+        own = [path for path, uses in Counter(self.paths).items() if shelf._users[path] == uses]
+        gone = [shelf._take_off(path) for path in own if path in shelf._sizes]
+        with trio.CancelScope(shield=True):  # what is off the shelf is counted no more
+            for one in gone:
+                await trio.to_thread.run_sync(_remove, one)
 
 
 def _is_entry(path: Path) -> bool:

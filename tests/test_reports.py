@@ -6,8 +6,9 @@ import pytest
 
 from swarm import reports
 from swarm.ledger.state import Phases
-from swarm.ledger.transactions import NameUpdate, Register, Stake, TaskPost
+from swarm.ledger.transactions import NameUpdate, Register, Stake, TaskPost, Transfer
 from swarm.ledger.vrf import VrfKey
+from tests.ledger.alone import ALICE, BOB, open_alone
 from tests.ledger.world import BASE, MERGED, World, root
 
 
@@ -43,6 +44,17 @@ def test_a_summary_never_reads_a_whole_history(told, monkeypatch) -> None:
     monkeypatch.setattr(reports, "MAX_LOOKED_AT", 2)
     summary = reports.task_summary(world.view, world.view.task(task))
     assert (summary["first_loss"], summary["loss"]) == (0.5, None)
+
+
+def test_a_transaction_of_a_block_is_told_without_what_is_never_known(tmp_path) -> None:
+    """What it paid depends on the price of gas of its own block, and only the newest price is kept."""
+    with open_alone(tmp_path) as alone:
+        assert alone.run(ALICE, Transfer(BOB.public_key, 5)) == ""
+        (data,) = alone.ledger.transactions_of(alone.ledger.block(1))
+        told = reports.transaction_report(alone.ledger, data)
+    assert told.pop("error") is None
+    assert None not in told.values()
+    assert set(told) == {"id", "from", "type", "gas", "ok"}
 
 
 def test_an_account_is_a_validator_only_with_a_stake_that_makes_it_one() -> None:

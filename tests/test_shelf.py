@@ -154,6 +154,33 @@ async def test_content_over_what_the_caller_or_the_shelf_accepts_is_refused(
         assert on_disk(tmp_path) == set()
 
 
+async def test_what_is_on_the_shelf_already_is_refused_to_who_accepts_less(tmp_path, roots) -> None:
+    store, (root, *_) = roots
+    async with open_neighbourhood() as there:
+        node = await there.node(store)
+        await shelf_of(node, tmp_path).take(root)
+        for shelf in (shelf_of(node, tmp_path), shelf_of(node, tmp_path)):
+            with pytest.raises(ContentTooLargeError) as raised:
+                await shelf.take(root, max_bytes=SIZE - 1)
+            assert raised.value.limit == SIZE - 1
+            assert (await shelf.take(root, max_bytes=SIZE + ENTRY_BYTES)).exists()
+            assert (await shelf.take(root)).exists()
+
+
+async def test_a_folder_counts_the_same_once_the_shelf_was_opened_again(tmp_path) -> None:
+    store = MemoryBlockstore()
+    made = tmp_path / "made"
+    (made / "below" / "empty").mkdir(parents=True)
+    (made / "below" / "file").write_bytes(bytes(SIZE))
+    (made / "link").symlink_to("below")
+    root = add_path(made, store).root
+    async with open_neighbourhood() as there:
+        node = await there.node(store)
+        shelf = shelf_of(node, tmp_path)
+        await shelf.take(root)
+        assert shelf_of(node, tmp_path).used == shelf.used == 4 * ENTRY_BYTES + SIZE + len("below")
+
+
 async def test_what_is_over_both_limits_is_too_large_whichever_is_the_lower(tmp_path) -> None:
     store = MemoryBlockstore()
     large = publish(store, tmp_path / "made", "large", b"x" * 4 * SIZE)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @connection.options
 def command(*, account: str | None, home: Path, as_json: bool) -> None:
     """Show what an account (a peer id) owns; this node's own if none is given."""
-    with connection.connect(home) as client:
+    with connection.connect(home, of_home=account is None) as client:
         found = client.balance(account)
     if as_json:
         output.print_json(found)

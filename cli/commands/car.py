@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, BinaryIO
 import click
 
 from cli import connection, output
+from cli.roots import parse_root
 from swarm.errors import RefusedError, UsageError
+from swarm.sizes import counted, format_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,7 +23,11 @@ def command() -> None:
     """Content as CAR files, which IPFS's tools read and write."""
 
 
-@command.command("export", epilog="Example: swarm car export bafybei… -o plays.car")
+@command.command(
+    "export",
+    epilog="Example: swarm car export bafybei… -o plays.car",
+    short_help="Write what is below a CID to a CAR file.",
+)
 @click.argument("cid")
 @click.option(
     "-o",
@@ -30,30 +36,34 @@ def command() -> None:
     type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
     help="The file to write, or - for standard output; CID.car in this folder if not given.",
 )
-@connection.home_option
-def export(*, cid: str, path: Path | None, home: Path) -> None:
+@connection.options
+def export(*, cid: str, path: Path | None, home: Path, as_json: bool) -> None:
     """Write everything below a CID to a CAR file; what is not held is fetched first."""
-    from storage import cid as cids
-    from storage.errors import CidError
-
-    try:
-        root = cids.text(cids.parse(cid.removeprefix("ipfs://")))
-    except CidError as error:
-        message = f"CID: {error}"
-        raise UsageError(message, "a CID looks like bafybei… or bafkrei…") from error
+    root = parse_root(cid)
     target = path or Path(f"{root}.car")
+    is_streamed = str(target) == "-"
+    if is_streamed and as_json:
+        message = "--json and the file itself cannot both be on standard output"
+        raise UsageError(message, "name a file with -o")
     with connection.connect(home) as client, output.progress_bar() as progress:
-        if str(target) == "-":
+        if is_streamed:
             client.hold(root, progress)
             _copy(client.export_car(root), sys.stdout.buffer)
             return
         _check_free(target)
         client.hold(root, progress)
         _write(client.export_car(root), target)
-    click.echo(target)
+    if as_json:
+        output.print_json({"cid": root, "path": str(target), "bytes": target.stat().st_size})
+    else:
+        click.echo(target)
 
 
-@command.command("import", epilog="Example: swarm car import plays.car")
+@command.command(
+    "import",
+    epilog="Example: swarm car import plays.car",
+    short_help="Read a CAR file and pin its roots.",
+)
 @click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @connection.options
 def import_(*, path: Path, home: Path, as_json: bool) -> None:
@@ -65,10 +75,8 @@ def import_(*, path: Path, home: Path, as_json: bool) -> None:
         return
     for root in imported["roots"]:
         click.echo(root["cid"])
-    from swarm.config import format_size
-
     size, new = format_size(imported["bytes"]), format_size(imported["new_bytes"])
-    output.say(f"{size} in {imported['chunks']:,} chunks, {new} of it new here")
+    output.say(f"{size} in {counted(imported['chunks'], 'chunk')}, {new} of it new here")
 
 
 def _check_free(target: Path) -> None:

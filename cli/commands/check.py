@@ -10,6 +10,7 @@ from cli import connection, output
 from cli.roots import parse_root
 from swarm.errors import NotFoundError
 from swarm.retrieval import link
+from swarm.sizes import counted, format_size
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,17 +55,15 @@ def command(*, cid: str, draws: int | None, qr: bool, home: Path, as_json: bool)
 
 
 def _tell(found: Json) -> None:
-    from swarm.config import format_size
-
     output.print_fields(
         (
             ("root", found["cid"]),
             ("here", "yes" if found["here"] else "no"),
-            ("announced by", f"{found['announced']:,} other peers"),
-            ("replicas", f"{found['replicas']:,} other peers showed all that was drawn"),
+            ("announced by", counted(found["announced"], "other peer")),
+            ("replicas", f"{counted(found['replicas'], 'other peer')} showed all that was drawn"),
             (
                 "fetched by",
-                f"{found['fetched']:,} of {found['asked_to_fetch']:,} peers that hold nothing of it",
+                f"{found['fetched']:,} of {counted(found['asked_to_fetch'], 'peer')} that held nothing of it",
             ),
             ("link", found["link"]),
         )

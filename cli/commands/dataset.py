@@ -11,6 +11,7 @@ import click
 from cli import connection, output
 from cli.names import check_name
 from swarm.errors import UsageError
+from swarm.sizes import counted, format_size
 
 if TYPE_CHECKING:
     from swarm.client import Json
@@ -91,8 +92,6 @@ def commit(*, message: str | None, publish: bool, folder: Path, home: Path, as_j
         output.print_json(made)
         return
     click.echo(made["commit"])
-    from swarm.config import format_size
-
     if "added" in made:
         counts = f"{made['added']} added, {made['removed']} removed, {made['changed']} changed; "
     else:
@@ -105,7 +104,9 @@ def commit(*, message: str | None, publish: bool, folder: Path, home: Path, as_j
 
 @command.command("log", short_help="Show the newest commits.")
 @click.argument("version", required=False, metavar="[VERSION]")
-@click.option("-n", "--limit", type=click.IntRange(1, 10_000), default=20, help="How many.")
+@click.option(
+    "-n", "--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many."
+)
 @connection.options
 def log(*, version: str | None, limit: int, home: Path, as_json: bool) -> None:
     """Show the newest commits up to VERSION (HEAD if not given), children before their parents.
@@ -213,11 +214,9 @@ def checkout(*, version: str, path: Path | None, force: bool, home: Path, as_jso
         output.print_json(made)
         return
     click.echo(made["folder"])
-    from swarm.config import format_size
-
     what = made["commit"] if made["branch"] is None else f"{made['dataset']}:{made['branch']}"
     output.say(
-        f"{what}: {made['written']} files written, {made['removed']} removed,"
+        f"{what}: {counted(made['written'], 'file')} written, {made['removed']:,} removed,"
         f" {format_size(made['fetched'])} from peers"
     )
 
@@ -249,7 +248,8 @@ def merge(
     else:
         click.echo(merged["commit"])
         output.say(
-            f"{merged['result']}: {merged['written']} files written, {merged['removed']} removed"
+            f"{merged['result']}: {counted(merged['written'], 'file')} written,"
+            f" {merged['removed']:,} removed"
         )
     if stopped:
         click.get_current_context().exit(CONFLICTS)
@@ -270,10 +270,8 @@ def fork(*, version: str, name: str, home: Path, as_json: bool) -> None:
         output.print_json(made)
         return
     click.echo(made["commit"])
-    from swarm.config import format_size
-
     output.say(
-        f"{name} has {made['commits']:,} commits; {format_size(made['new_bytes'])} newly stored."
+        f"{name} has {counted(made['commits'], 'commit')}; {format_size(made['new_bytes'])} newly stored."
         f" swarm dataset checkout {name}"
     )
 
@@ -311,8 +309,6 @@ def _time(seconds: int) -> str:
 
 
 def _changed(file: Json) -> str:
-    from swarm.config import format_size
-
     sizes = [format_size(size) for size in (file["old_size"], file["new_size"]) if size is not None]
     mark = {"added": "+", "removed": "-", "changed": "~"}[file["change"]]
     return f"{mark} {output.one_line(file['path'])}  {' -> '.join(sizes)}".rstrip()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli import connection, output
+from cli import advice, connection, output
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,5 +70,5 @@ def lines(found: list[Check]) -> list[str]:
     for one in found:
         told.append(f"{MARKS[one.verdict]:<4}  {one.name:<{width}}  {one.text}")
         if one.fix:
-            told.append(f"{'':<4}  {'':<{width}}  mend: {one.fix}")
+            told.append(f"{'':<4}  {'':<{width}}  mend: {advice.typed(one.fix)}")
     return told

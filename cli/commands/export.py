@@ -9,6 +9,7 @@ import click
 
 from cli import connection, output
 from swarm.errors import NotFoundError
+from swarm.sizes import counted
 
 if TYPE_CHECKING:
     from swarm.client import Client
@@ -49,7 +50,7 @@ def tensorboard(*, task: str, folder: Path, home: Path, as_json: bool) -> None:
         output.print_json({"path": str(run), "points": count, "rounds": len(watched["rounds"])})
     else:
         click.echo(str(run))
-        output.say(f"{count:,} points of {len(watched['rounds']):,} rounds")
+        output.say(f"{counted(count, 'point')} of {counted(len(watched['rounds']), 'round')}")
 
 
 def _times(client: Client, watched: Json) -> dict[int, float]:

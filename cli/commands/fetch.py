@@ -10,6 +10,7 @@ import click
 from cli import connection, output
 from cli.names import parse_reference
 from swarm.errors import UsageError
+from swarm.sizes import counted, format_size
 
 
 @click.command("fetch", epilog="Example: swarm fetch tiny-gpt@3 -o model")
@@ -90,10 +91,8 @@ def _link(name: str, version: int | None, kind: str, home: Path, *, as_json: boo
     label += "" if linked["version"] is None else f"@{linked['version']}"
     output.say(f"{label} is {linked['cid']}, revision {linked['revision']}")
     if copied := linked["ways"].get("copy"):
-        from swarm.config import format_size
-
         size = format_size(linked["copied"])
-        output.say(f"{copied} files were copied ({size}): they could not be linked from there")
+        output.say(f"{counted(copied, 'file')} copied ({size}) that could not be linked from there")
 
 
 def hub_cache() -> Path:

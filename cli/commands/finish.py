@@ -10,6 +10,7 @@ import click
 
 from cli import connection, output
 from swarm.errors import NetworkError
+from swarm.sizes import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,7 +44,7 @@ def command(*, no_wait: bool, home: Path, as_json: bool) -> None:
     elif stopped:
         click.echo("finished and stopped")
     elif told["finishing"]:
-        click.echo(f"finishing: something is owed to {told['owing']} tasks")
+        click.echo(f"finishing: something is owed to {counted(told['owing'], 'task')}")
     else:
         click.echo("taken back: the node goes on")
 
@@ -58,5 +59,5 @@ def _wait(home: Path) -> None:
     while connection.answers(home):
         if time.monotonic() > deadline:
             message = f"the node is done and has not stopped within {STOP_SECONDS} s"
-            raise NetworkError(message, "swarm status says what it does")
+            raise NetworkError(message, "`swarm status` says what it does")
         threading.Event().wait(POLL_SECONDS)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cli import connection, output
+from swarm.sizes import counted, format_size
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,18 +28,19 @@ def command(*, thorough: bool, home: Path, as_json: bool) -> None:
     \b
     swarm unpin bafybei… && swarm gc
     """  # noqa: D301 - \b is click's
-    with connection.connect(home) as client, output.progress_bar() as progress:
+    with connection.connect(home, of_home=True) as client, output.progress_bar() as progress:
         done = client.collect(progress, thorough=thorough)
     if as_json:
         output.print_json(done)
         return
-    from swarm.config import format_size
-
-    click.echo(f"{format_size(max(0, done['freed']))} freed, {done['dropped']:,} chunks dropped")
+    freed = format_size(max(0, done["freed"]))
+    click.echo(f"{freed} freed, {counted(done['dropped'], 'chunk')} dropped")
     if done["disk_full"]:
         output.say("it ended early: the disk has no room to copy what is kept")
     if done["reclaimable"]:
         size = format_size(done["reclaimable"])
         output.say(f"{size} lie between chunks that are kept; `swarm gc --thorough` takes them too")
     if done["damaged"]:
-        output.say(f"{len(done['damaged']):,} chunks are damaged: `swarm verify --repair`")
+        output.say(
+            f"damaged: {counted(len(done['damaged']), 'chunk')}; `swarm verify --repair` mends that"
+        )

@@ -163,7 +163,7 @@ def command(
     With neither, the node starts or joins a network of this machine's own.
     Ctrl-C stops it cleanly; a second one ends it at once.
     """
-    from cli import logs, node_process
+    from cli import advice, logs, node_process
     from swarm.config import Settings, default_settings_file
     from swarm.identity import make_home
 
@@ -198,6 +198,7 @@ def command(
         "temporary": temporary or None,
         "log_level": log_level,
     }
+    advice.note(None if temporary else home)
     settings = Settings.build(flags, os.environ, default_settings_file())
     live = not no_view and not as_json and sys.stderr.isatty() and sys.stdout.isatty()
     make_home(settings.home)

@@ -8,6 +8,7 @@ import click
 
 from cli import connection, output
 from cli.money import format_tokens, parse_tokens
+from swarm.sizes import counted, format_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -139,8 +140,6 @@ def post(
 @connection.options
 def list_(*, is_all: bool, home: Path, as_json: bool) -> None:
     """List open deals: what is kept, by how many, for how long, and what is left to pay."""
-    from swarm.config import format_size
-
     with connection.connect(home) as client:
         deals = client.keep("list", all=is_all)["deals"]
     if as_json:
@@ -198,7 +197,7 @@ def restore(*, deal: str, home: Path, as_json: bool) -> None:
         output.print_json(made)
     else:
         click.echo(made["cid"])
-        output.say(f"made from {made['pieces']:,} pieces: swarm get {made['cid']}")
+        output.say(f"made from {counted(made['pieces'], 'piece')}: swarm get {made['cid']}")
 
 
 def ask_for(replicas: int, audits: int | None, price: str | None, *, erasure: bool = False) -> Json:
@@ -235,19 +234,17 @@ def make_deal(client: Client, content: str, asked: Json, *, yes: bool) -> Json:
 
 def cost_lines(quote: Json) -> list[str]:
     """What a deal costs, in words."""
-    from swarm.config import format_size
-
     pieces = "whole"
     if quote["coded"]:
         pieces = f"{quote['pieces']} pieces of which any {quote['needed']} are enough"
     lines = [
-        f"{format_size(quote['bytes'])}, {pieces}, {quote['replicas']:,} replicas, {quote['audits']:,} audits"
+        f"{format_size(quote['bytes'])}, {pieces}, {counted(quote['replicas'], 'replica')}, {counted(quote['audits'], 'audit')}"
         f" ({quote['days']:,.1f} days) at {format_tokens(quote['price'])} tokens a GiB begun and audit:"
         f" {format_tokens(quote['cost'])} tokens are put aside of {format_tokens(quote['balance'])}",
         f"a fee of {format_tokens(quote['fee'])} tokens comes on top and is not returned",
         "a keeper is paid for each audit in which it shows the content; what is left at the end returns",
     ]
-    keepers = f"there are {quote['keepers']:,} keepers in good standing now"
+    keepers = f"{counted(quote['keepers'], 'keeper')} in good standing now"
     if quote["keepers"] < (quote["seats"] if quote["coded"] else quote["replicas"]):
         lines.append(f"{keepers}: seats wait until there are more")
     elif quote["keepers"] < quote["seats"]:

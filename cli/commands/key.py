@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli import connection, output
+from cli import advice, connection, output
 from cli.money import format_tokens
 from swarm.errors import RefusedError, UsageError
 
@@ -64,7 +64,7 @@ def command(context: click.Context, *, toml: bool, home: Path, as_json: bool) ->
                 ("public key", signer.public_key.hex()),
                 ("VRF key", vrf_key.hex()),
                 ("data folder", str(home)),
-                ("backup", "made" if backed_up else "none: `swarm key backup`"),
+                ("backup", "made" if backed_up else advice.typed("none: `swarm key backup`")),
             )
         )
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli import connection, output, view
+from cli import advice, connection, output, view
 from cli.money import format_tokens
 
 if TYPE_CHECKING:
@@ -96,5 +96,5 @@ def _show(told: dict[str, Any]) -> None:
         "leaving": f"draining at {told['percent']} %, about {left} left; `swarm leave --cancel` stays",
         "left": "done: the node may be stopped, and its data folder removed once the tokens are sent elsewhere",
     }
-    rows.append(("state", words[told["state"]]))
+    rows.append(("state", advice.typed(words[told["state"]])))
     output.print_fields(rows)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli import connection, output
+from cli import connection, output, standing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +32,7 @@ def command(*, name: str | None, value: str | None, home: Path, as_json: bool) -
     if name is not None and value is None:
         message = f"what should {name} be?"
         raise click.UsageError(message)
-    with connection.connect(home) as client:
+    with connection.connect(home, of_home=True) as client:
         if name is None or value is None:
             told = client.status()
         else:
@@ -67,12 +67,14 @@ def fields(limits: dict[str, Any]) -> list[tuple[str, str]]:
             when = datetime.fromtimestamp(changes).astimezone().strftime("%Y-%m-%d %H:%M")
             schedule += f" until {when}"
         schedule += ")"
-    idle = asked["idle"]
+    idle = standing.wait(asked["idle"])
     if limits["idle"] is not None:
         known = limits["idle"]
         seconds = known["seconds"]
         told = (
-            f"unknown: {known['why']}" if seconds is None else f"{seconds:.0f} s by {known['by']}"
+            f"unknown: {known['why']}"
+            if seconds is None
+            else f"{standing.duration(seconds)} by {known['by']}"
         )
         idle += f" (idle now: {told})"
     gpu = f" (training on it waits: {limits['gpu']})" if limits["gpu"] else ""
@@ -82,7 +84,7 @@ def fields(limits: dict[str, Any]) -> list[tuple[str, str]]:
         ("month", f"{month['name']}: {used}{cap}"),
         ("schedule", schedule),
         ("idle", idle),
-        ("idle gpu", asked["idle_gpu"]),
+        ("idle gpu", standing.wait(asked["idle_gpu"])),
         (
             "on battery",
             f"{asked['on_battery']}{' (on battery now)' if limits['on_battery'] else ''}",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli import connection, output
+from cli import connection, output, screen
 from swarm.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -33,7 +34,14 @@ _OWN = frozenset({"event", "level", "timestamp"})
 
 @click.command("logs")
 @click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until Ctrl-C.")
-@click.option("-n", "--lines", type=click.IntRange(0, MAX_LINES), default=LINES, help="How many.")
+@click.option(
+    "-n",
+    "--lines",
+    type=click.IntRange(0, MAX_LINES),
+    default=LINES,
+    show_default=True,
+    help="How many.",
+)
 @click.option(
     "--level",
     "levels",
@@ -72,9 +80,10 @@ def command(
     # Names, folders and addresses are the reader's own; what is secret is not for a screen either.
     private = Private(secrets=private_of(home).secrets, keeps_addresses=True)
     wanted = LEVELS[LEVELS.index(at_least) :]
-    for line in _lines(path, lines, wanted, follow=follow):
-        event = {name: _redacted(name, value, private) for name, value in _event(line).items()}
-        click.echo(output.json_line(event) if as_json else output.harmless(_readable(event)))
+    with screen.until_interrupted() if follow else contextlib.nullcontext():
+        for line in _lines(path, lines, wanted, follow=follow):
+            event = {name: _redacted(name, value, private) for name, value in _event(line).items()}
+            click.echo(output.json_line(event) if as_json else output.harmless(_readable(event)))
 
 
 def _lines(path: Path, count: int, wanted: tuple[str, ...], *, follow: bool) -> Iterator[bytes]:

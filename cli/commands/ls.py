@@ -29,7 +29,7 @@ def command(*, cid: str | None, home: Path, as_json: bool) -> None:
     swarm ls
     swarm ls bafybei…/plays
     """  # noqa: D301 - \b is click's
-    with connection.connect(home) as client:
+    with connection.connect(home, of_home=cid is None) as client:
         if cid is None:
             _kept(client.kept(), as_json=as_json)
         else:

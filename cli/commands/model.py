@@ -30,7 +30,9 @@ def command() -> None:
 
 @command.command("log", short_help="Show the newest versions of a model.")
 @click.argument("name")
-@click.option("-n", "--limit", type=click.IntRange(1, 10_000), default=20, help="How many.")
+@click.option(
+    "-n", "--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many."
+)
 @connection.options
 def log(*, name: str, limit: int, home: Path, as_json: bool) -> None:
     """Show the newest versions of the model NAME: the round that made each, its loss, and whose work it holds.

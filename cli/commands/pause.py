@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli import connection, output
+from cli import advice, connection, output
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,7 +40,7 @@ def command(*, part: str, duration: str | None, home: Path, as_json: bool) -> No
     if as_json:
         output.print_json(told)
     else:
-        click.echo(paused(told))
+        click.echo(advice.typed(paused(told)))
     if "train" not in held:
         output.say(f"hint: this node does not train on the {part} now: `swarm status` says on what")
 

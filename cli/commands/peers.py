@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @connection.options
 def command(*, home: Path, as_json: bool) -> None:
     """List the connected peers."""
-    with connection.connect(home) as client:
+    with connection.connect(home, of_home=True) as client:
         peers = client.peers()
     if as_json:
         output.print_json(peers)

@@ -12,6 +12,7 @@ from cli import connection, output
 from cli.commands.keep import MAX_REPLICAS, ask_for, make_deal, terms
 from cli.names import check_name
 from swarm.retrieval import link
+from swarm.sizes import counted, format_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -149,10 +150,8 @@ def _tell(published: Json, in_place: Path | None, *, as_json: bool) -> None:
         output.print_json(published)
         return
     click.echo(published["cid"])
-    from swarm.config import format_size
-
     size, new = format_size(published["size"]), format_size(published["new_bytes"])
-    output.say(f"{size} in {published['chunks']:,} chunks, {new} of it new here")
+    output.say(f"{size} in {counted(published['chunks'], 'chunk')}, {new} of it new here")
     if in_place is not None:
         output.say(f"nothing was copied: {in_place} must stay as it is; `swarm verify` checks it")
     if "name" in published:
@@ -177,7 +176,7 @@ def _tell_proof(cid: str, proof: Json) -> None:
         why = "no other peer is connected"
     else:
         reasons = "; ".join(sorted(set(proof["reasons"].values()))) or "none answered in time"
-        why = f"of {proof['asked']:,} peers asked in {proof['seconds']:.0f} s, none: {reasons}"
+        why = f"of {counted(proof['asked'], 'peer')} asked in {proof['seconds']:.0f} s, none: {reasons}"
     output.say(f"not shown yet that others get it: {why}")
     output.say(f"hint: see later with `swarm check {cid}`")
 
@@ -225,9 +224,7 @@ def _tell_plan(planned: Json, *, as_json: bool) -> None:
     click.echo(planned["cid"])
     if "new_bytes" not in planned:
         return
-    from swarm.config import format_size
-
     new = planned["new_bytes"]
-    told = f"{format_size(planned['size'])} in {planned['chunks']:,} chunks"
+    told = f"{format_size(planned['size'])} in {counted(planned['chunks'], 'chunk')}"
     output.say(told if new is None else f"{told}, {format_size(new)} of it new here")
     output.say("nothing was written")

@@ -11,6 +11,7 @@ import click
 from cli import connection, output
 from cli.money import format_tokens
 from swarm.errors import RefusedError, UsageError
+from swarm.sizes import counted
 
 if TYPE_CHECKING:
     from swarm.receipts.receipt import Receipt
@@ -23,7 +24,14 @@ SHOWN = 40
 
 @click.group("receipts", invoke_without_command=True)
 @click.option("--task", metavar="TASK", help="Only of this task, by id or name.")
-@click.option("-n", "--limit", type=click.IntRange(1, 4096), default=SHOWN, help="How many.")
+@click.option(
+    "-n",
+    "--limit",
+    type=click.IntRange(1, 4096),
+    default=SHOWN,
+    show_default=True,
+    help="How many.",
+)
 @connection.options
 @click.pass_context
 def command(
@@ -39,7 +47,7 @@ def command(
     """  # noqa: D301 - \b is click's
     if context.invoked_subcommand is not None:
         return
-    with connection.connect(home) as client:
+    with connection.connect(home, of_home=True) as client:
         found = client.receipts(task, limit)
     if as_json:
         output.print_json(found)
@@ -72,11 +80,14 @@ def _row(one: Json) -> tuple[str, ...]:
 def verify(*, file: Path, home: Path, as_json: bool) -> None:
     """Check the signatures of receipts in FILE and, where a node runs, that its ledger says the same.
 
-    One that does not hold ends with exit code 4.
+    The exit code is 2 where a signature does not hold or FILE is empty, and 4 where the ledger says otherwise.
     """
     from swarm.receipts.receipt import read
 
     receipts = [read(one) for one in _lines(file)]
+    if not receipts:
+        message = f"{file} is empty: no receipt is in it"
+        raise UsageError(message, "`swarm receipts --json` prints them")
     known = _compare(home, receipts) if connection.answers(home) else None
     if as_json:
         output.print_json(
@@ -91,7 +102,7 @@ def verify(*, file: Path, home: Path, as_json: bool) -> None:
             for at, one in enumerate(receipts)
         )
     signers = len({one.account for one in receipts})
-    output.say(f"{len(receipts):,} receipts, signed by {signers:,} accounts")
+    output.say(f"{counted(len(receipts), 'receipt')}, signed by {counted(signers, 'account')}")
     if known is None:
         output.say("no node runs here, so they were not compared with the ledger")
         return

@@ -27,7 +27,7 @@ def command(*, to: str, amount: str, no_wait: bool, home: Path, as_json: bool) -
     units = parse_tokens(amount)
     if may_be_decimal(amount) and sys.stdin.isatty() and sys.stderr.isatty():
         click.confirm(f"{amount} is {units // UNIT} tokens: send them?", abort=True, err=True)
-    with connection.connect(home) as client:
+    with connection.connect(home, of_home=True) as client:
         sent = client.send(to, units, wait=not no_wait)
     if as_json:
         output.print_json(sent)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from cli import connection, output
+from cli import connection, output, screen
 from cli.names import parse_reference
 
 if TYPE_CHECKING:
@@ -74,5 +74,5 @@ def command(
             output.say(f"{model} is {cid}, and answers from now on")
         begun.append(label)
 
-    with connection.connect(home) as client:
+    with screen.until_interrupted(), connection.connect(home) as client:
         client.serve(bare, version, host=host, port=port, token=token, on_served=tell)

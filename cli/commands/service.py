@@ -22,7 +22,7 @@ def command() -> None:
     """Run the node as a service of systemd."""
 
 
-@command.command("install")
+@command.command("install", short_help="Write the unit, and say how to start it.")
 @click.option("--user", "is_user", is_flag=True, help="For your own services, without root.")
 @click.option("--print", "only_print", is_flag=True, help="Only print the unit.")
 @click.option("--account", metavar="NAME", help="Who runs it, of a system service.")

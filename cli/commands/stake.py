@@ -23,7 +23,7 @@ def command(*, amount: str, no_wait: bool, home: Path, as_json: bool) -> None:
     It counts two epochs later, and can be taken out again with `swarm unstake`.
     """
     units = parse_tokens(amount)
-    with connection.connect(home) as client:
+    with connection.connect(home, of_home=True) as client:
         sent = client.stake(units, wait=not no_wait)
     if as_json:
         output.print_json(sent)

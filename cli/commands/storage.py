@@ -8,7 +8,8 @@ import click
 
 from cli import connection, output, view
 from cli.money import format_tokens
-from swarm.config import format_size, parse_size
+from swarm.config import parse_size
+from swarm.sizes import counted, format_size
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +27,7 @@ def command(*, lend: str | None, home: Path, as_json: bool) -> None:
     What no longer fits is given back at once, and what an audit still asks for as soon as that audit is over.
     """
     size = None if lend is None else parse_size(lend)
-    with connection.connect(home) as client:
+    with connection.connect(home, of_home=True) as client:
         told = client.storage() if size is None else client.lend(size)
     if as_json:
         output.print_json(told)
@@ -44,7 +45,7 @@ def command(*, lend: str | None, home: Path, as_json: bool) -> None:
 def fields(told: Json) -> list[tuple[str, str]]:
     """Names and values, the most asked for first."""
     slots, duties = told["slots"], told["duties"]
-    kept = f"{format_size(duties['bytes'])} in {duties['here']:,} pieces"
+    kept = f"{format_size(duties['bytes'])} in {counted(duties['here'], 'piece')}"
     if duties["here"] < duties["pieces"]:
         kept += f", {duties['pieces'] - duties['here']:,} more on their way"
     rows = [

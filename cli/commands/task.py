@@ -18,7 +18,11 @@ def command() -> None:
     """Post a training task."""
 
 
-@command.command("post", epilog="Example: swarm task post task.toml")
+@command.command(
+    "post",
+    epilog="Example: swarm task post task.toml",
+    short_help="Post the task that a TOML file describes.",
+)
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @connection.options
 def post(*, file: Path, home: Path, as_json: bool) -> None:

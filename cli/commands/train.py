@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli import connection, output, plot
+from cli import connection, output, plot, screen
 from cli.output import loss as loss_text
+from swarm.sizes import counted
 
 if TYPE_CHECKING:
     from swarm.client import Json
@@ -45,7 +46,11 @@ def watch(*, task: str, once: bool, drawing: Path | None, home: Path, as_json: b
 
     Example: swarm train watch tiny-gpt --svg loss.svg
     """
-    with connection.connect(home) as client:
+    with contextlib.ExitStack() as stack:
+        if not once:
+            stack.enter_context(screen.until_interrupted())
+        client = stack.enter_context(connection.connect(home))
+        draw = stack.enter_context(screen.drawn()) if not (once or as_json) else screen.write
         shown: Json | None = None
         while True:
             found = client.watch(task)
@@ -58,7 +63,7 @@ def watch(*, task: str, once: bool, drawing: Path | None, home: Path, as_json: b
                     output.print_json(found)
                 shown = told
             else:
-                _show(lines(found), live=not once)
+                draw([output.printable(line) for line in lines(found)])
             if once or not found["open"]:
                 return
             time.sleep(ASK_SECONDS)  # noqa: TID251 - a command of its own, where nothing else waits
@@ -84,7 +89,7 @@ def lines(found: Json) -> list[str]:
     """What is shown of a task."""
     head = f"{found['name']}: round {found['round']} of {found['all_rounds']}, {found['phase']}"
     if found["open"]:
-        head += f", {found['blocks_left']} blocks left"
+        head += f", {counted(found['blocks_left'], 'block')} left"
     told = [head, ""]
     told += plot.curve(points(found), *_ends(found))
     told.append("")
@@ -167,10 +172,3 @@ def _unit(found: Json) -> str:
 
 def _short(peer: str) -> str:
     return f"…{peer[-(NAME_CHARACTERS - 1) :]}"
-
-
-def _show(told: list[str], *, live: bool) -> None:
-    if live and sys.stdout.isatty():
-        click.clear()
-    for line in told:
-        click.echo(output.printable(line))

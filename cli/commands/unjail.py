@@ -20,7 +20,7 @@ def command(*, no_wait: bool, home: Path, as_json: bool) -> None:
 
     `swarm validators` shows until when a validator is jailed.
     """
-    with connection.connect(home) as client:
+    with connection.connect(home, of_home=True) as client:
         sent = client.unjail(wait=not no_wait)
     if as_json:
         output.print_json(sent)

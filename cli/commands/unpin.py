@@ -22,7 +22,7 @@ def command(*, cid: str, home: Path, as_json: bool) -> None:
     \b
     swarm unpin bafybei…
     """  # noqa: D301 - \b is click's
-    with connection.connect(home) as client:
+    with connection.connect(home, of_home=True) as client:
         unpinned = client.unpin(parse_root(cid))
     if as_json:
         output.print_json(unpinned)

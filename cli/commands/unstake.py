@@ -23,7 +23,7 @@ def command(*, amount: str, no_wait: bool, home: Path, as_json: bool) -> None:
     They can be withdrawn once they have unbonded, and are slashable until then.
     """
     units = parse_tokens(amount)
-    with connection.connect(home) as client:
+    with connection.connect(home, of_home=True) as client:
         sent = client.unstake(units, wait=not no_wait)
     if as_json:
         output.print_json(sent)

@@ -8,6 +8,7 @@ import click
 
 from cli import connection, output
 from cli.roots import parse_root
+from swarm.sizes import counted, format_size
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,7 +31,7 @@ def command(*, cid: str | None, repair: bool, home: Path, as_json: bool) -> int:
     swarm verify --repair
     """  # noqa: D301 - \b is click's
     root = None if cid is None else parse_root(cid)
-    with connection.connect(home) as client, output.progress_bar() as progress:
+    with connection.connect(home, of_home=True) as client, output.progress_bar() as progress:
         found = client.verify(root, progress, repair=repair)
     if as_json:
         output.print_json(found)
@@ -40,24 +41,24 @@ def command(*, cid: str | None, repair: bool, home: Path, as_json: bool) -> int:
 
 
 def _tell(found: dict[str, Any], *, repair: bool) -> None:
-    from swarm.config import format_size
-
     for bad in found["bad"]:
         place = f"{bad['root']}/{bad['path']}".rstrip("/")
         state = f"{bad['remaining']:,} bad" if bad["remaining"] else "repaired"
-        chunks = "1 chunk" if bad["chunks"] == 1 else f"{bad['chunks']:,} chunks"
-        told = f"{place}  {chunks}, {state}"
+        told = f"{place}  {counted(bad['chunks'], 'chunk')}, {state}"
         if bad["file"] is not None:
             told += f"; {bad['file']} is not what was published"
         if bad["why"] is not None and bad["remaining"]:
             told += f"; {bad['why']}"
         click.echo(output.printable(told))
     if found["more"]:
-        output.say(f"and {found['more']:,} more paths")
+        output.say(f"and {counted(found['more'], 'more path')}")
     if found["unwanted"]:
-        output.say(f"{found['unwanted']:,} bad chunks are kept by nothing; they do no harm")
+        output.say(
+            f"{counted(found['unwanted'], 'bad chunk')} of what nothing keeps any more: that does no harm"
+        )
     output.say(
-        f"{found['chunks']:,} chunks ({format_size(found['bytes'])}) read, {found['remaining']:,} bad"
+        f"{counted(found['chunks'], 'chunk')} ({format_size(found['bytes'])}) read,"
+        f" {found['remaining']:,} bad"
     )
     if found["bytes_earlier"]:
         earlier = format_size(found["bytes_earlier"])

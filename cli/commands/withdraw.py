@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @connection.options
 def command(*, no_wait: bool, home: Path, as_json: bool) -> None:
     """Take back what was unstaked and has unbonded; prints the transaction's id."""
-    with connection.connect(home) as client:
+    with connection.connect(home, of_home=True) as client:
         sent = client.withdraw(wait=not no_wait)
     if as_json:
         output.print_json(sent)

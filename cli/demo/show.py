@@ -10,7 +10,7 @@ import click
 
 from cli import output, view
 from cli.money import format_tokens
-from swarm.config import format_size
+from swarm.sizes import counted, format_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -72,7 +72,7 @@ def print_summary(summary: Json) -> None:
     first, last = summary["first_loss"], summary["last_loss"]
     finality = summary["finality_ms"]
     rows = [
-        ("model", f"{summary['name']}@{summary['version']}, {summary['rounds']} rounds"),
+        ("model", f"{summary['name']}@{summary['version']}, {counted(summary['rounds'], 'round')}"),
         (
             "validation loss",
             f"{output.loss(first)} -> {output.loss(last)} {UNITS[summary['kind']]}",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 import structlog
 import trio
 
+from protocols.answering import Answering
 from protocols.audit.draw import held_seed
 from protocols.audit.errors import AuditFailedError, Failure
 from protocols.audit.messages import (
@@ -117,26 +118,14 @@ class AuditService:
     def __init__(self, transport: Transport, prover: Prover) -> None:
         self._prover = prover
         self._limiter = trio.CapacityLimiter(THREADS)
-        self._serving: dict[PeerId, int] = {}
+        self._answering = Answering(STREAMS, STREAMS_PER_PEER, MAX_REQUEST_BYTES, REQUEST_S)
         self._asked: OrderedDict[tuple[PeerId, int], int] = OrderedDict()
         transport.handle(PROTOCOL, self._serve)
 
     async def _serve(self, stream: Stream) -> None:
-        count = self._serving.get(stream.peer, 0)
-        if count >= STREAMS_PER_PEER or sum(self._serving.values()) >= STREAMS:
-            message = "too many audit streams at once"
-            raise RemoteProtocolError(message)
-        self._serving[stream.peer] = count + 1
-        try:
-            with trio.fail_after(REQUEST_S):
-                data = await FrameReader(stream, MAX_REQUEST_BYTES).read()
-            if data is not None:
-                await self._answer(stream, decode_request(data))
-            await stream.close()
-        finally:
-            self._serving[stream.peer] -= 1
-            if not self._serving[stream.peer]:
-                del self._serving[stream.peer]
+        await self._answering.serve(
+            stream, lambda asked, data: self._answer(asked, decode_request(data))
+        )
 
     async def _answer(self, stream: Stream, request: Request) -> None:
         if not self._may_ask(stream.peer, request.audit):

@@ -14,7 +14,7 @@ from protocols.bitswap.messages import MAX_FRAME_BYTES, PROTOCOLS, Frames, cid_o
 from protocols.bitswap.schedule import Ask, Inquire, Withdraw
 from protocols.transport import RemoteProtocolError, StreamError, UnreachableError
 from storage import cid as cids
-from storage.errors import ChunkNotFoundError, StorageError
+from storage.errors import ChunkNotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -257,8 +257,8 @@ class BitswapService:
                     self._arrived(
                         await trio.to_thread.run_sync(self._sizes, waiting, limiter=self._limiter)
                     )
-                except (StorageError, OSError) as error:
-                    _log.warning("bitswap.not_looked", error=str(error))
+                except Exception as error:  # noqa: BLE001 - the store's or the machine's fault; the next look comes
+                    _log.warning("bitswap.not_looked", error=repr(error))
             now = trio.current_time()
             for line in tuple(self._lines.values()):
                 if now - line.used > (IDLE_SECONDS if line.is_idle else WAITING_SECONDS):
@@ -322,6 +322,9 @@ class BitswapService:
                 await line.converse(way.opened)
         except UnreachableError as error:
             way.why = error.why
+        except Exception as error:  # noqa: BLE001 - what fails with one peer ends its way, and no more
+            way.why = f"this node failed: {error!r}"
+            _log.warning("bitswap.way_failed", peer=line.peer, error=repr(error))
         finally:
             _log.debug("bitswap.way_over", peer=line.peer, why=way.why)
             line.clear()

@@ -1,6 +1,7 @@
 """The one way to the application: consensus and sync both go through it, so that they never run it at once.
 
 A call runs in a thread of its own (one at a time, in order); a group of final blocks from a peer is one call.
+One that this machine has no room, file or memory for is made again until it has: nothing else could go on meanwhile.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import trio
 from protocols.consensus.blocks import Block, epoch_of
 from protocols.consensus.errors import HaltError, MessageError
 from protocols.consensus.votes import Certificate, Kind, verify_certificate
+from protocols.patience import Patience
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,6 +41,12 @@ class Finalizer:
         self._limiter = trio.CapacityLimiter(1)
         self._lock = trio.Lock()
         self._listeners: list[Callable[[Block, Certificate], None]] = []
+        self._patience = Patience("the ledger waits")
+
+    @property
+    def problem(self) -> str | None:
+        """What this machine lacks for the next call; None while it lacks nothing."""
+        return self._patience.problem
 
     def height(self) -> int:
         """Of the last final block."""
@@ -66,14 +74,14 @@ class Finalizer:
     async def call(self, function: Callable[..., T], *arguments: object) -> T:
         """Run a function of the application while nothing else does."""
         async with self._lock:
-            return await self._run(function, *arguments)
+            return await self._run_patiently(function, *arguments)
 
     async def prepare(self, parent: Block, epoch: int, view: int, now_ms: int) -> Block | None:
         """Have a block made; None if one above its parent became final in the meantime: sync was quicker."""
         async with self._lock:
             if self.tip.height > parent.height:
                 return None
-            return await self._run(self.application.prepare, parent, epoch, view, now_ms)
+            return await self._run_patiently(self.application.prepare, parent, epoch, view, now_ms)
 
     async def commit(self, block: Block, certificate: Certificate) -> bool:
         """Make a processed block final.
@@ -84,7 +92,7 @@ class Finalizer:
         async with self._lock:
             if block.height <= self.tip.height:
                 return False
-            await self._run(self.application.finalize, block, certificate)
+            await self._run_patiently(self.application.finalize, block, certificate)
             self._moved(block, certificate)
             return True
 
@@ -112,9 +120,9 @@ class Finalizer:
                 group.append(block)
                 certificate = Certificate.decode(certificate_bytes)
                 if certificate.block_id == block.id:
-                    await self._run(self._check, group, certificate)
+                    await self._run_patiently(self._check, group, certificate)
                     for member in group:
-                        await self._run(self._execute, member, certificate)
+                        await self._run_patiently(self._execute, member, certificate)
                         self._moved(member, certificate)
                     done += len(group)
                     group = []
@@ -173,6 +181,9 @@ class Finalizer:
         self.tip = block
         for listener in self._listeners:
             listener(block, certificate)
+
+    async def _run_patiently(self, function: Callable[..., T], *arguments: object) -> T:
+        return await self._patience.until_done(lambda: self._run(function, *arguments))
 
     async def _run(self, function: Callable[..., T], *arguments: object) -> T:
         if self._in_thread:

@@ -12,6 +12,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+import structlog
 import trio
 
 from protocols import signing
@@ -46,6 +47,7 @@ from protocols.consensus.messages import MAX_MESSAGE_BYTES, Give, decode_message
 from protocols.consensus.replica import Replica
 from protocols.consensus.views import Timing
 from protocols.framing import FrameReader, frame
+from protocols.patience import Patience
 from protocols.transport import (
     MAX_GOSSIP_BYTES,
     RemoteProtocolError,
@@ -84,6 +86,8 @@ MARGIN_BYTES: Final = 1024
 """A rewritten log is this much shorter than what one record holds."""
 LATENCIES: Final = 512
 """Final blocks over which `stats` speaks."""
+
+_log = structlog.get_logger("swarm.consensus")
 
 
 def blocks_topic(chain_id: bytes) -> str:
@@ -188,6 +192,7 @@ class ConsensusService:
         self._application = self.finalizer.application
         self._log = log
         self._log_limiter = trio.CapacityLimiter(1)
+        self._patience = Patience("no vote is cast, for it cannot be noted first")
         self._signer = signer
         self._on_evidence, self._on_behind, self._on_blame = on_evidence, on_behind, on_blame
         self._utc_ms = utc_ms
@@ -214,9 +219,10 @@ class ConsensusService:
     async def run(self, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take part until cancelled.
 
+        While the log cannot be written, nothing is said: what is not in it is not sent.
+
         Raises:
             HaltError: The validators agreed on what this node's ledger refuses.
-            OSError: The log cannot be written; nothing was sent that is not in it.
         """
         entries = self._log.entries()
         tip = self.finalizer.tip
@@ -244,6 +250,11 @@ class ConsensusService:
             finally:
                 self._members = frozenset()
                 self._outboxes.clear()
+
+    @property
+    def problem(self) -> str | None:
+        """Why this node says nothing, though it would; None if nothing is known to be wrong."""
+        return self._patience.problem
 
     def stats(self) -> ConsensusStats:
         """How it goes."""
@@ -362,7 +373,7 @@ class ConsensusService:
     # The log
 
     async def _write(self, entries: Sequence[bytes]) -> None:
-        await self._in_log_thread(self._log.append, entries)
+        await self._patience.until_done(lambda: self._in_log_thread(self._log.append, entries))
         self._first_epoch = max(self._first_epoch, noted_first(entries))
         self._skipped.note(entries)
 
@@ -373,7 +384,10 @@ class ConsensusService:
             keep = replica.snapshot()
             keep = [*keep, *(set(skipped) - set(keep))]
             if sum(len(entry) + 4 for entry in keep) < MAX_APPEND_BYTES - MARGIN_BYTES:
-                await self._in_log_thread(self._log.rotate, keep)
+                try:
+                    await self._in_log_thread(self._log.rotate, keep)
+                except OSError as error:  # it is only longer than it need be
+                    _log.warning("consensus.log_not_rewritten", error=str(error))
         self._grows_to = 2 * self._log.size_bytes
 
     async def _in_log_thread(

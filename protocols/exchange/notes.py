@@ -7,7 +7,7 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from protocols.exchange.core import SILENCE_SECONDS
-from storage.sizes import format_size
+from storage.sizes import counted, format_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,7 +62,7 @@ def note(standing: Standing) -> str:
     parts: list[str] = []
     if rates:
         named = [f"{_name(peer)} {format_size(int(rate))}/s" for rate, peer in rates]
-        parts.append(f"from {_peers(len(rates))}: {_listed(named)}")
+        parts.append(f"from {counted(len(rates), 'peer')}: {_listed(named)}")
     if quiet:
         verb = "has" if len(quiet) == 1 else "have"
         seconds = int(min(one.silent for one in quiet))
@@ -72,7 +72,7 @@ def note(standing: Standing) -> str:
         parts.append(f"asking {_listed([_name(one.peer) for one in talking])}")
     elif not rates and quiet:
         parts.append(
-            f"connecting to {_peers(standing.dialling)}"
+            f"connecting to {counted(standing.dialling, 'peer')}"
             if standing.dialling
             else f"others are looked for after {SILENCE_SECONDS:.0f} s"
         )
@@ -90,14 +90,14 @@ def _why_nobody_is_asked(standing: Standing) -> str:
     if not standing.missing:
         return "reading what is here already"
     if standing.dialling:
-        return f"connecting to {_peers(standing.dialling)}"
+        return f"connecting to {counted(standing.dialling, 'peer')}"
     if not standing.has_looked:
         return LOOKING
     why: list[str] = []
     if standing.liars:
-        why.append(f"{_peers(standing.liars)} sent wrong bytes")
+        why.append(f"{counted(standing.liars, 'peer')} sent wrong bytes")
     if standing.unreachable:
-        why.append(f"{_peers(standing.unreachable)} cannot be reached")
+        why.append(f"{counted(standing.unreachable, 'peer')} cannot be reached")
     if standing.answers > standing.liars + standing.unreachable:
         count = standing.missing
         why.append(
@@ -114,7 +114,3 @@ def _listed(named: Sequence[str]) -> str:
 
 def _name(peer: PeerId) -> str:
     return f"…{peer[-NAME_CHARACTERS:]}"
-
-
-def _peers(count: int) -> str:
-    return "1 peer" if count == 1 else f"{count:,} peers"

@@ -9,6 +9,7 @@ import trio
 
 from protocols.transport import StreamError, UnreachableError
 from storage import cid as cids
+from storage.sizes import counted
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -162,7 +163,7 @@ class Search:
         found: list[PeerId] = []
         with trio.move_on_after(LOOKUP_SECONDS):
             found = await self._around.transport.find_providers(self._root)
-        self.told[_RECORDS] = f"provider records name {len(found)} peers"
+        self.told[_RECORDS] = f"provider records name {counted(len(found), 'peer')}"
         for peer in found:
             self._consult(peer)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
+import structlog
 import trio
 
 from protocols.exchange.lines import Asking
@@ -36,6 +37,8 @@ SEND_SECONDS = 60.0
 IDLE_SECONDS = 300.0
 """A stream that nobody uses is closed."""
 READ_BYTES = 2**18
+
+_log = structlog.get_logger("swarm.exchange")
 
 
 class Sink(Protocol):
@@ -284,6 +287,8 @@ class Sessions:
     async def _run(self, session: Session) -> None:
         try:
             await session.run()
+        except Exception as error:  # noqa: BLE001 - what fails with one peer ends its stream, and no more
+            _log.warning("exchange.session_failed", peer=session.peer, error=repr(error))
         finally:
             if self._open.get(session.peer) is session:
                 del self._open[session.peer]

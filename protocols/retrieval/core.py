@@ -30,11 +30,14 @@ class Turns:
 
     def begin(self, peer: PeerId) -> bool:
         """A stream was opened; False: there are too many. `end` follows a True one."""
-        count = self._open.get(peer, 0)
-        if count >= STREAMS_PER_PEER or sum(self._open.values()) >= STREAMS:
+        if self.is_greedy(peer) or sum(self._open.values()) >= STREAMS:
             return False
-        self._open[peer] = count + 1
+        self._open[peer] = self._open.get(peer, 0) + 1
         return True
+
+    def is_greedy(self, peer: PeerId) -> bool:
+        """Whether a peer has as many streams as one may have."""
+        return self._open.get(peer, 0) >= STREAMS_PER_PEER
 
     def end(self, peer: PeerId) -> None:
         """A stream is done."""

@@ -99,8 +99,11 @@ class RetrievalService:
 
     async def _serve(self, stream: Stream) -> None:
         if not self._turns.begin(stream.peer):
-            message = "too many questions at once"
-            raise RemoteProtocolError(message)
+            if self._turns.is_greedy(stream.peer):
+                message = "too many questions at once"
+                raise RemoteProtocolError(message)
+            await stream.reset()  # others have every place: no fault of this peer
+            return
         try:
             with trio.fail_after(QUESTION_S):
                 body = await FrameReader(stream, QUESTION_BYTES).read()

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import trio
 
-from protocols.framing import FrameReader
+from protocols.answering import Answering
+from protocols.patience import Patience
 from protocols.sync.asking import ANSWER_SECONDS, FRAME_SECONDS, ask, ask_one, send
 from protocols.sync.core import PeerBook
 from protocols.sync.errors import (
@@ -149,16 +150,17 @@ class SyncService:
         self._limiter = trio.CapacityLimiter(2)
         self._book = PeerBook()
         self._hint = trio.Event()
-        self._serving: dict[PeerId, int] = {}
+        self._answering = Answering(STREAMS, STREAMS_PER_PEER, MAX_REQUEST_BYTES, ANSWER_SECONDS)
         self.caught_up = trio.Event()
         self._stuck: str | None = None
+        self._patience = Patience("no blocks are taken from peers")
         transport.handle(PROTOCOL, self._serve, members_only=False)
 
     @property
     def problem(self) -> str | None:
         """Why this node does not come along, and what to do; None if nothing is known to be wrong."""
         refusal = None if self._arrival is None else self._arrival.refusal()
-        return refusal or self._stuck
+        return refusal or self._stuck or self._patience.problem
 
     def wake(self) -> None:
         """Look at the tips of peers now: somebody seems to be ahead."""
@@ -167,7 +169,8 @@ class SyncService:
     async def run(self, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Fetch what peers have finalized and this node has not, until cancelled.
 
-        `caught_up` is set when for the first time no peer that answers is ahead.
+        `caught_up` is set when for the first time no peer that answers is ahead. What this machine lacks room, files or
+        memory for is tried again.
         """
         if self._chain is None:
             message = "a sync service without a chain only answers"
@@ -179,9 +182,14 @@ class SyncService:
             task_status.started()
             began, turn = trio.current_time(), 0
             while True:
-                answered = await self._probe(turn)
+                answered, progressed = 0, False
+                try:
+                    answered = await self._probe(turn)
+                    progressed = await self._move(self._chain)
+                    self._patience.problem = None
+                except Exception as error:  # noqa: BLE001 - what this machine does not lack is raised
+                    self._patience.note(error)
                 turn += 1
-                progressed = await self._move(self._chain)
                 alone = trio.current_time() - began >= ALONE_SECONDS
                 ahead = self._book.best(self._transport.peers(), self._chain.height())
                 if ahead is None and (answered or alone) and self.problem is None:
@@ -316,6 +324,8 @@ class SyncService:
                     self._stuck = str(error)
                 except RemoteProtocolError as error:
                     self._lied(peer, str(error))
+                except Exception as error:  # noqa: BLE001 - as above
+                    self._patience.note(error)
 
     def _lied(self, peer: PeerId, why: str) -> None:
         self._book.caught(peer)
@@ -324,21 +334,9 @@ class SyncService:
     # Answering
 
     async def _serve(self, stream: Stream) -> None:
-        count = self._serving.get(stream.peer, 0)
-        if count >= STREAMS_PER_PEER or sum(self._serving.values()) >= STREAMS:
-            message = "too many sync streams at once"
-            raise RemoteProtocolError(message)
-        self._serving[stream.peer] = count + 1
-        try:
-            with trio.fail_after(ANSWER_SECONDS):
-                data = await FrameReader(stream, MAX_REQUEST_BYTES).read()
-            if data is not None:
-                await self._answer(stream, decode_request(data))
-            await stream.close()
-        finally:
-            self._serving[stream.peer] -= 1
-            if not self._serving[stream.peer]:
-                del self._serving[stream.peer]
+        await self._answering.serve(
+            stream, lambda asked, data: self._answer(asked, decode_request(data))
+        )
 
     async def _answer(self, stream: Stream, request: Request) -> None:
         match request:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import trio
 
-from protocols.framing import FrameReader
+from protocols.answering import Answering
 from protocols.sync.asking import ANSWER_SECONDS, ask, ask_one, send
 from protocols.sync.core import Pieces, choose
 from protocols.sync.errors import CheckpointError, SyncMessageError, UnsignedError
@@ -146,25 +146,13 @@ class SnapshotService:
         self._source = source
         self._in_thread = in_thread
         self._limiter = trio.CapacityLimiter(2)
-        self._serving: dict[PeerId, int] = {}
+        self._answering = Answering(STREAMS, STREAMS_PER_PEER, MAX_REQUEST_BYTES, ANSWER_SECONDS)
         transport.handle(PROTOCOL, self._serve)
 
     async def _serve(self, stream: Stream) -> None:
-        count = self._serving.get(stream.peer, 0)
-        if count >= STREAMS_PER_PEER or sum(self._serving.values()) >= STREAMS:
-            message = "too many snapshot streams at once"
-            raise RemoteProtocolError(message)
-        self._serving[stream.peer] = count + 1
-        try:
-            with trio.fail_after(ANSWER_SECONDS):
-                data = await FrameReader(stream, MAX_REQUEST_BYTES).read()
-            if data is not None:
-                await self._answer(stream, decode_request(data))
-            await stream.close()
-        finally:
-            self._serving[stream.peer] -= 1
-            if not self._serving[stream.peer]:
-                del self._serving[stream.peer]
+        await self._answering.serve(
+            stream, lambda asked, data: self._answer(asked, decode_request(data))
+        )
 
     async def _answer(self, stream: Stream, request: Request) -> None:
         source = self._source

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from swarm.care.check import Check, bad, good, unknown, warn
 from swarm.config import format_size
 from swarm.ledger.genesis import UNIT
+from swarm.sizes import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,13 +65,13 @@ def clock(gap_ms: int | None, *, is_kept: bool | None = None) -> Check:
     return good("clock", f"blocks of other leaders are final {gap_ms:,} ms after their time")
 
 
-def disk(facts: DiskFacts, lent: int, used: int) -> list[Check]:
+def disk(facts: DiskFacts, lent: int, taken: int) -> list[Check]:
     """Space for what is lent beside the reserve, and the time of a durable write.
 
     Args:
         facts: The disk.
         lent: Bytes.
-        used: Bytes of these that are taken already.
+        taken: Bytes of these that are on the disk already: chunks, unpacked files and sealed slots.
     """
     room = max(0, facts.free - facts.reserve)
     free = f"{format_size(facts.free)} of {format_size(facts.total)} free"
@@ -79,13 +80,13 @@ def disk(facts: DiskFacts, lent: int, used: int) -> list[Check]:
     elif not room:
         reserve = f"{format_size(facts.reserve)} of it stay free"
         checks = [bad("disk", f"{free}, and {reserve}: nothing can be stored", "make room")]
-    elif lent - used > room:
-        fits = format_size(used + room)
+    elif lent - taken > room:
+        fits = format_size(taken + room)
         checks = [
             warn(
                 "disk",
                 f"{free}; {format_size(lent)} are lent and only {fits} fit",
-                f"swarm join --storage {_whole(used + room)}",
+                f"swarm join --storage {_whole(taken + room)}",
             )
         ]
     else:
@@ -169,12 +170,12 @@ def reachable(report: Json) -> Check:
         places = f" (places at {len(found['relays'])})" if found["relays"] else ""
         return warn("reachable", f"{verdict}{places}: {COSTS[verdict]}", forward)
     if inbound["public"]:
-        return good("reachable", f"direct: {inbound['public']:,} peers outside have dialled in")
+        return good("reachable", f"direct: dialled by {counted(inbound['public'], 'peer')} outside")
     if report["addresses"] and all(place_of(one) == "loopback" for one in report["addresses"]):
         text = "by this machine alone: it listens on no other address"
         return unknown("reachable", text, "swarm join --listen /ip4/0.0.0.0/tcp/0")
     if inbound["private"]:
-        text = f"from the local network: {inbound['private']:,} peers of it have dialled in; from outside is unknown"
+        text = f"from the local network: dialled by {counted(inbound['private'], 'peer')} of it; from outside is unknown"
         return unknown("reachable", text, forward)
     if inbound["loopback"] and not report["outbound"]:
         return unknown("reachable", "only peers of this machine have dialled in")
@@ -280,7 +281,7 @@ def open_store(report: Json) -> Check:
     storage, damaged = report["storage"], report["chunks_damaged"]
     text = f"{format_size(storage['used'])} of {format_size(storage['lent'])} used"
     if damaged:
-        return bad("store", f"{text}; {damaged:,} chunks are damaged", "swarm verify --repair")
+        return bad("store", f"{text}; {counted(damaged, 'chunk')} damaged", "swarm verify --repair")
     return good("store", f"{text}; no damage is known")
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from swarm.ledger.transactions import CapacityCommit, Register, Unstake, Withdraw
+from swarm.sizes import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,14 +96,14 @@ def stages(facts: Facts) -> list[Stage]:
     return [
         Stage(
             "rounds",
-            f"{facts.owing} rounds wait for this node"
+            f"this node still owes work in {counted(facts.owing, 'round')}"
             if facts.owing
             else "no round waits for this node",
             1 if facts.owing else 0,
         ),
         Stage(
             "capacity",
-            f"{facts.slots:,} slots are counted; taken back from height {facts.opens:,}"
+            f"{counted(facts.slots, 'slot')} counted; taken back from height {facts.opens:,}"
             if facts.slots
             else "no space is lent",
             capacity,

@@ -28,12 +28,12 @@ def examine(settings: Settings, report: Json | None) -> list[Check]:
     trains = settings.train if report is None else report["member"]["trains"]
     scores = settings.validate if report is None else report["member"]["validates"]
     lent = settings.storage if report is None else report["storage"]["lent"]
-    used = 0 if report is None else report["storage"]["used"]
+    taken = machine.taken(home) if report is None else report["storage"]["taken"]
     wants_gpu = settings.gpu if report is None else report["gpu"]
     found = [checks.node(report, home, metadata.version("swarm-node"))]
     gap = None if report is None else report["clock_gap_ms"]
     found.append(checks.clock(gap, is_kept=machine.is_clock_kept()))
-    found += checks.disk(machine.disk(home), lent, used)
+    found += checks.disk(machine.disk(home), lent, taken)
     found += checks.folder(machine.folder(home))
     found.append(checks.memory(machine.memory(), trains=trains))
     found += checks.device(

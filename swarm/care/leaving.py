@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,6 +26,7 @@ from swarm.ledger.errors import LedgerError
 from swarm.ledger.validators import EPOCHS_AHEAD
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from storage.cid import Cid
@@ -85,6 +87,7 @@ class Leaving:
         self._state = _read(self._path)
         self._sent: dict[type, int] = {}
         self._begun = trio.Event()
+        self._deciding = trio.Lock()
         self.problem = ""
         """Why the ledger did not take the last step; empty where it did."""
         node.controls.is_leaving = self._state is not None
@@ -121,30 +124,43 @@ class Leaving:
         if node.settings.temporary:
             message = "a node for one command has nothing to leave"
             raise RefusedError(message, "start the account's own node: swarm join")
-        if self._state is None:
-            duties = node.ledger.view().duties_of(node.signer.public_key)
-            pieces = tuple(
-                _Piece(one.deal.hex(), one.piece, cids.text(one.root), one.size) for one in duties
-            )
-            blocks = departure.blocks_left(departure.stages(self._facts(pieces)))
-            state = _State(time.time(), max(1, blocks), pieces)
-            await trio.to_thread.run_sync(self._hold, pieces)
-            await trio.to_thread.run_sync(self._remember, state)
-            self._state = state
-            node.controls.is_leaving = True
-            self._begun.set()
-            _log.info("node.leaving", pieces=len(pieces), blocks=blocks)
+        async with self._decided():
+            if self._state is None:
+                await self._begin()
         return self.told()
+
+    @asynccontextmanager
+    async def _decided(self) -> AsyncIterator[None]:
+        """One decision at a time, and each whole: a client that goes away leaves none half made."""
+        async with self._deciding:
+            with trio.CancelScope(shield=True):
+                yield
+
+    async def _begin(self) -> None:
+        node = self._node
+        duties = node.ledger.view().duties_of(node.signer.public_key)
+        pieces = tuple(
+            _Piece(one.deal.hex(), one.piece, cids.text(one.root), one.size) for one in duties
+        )
+        blocks = departure.blocks_left(departure.stages(self._facts(pieces)))
+        state = _State(time.time(), max(1, blocks), pieces)
+        await trio.to_thread.run_sync(self._hold, pieces)
+        await trio.to_thread.run_sync(self._remember, state)
+        self._state = state
+        node.controls.is_leaving = True
+        self._begun.set()
+        _log.info("node.leaving", pieces=len(pieces), blocks=blocks)
 
     async def cancel(self) -> Json:
         """Stay: what was lent is lent again, and what was staked is staked again once it has unbonded; what `told` tells."""
-        if self._state is not None:
-            pieces, self._state = self._state.pieces, None
-            await trio.to_thread.run_sync(self._forget, pieces)
-            self._node.controls.is_leaving = False
-            self._sent.clear()
-            self.problem = ""
-            _log.info("node.stays")
+        async with self._decided():
+            if self._state is not None:
+                pieces, self._state = self._state.pieces, None
+                await trio.to_thread.run_sync(self._forget, pieces)
+                self._node.controls.is_leaving = False
+                self._sent.clear()
+                self.problem = ""
+                _log.info("node.stays")
         return self.told()
 
     def told(self) -> Json:
@@ -210,17 +226,24 @@ class Leaving:
         for step in departure.steps(facts, self._vrf_key, self._hardware):
             if facts.height - self._sent.get(type(step), -RESEND_BLOCKS) < RESEND_BLOCKS:
                 continue
+            if self._state is not state:  # it stays after all
+                return
             self._sent[type(step)] = facts.height
             await self._node.wallet.submit(step)
             _log.info("leaving.step", step=type(step).__name__, height=facts.height)
         self.problem = ""
         self._node.controls.leaving_percent = self._percent(facts)
         if departure.is_done(departure.stages(facts)):
-            over = _State(state.begun, state.blocks, (), is_over=True)
-            await trio.to_thread.run_sync(self._remember, over)
-            await trio.to_thread.run_sync(self._release, state.pieces)
-            self._state = over
-            _log.info("node.left")
+            async with self._decided():
+                if self._state is state:
+                    await self._end(state)
+
+    async def _end(self, state: _State) -> None:
+        over = _State(state.begun, state.blocks, (), is_over=True)
+        await trio.to_thread.run_sync(self._remember, over)
+        await trio.to_thread.run_sync(self._release, state.pieces)
+        self._state = over
+        _log.info("node.left")
 
     @property
     def _hardware(self) -> str:

@@ -23,7 +23,7 @@ PARTS: Final[Mapping[str, tuple[str, ...]]] = {
         *("swarm.keeper", "swarm.duties", "swarm.cellar"),
         *("swarm.auditing", "swarm.audit"),
     ),
-    "ledger": ("swarm.ledger", "swarm.wallet", "swarm.payout"),
+    "ledger": ("swarm.consensus", "swarm.ledger", "swarm.wallet", "swarm.payout"),
     "serving": ("swarm.serving", "swarm.gateway", "swarm.hub", "swarm.page"),
     "node": ("swarm.node", "swarm.care", "swarm.control"),
     "libp2p": ("libp2p",),

@@ -183,9 +183,7 @@ def _storage(node: Node) -> dict[str, list[Value]]:
     }
     keeper = node.ledger.view().keeper(node.signer.public_key)
     return {
-        "swarm_storage_lent_bytes": _one(
-            node.settings.storage if keeping is None else keeping.lent
-        ),
+        "swarm_storage_lent_bytes": _one(node.lent.now if keeping is None else keeping.lent),
         "swarm_storage_bytes": [({"kind": kind}, size) for kind, size in kinds.items()],
         "swarm_storage_damaged_chunks": _one(len(node.store.damaged())),
         "swarm_keeper_strikes": _one(0 if keeper is None else keeper.strikes),

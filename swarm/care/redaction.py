@@ -14,20 +14,35 @@ SECRET: Final = "<secret>"  # noqa: S105 - what stands in its place
 ADDRESS: Final = "<address>"
 MAX_NAME: Final = 64
 
-_NAMED: Final = re.compile(
-    r"(?i)((?:password|passwd|passphrase|secret|token|api[_-]?key|private[_-]?key|seed|mnemonic|authorization|cookie)[\w-]{0,64}"
-    r"(?:\\*[\"'])?\s{0,8}[=:]\s{0,8})(?:bearer\s+|basic\s+)?(\"[^\"\n]*\"|'[^'\n]*'|[^\s,;}\]]+)"
+_NAMES: Final = (
+    r"(?:password|passwd|passphrase|pwd|secret|credential|token|api[_ -]?key|access[_-]?key|private[_-]?key|seed|mnemonic"
+    r"|authorization|cookie)[\w-]{0,64}"
 )
+_TEXT: Final = r"\\{1,8}\"[^\"\n]*\"|\"(?:[^\"\\\n]|\\.)*\"?|\\{1,8}'[^'\n]*'|'(?:[^'\\\n]|\\.)*'?"
+"""In quotes: of JSON or Python, with what is escaped in it, and of JSON in a text of JSON."""
+_NAMED: Final = re.compile(
+    rf"(?i)({_NAMES}(?:\\{{0,8}}[\"'])?\s{{0,32}}[=:]\s{{0,32}})(?:bearer\s+|basic\s+)?"
+    rf"({_TEXT}|[^\s,;}}\]]+(?:[,;}}\]][^\s,;}}\]\"':=]+)*)"
+)
+_HEADER: Final = re.compile(r"(?i)(\b(?:proxy-)?(?:authorization|(?:set-)?cookie):\s*)[^\"'\n\\]+")
+"""As HTTP writes it: all of the line is the value."""
+_PAIR: Final = re.compile(rf"(?i)([\"'][\w-]{{0,64}}?{_NAMES}\\{{0,8}}[\"'],\s{{0,8}}b?)({_TEXT})")
+"""A name and its value in a tuple, as lists of headers are shown."""
+_FLAG: Final = re.compile(rf"(?i)(--[\w-]{{0,64}}?{_NAMES}\s{{1,8}})([^\s\"']+)")
+_SIGNED: Final = re.compile(
+    r"(?i)((?:[?&]|&amp;)[\w-]{0,64}(?:sig|signature|credential|policy|key-pair-id|auth)=)[^&\s\"'\\]+"
+)
+"""What lets whoever has a link fetch what it leads to."""
 _BEARER: Final = re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}")
 _KNOWN: Final = re.compile(
-    r"\b(?:hf_[A-Za-z0-9]{16,}|sk-[\w-]{16,}|gh[pousr]_[A-Za-z0-9]{16,}|github_pat_\w{20,}|AKIA[A-Z0-9]{16}|xox[abp]-[\w-]{10,}"
-    r"|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*)"
+    r"\b(?:hf_[A-Za-z0-9]{16,}|sk[-_][\w-]{16,}|gh[pousr]_[A-Za-z0-9]{16,}|github_pat_\w{20,}|glpat-[\w-]{16,}|npm_\w{30,}"
+    r"|AIza[\w-]{30,}|A[KS]IA[A-Z0-9]{16}|xox[a-z]-[\w-]{10,}|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*)"
 )
 _PEM: Final = re.compile(r"-----BEGIN [A-Z ]+-----.*?(?:-----END [A-Z ]+-----|\Z)", re.DOTALL)
 _IN_URL: Final = re.compile(r"(?<=://)[^\s/@]{1,256}@")
-_HOME: Final = re.compile(r"(?<![\w.-])/(?:home|Users)/[^\s/:'\",;)\]}]+")
-_IP4: Final = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.]*\d\.\d)")
-_IP6: Final = re.compile(r"(?<![\w:.])[0-9a-fA-F:]{2,45}(?:\.\d{1,3}){0,3}")
+_HOME: Final = re.compile(r"/(?:home|Users)/[^\s/:'\",;)\]}]+")
+_IP4: Final = re.compile(r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?!\d)")
+_IP6: Final = re.compile(r"(?:(?<![\w:.])|(?<=\\[nrt]))[0-9a-fA-F:]{2,45}(?:\.\d{1,3}){0,3}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +70,8 @@ def redact(text: str, private: Private) -> str:
         if secret:
             text = re.sub(re.escape(secret), SECRET, text, flags=re.IGNORECASE)
     text = _PEM.sub(SECRET, text)
-    text = _NAMED.sub(rf"\1{SECRET}", text)
+    for named in (_HEADER, _NAMED, _PAIR, _FLAG, _SIGNED):
+        text = named.sub(rf"\1{SECRET}", text)
     text = _BEARER.sub(rf"\1 {SECRET}", text)
     text = _KNOWN.sub(SECRET, text)
     text = _IN_URL.sub(f"{SECRET}@", text)
@@ -64,7 +80,7 @@ def redact(text: str, private: Private) -> str:
     text = _HOME.sub("~", text)
     for name, instead in ((private.user, "<user>"), (private.host, "<host>")):
         if 1 < len(name) <= MAX_NAME:
-            text = re.sub(rf"(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z0-9])", instead, text)
+            text = re.sub(rf"(?i)(?<![a-z0-9]){re.escape(name)}(?![a-z0-9])", instead, text)
     if not private.keeps_addresses:
         text = _IP4.sub(_address, text)
         text = _IP6.sub(_address, text)

@@ -23,7 +23,7 @@ async def report(node: Node) -> Json:
     Returns:
         `time_ms`, `clock_gap_ms` (None: not known), `height`, `best_head`, `first_block`, `snapshot` (the newest here; None: none yet), `caught_up`, `peers`,
         `addresses`, `listen` (settings), `inbound` (`public`, `private`, `loopback`: peers that dialled this node),
-        `outbound`, `reach` (`verdict`, `mapping`, `seen`, … of `Network.reachability`), `chunks_damaged`, `storage`, `keeper` (None, or `slots`, `sealed`, `goal`, `strikes`, `suspended`,
+        `outbound`, `reach` (`verdict`, `mapping`, `seen`, … of `Network.reachability`), `chunks_damaged`, `storage` (`lent`, `used` by chunks, `taken` by all that counts as lent, `free`), `keeper` (None, or `slots`, `sealed`, `goal`, `strikes`, `suspended`,
         `verdict`, `problems`), `member` (`stake`, `balance`, `roles`, `jailed_until`, `weight`, `min_bond`, `trains`,
         `validates`), `device`, `gpu`, `worker_pid`, `problems`, `paused`, `finishing`, `pid`, `home`, `temporary`,
         `version`.
@@ -32,7 +32,8 @@ async def report(node: Node) -> Json:
     damaged = await trio.to_thread.run_sync(node.store.damaged)
     snapshots = await trio.to_thread.run_sync(node.snapshots.snapshots)
     settings = node.settings
-    lent = settings.storage if node.keeping is None else node.keeping.lent
+    lent = node.lent.now if node.keeping is None else node.keeping.lent
+    taken = usage.used + node.space.shelf + node.space.slots
     return {
         "time_ms": time.time_ns() // 10**6,
         "clock_gap_ms": node.clock.median_ms,
@@ -47,7 +48,7 @@ async def report(node: Node) -> Json:
         **_connections(node),
         "reach": node.network.reachability(),
         "chunks_damaged": len(damaged),
-        "storage": {"lent": lent, "used": usage.used, "free": usage.free},
+        "storage": {"lent": lent, "used": usage.used, "taken": taken, "free": usage.free},
         "keeper": _keeper(node),
         "member": _member(node),
         "device": node.device,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from swarm.ledger import schedule, validators
+from swarm.sizes import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,7 +62,7 @@ def state(facts: Facts) -> Json:
         `reader`, `not_registered`, `waiting`), `why` (words) and `until` (seconds since 1970; None: not known).
     """
     if facts.behind is not None:
-        far = f"{facts.behind:,} blocks behind its peers"
+        far = f"{counted(facts.behind, 'block')} behind its peers"
         return _told("catching_up", far if facts.behind else "it looks for its peers' newest block")
     if facts.leaving is not None:
         if facts.leaving >= 100:
@@ -98,7 +99,7 @@ def others(round_: RoundState, height: int) -> str:
     """What the others do in a round, and for how long at most."""
     left = max(0, round_.phase_deadline - height)
     phase = round_.phase.name.lower().replace("_", " ")
-    return f"round {round_.number:,} is with the others: {phase}, at most {left:,} blocks more"
+    return f"round {round_.number:,} is with the others: {phase}, at most {counted(left, 'block')} more"
 
 
 def votes(*, is_voting: bool, is_silent: bool, waits_for: int | None, epoch_length: int) -> Json:
@@ -185,7 +186,7 @@ def warnings(
     due = [one for one in missing if one.due <= number + 1]
     if due:
         shown = sum(one.shown for one in due)
-        text = f"{len(due):,} pieces that have to be shown are not here"
+        text = f"not here: {counted(len(due), 'piece')} to be shown"
         text += (
             f"; {shown:,} of them were shown before, which is a strike"
             if shown

@@ -1,4 +1,4 @@
-"""What the ledger would refuse of a stake, said before it is asked, in tokens; pure."""
+"""What the ledger would refuse of an amount that is sent or staked, said before a fee is paid for it, in tokens; pure."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from swarm.chain.network_file import tokens
 from swarm.errors import RefusedError
+from swarm.sizes import counted
 
 if TYPE_CHECKING:
     from swarm.ledger.genesis import Params
@@ -24,15 +25,28 @@ def check_stake(account: Account, amount: int, fees: int, params: Params) -> Non
     Raises:
         RefusedError: It cannot.
     """
-    if account.balance < amount:
-        message = f"the account owns {tokens(account.balance)} tokens, not {tokens(amount)}"
-        raise RefusedError(message, "`swarm balance` shows what is owned, and what is staked")
-    if account.balance < amount + fees:
-        message = f"staking {tokens(amount)} tokens leaves too little for the fees, {tokens(fees)} at most"
-        raise RefusedError(message, f"stake at most {tokens(max(0, account.balance - fees))}")
+    _check_owned("stake", account.balance, amount, fees)
     if account.stake + amount < params.min_bond:
         message = f"a validator's stake is at least {tokens(params.min_bond)} tokens"
         raise RefusedError(message, f"stake {tokens(params.min_bond - account.stake)} or more")
+
+
+def check_send(account: Account, amount: int, fees: int) -> None:
+    """Whether an account can send an amount, in units, and pay the fees of that.
+
+    Raises:
+        RefusedError: It cannot.
+    """
+    _check_owned("send", account.balance, amount, fees)
+
+
+def _check_owned(what: str, balance: int, amount: int, fees: int) -> None:
+    if balance < amount:
+        message = f"the account owns {tokens(balance)} tokens, not {tokens(amount)}"
+        raise RefusedError(message, "`swarm balance` shows what is owned, and what is staked")
+    if balance < amount + fees:
+        message = f"{tokens(amount)} tokens leave too little for the fees, {tokens(fees)} at most"
+        raise RefusedError(message, f"{what} at most {tokens(max(0, balance - fees))}")
 
 
 def check_unstake(account: Account, amount: int, params: Params) -> None:
@@ -65,7 +79,7 @@ def check_withdraw(account: Account, height: int) -> int:
         raise RefusedError(message, "`swarm unstake AMOUNT` comes first")
     following = min(account.unbonding, key=lambda one: one.height)
     message = f"nothing has unbonded yet; {tokens(following.amount)} tokens will have at block {following.height:,}"
-    raise RefusedError(message, f"that is in {following.height - height:,} blocks")
+    raise RefusedError(message, f"that is in {counted(following.height - height, 'block')}")
 
 
 def counts_from(height: int, epoch_length: int, ahead: int) -> int:

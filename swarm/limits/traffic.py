@@ -101,20 +101,19 @@ class Traffic:
         """Whether a socket goes to another machine, by the IP addresses of its two ends."""
         return here != there and not there.startswith("127.") and there != "::1"
 
-    def begins(self) -> None:
-        """A socket is given bytes."""
-        self.line.begin(self._clock())
+    def begins(self, count: int) -> None:
+        """A socket is given so many bytes; they are off the rate now, or many sockets would each take the same turn."""
+        now = self._clock()
+        self.line.begin(now)
+        self._up.take(now, count)
 
     def sent(self, count: int) -> None:
         """It took them, or is gone after so many of them."""
-        now = self._clock()
-        self.line.end(now, count)
-        self._up.take(now, count)
+        self.line.end(self._clock(), count)
         self.month.sent += count
 
     def received(self, count: int) -> None:
         """A socket gave bytes."""
-        self._down.take(self._clock(), count)
         self.month.received += count
 
     # What streams ask.
@@ -141,10 +140,17 @@ class Traffic:
         rate = self._down.rate
         return most if not rate else max(least, min(most, int(rate * WINDOW_SECONDS)))
 
-    async def may_read(self) -> None:
-        """Wait until more may come."""
-        while (wait := self._down.wait(self._clock())) > 0:  # noqa: ASYNC110 - a clock is waited for
-            await trio.sleep(min(wait, MAX_WAIT_SECONDS))
+    def reading_wait(self) -> float:
+        """Seconds until more of what can wait may be taken off its stream; 0: now."""
+        return min(self._down.wait(self._clock()), MAX_WAIT_SECONDS)
+
+    def part(self, least: int, most: int) -> int:
+        """Bytes that one reader takes in its turn."""
+        return self._down.turn(least, most)
+
+    def came(self, count: int) -> None:
+        """Bytes of a stream are off the rate: of what can wait those that are taken by its reader, or many would each take the same turn."""
+        self._down.take(self._clock(), count)
 
     # The shell.
 

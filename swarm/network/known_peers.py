@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
+from protocols.patience import lack
 from swarm.network.peerbook import MAX_FILE_BYTES
 
 if TYPE_CHECKING:
@@ -57,9 +58,14 @@ class KnownPeers:
         data = self._book.dump()
         try:
             await trio.to_thread.run_sync(_write, path, data)
-        except OSError as error:
+        except Exception as error:
+            if lack(error) is None:
+                raise
+            self._book.changed = True  # not saved yet
             self.problem = f"the known peers cannot be written to {path}: {error}"
             log.warning("network.known_peers_unwritable", path=str(path), error=str(error))
+        else:
+            self.problem = ""
 
     async def run(self) -> None:
         pause = SAVE_FIRST_S

@@ -52,6 +52,8 @@ MAX_QUEUED = 2**20
 """Bytes that wait for the socket before writers wait."""
 MAX_CONTROL = 4096
 """Short frames that wait for the socket; a peer that makes us owe more and does not read loses the connection."""
+READ_PART = 2**16
+"""Bytes that a reader of what can wait takes in its turn, however low the rate is."""
 WRITE_BYTES = 8 * MAX_PLAINTEXT
 """Bytes put into one write."""
 _MAX_ID = 2**32 - 1
@@ -98,9 +100,10 @@ class MuxedStream:
     async def receive_some(self, max_bytes: int = 2**18) -> bytes:
         """See `protocols.transport.Stream`."""
         await trio.lowlevel.checkpoint()
-        if self.can_wait:
-            await self.session.may_read()
-        while not self._chunks:
+        while not self._chunks or (wait := self._turn_in()):
+            if self._chunks:
+                await trio.sleep(wait)
+                continue
             if self._finished_there:
                 return b""
             if self._failure is not None:
@@ -108,6 +111,17 @@ class MuxedStream:
             if self._readable.is_set():
                 self._readable = trio.Event()
             await self._readable.wait()
+        traffic = self.session.traffic if self.can_wait else None
+        if traffic is not None:
+            max_bytes = traffic.part(min(max_bytes, READ_PART), max_bytes)
+        data = self._take_arrived(max_bytes)
+        if traffic is not None:
+            traffic.came(len(data))
+        self._consumed(len(data))
+        return data
+
+    def _take_arrived(self, max_bytes: int) -> bytes:
+        """What has arrived, up to so many bytes."""
         data = self._chunks.popleft()
         if len(data) > max_bytes:
             self._chunks.appendleft(data[max_bytes:])
@@ -120,8 +134,12 @@ class MuxedStream:
                 parts.append(part)
                 room -= len(part)
             data = b"".join(parts)
-        self._consumed(len(data))
         return bytes(data)
+
+    def _turn_in(self) -> float:
+        """Seconds until this reader may take what has arrived."""
+        traffic = self.session.traffic if self.can_wait else None
+        return 0.0 if traffic is None else traffic.reading_wait()
 
     def _consumed(self, count: int) -> None:
         self._unread -= count
@@ -327,11 +345,6 @@ class Session:
             self._room = trio.Event()
         if self.is_full_for(stream) and not self.closed.is_set():
             await self._room.wait()
-
-    async def may_read(self) -> None:
-        """Wait until more of what can wait may come."""
-        if self.traffic is not None:
-            await self.traffic.may_read()
 
     @property
     def window(self) -> int:
@@ -557,6 +570,8 @@ class Session:
 
     def _deliver(self, stream: MuxedStream, data: bytes | memoryview) -> None:
         self.moved += len(data)
+        if self.traffic is not None and not stream.can_wait:
+            self.traffic.came(len(data))
         stream.arrived(data)
         if self.unread > MAX_UNREAD:
             stream.break_off(f"more than {MAX_UNREAD:,} bytes unread")

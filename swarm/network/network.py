@@ -224,12 +224,16 @@ class Network:
     def _find_interfaces(self) -> list[str]:
         now = trio.current_time()
         if now - self._interfaces[0] > INTERFACES_S:
-            found = [
-                entry.address
-                for entries in psutil.net_if_addrs().values()
-                for entry in entries
-                if entry.family.name in {"AF_INET", "AF_INET6"}
-            ]
+            found = self._interfaces[1]
+            try:
+                found = [
+                    entry.address
+                    for entries in psutil.net_if_addrs().values()
+                    for entry in entries
+                    if entry.family.name in {"AF_INET", "AF_INET6"}
+                ]
+            except OSError as error:  # no file descriptor is left: they are as they were
+                log.warning("network.interfaces_unknown", error=str(error))
             self._interfaces = (now, found)
         return self._interfaces[1]
 

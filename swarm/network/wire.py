@@ -100,7 +100,7 @@ class Wire(IRawConnection):
         """Write everything; a write that is cancelled leaves the connection of no use."""
         traffic = self.traffic
         if traffic is not None:
-            traffic.begins()
+            traffic.begins(len(data))
         try:
             await self._stream.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:

@@ -51,6 +51,10 @@ class Findings:
         """What was found in a submission."""
         return self._said.get(key)
 
+    def known(self) -> list[Key]:
+        """Of which submissions there is one."""
+        return list(self._said)
+
     def put(self, key: Key, said: Said) -> None:
         """Remember; durable when it returns."""
         with self._lock:

@@ -110,11 +110,22 @@ class MemoryFile:
         """What was done in that round, or a blank one when the file tells of another or of none.
 
         The update of an earlier attempt is kept: its commitment may be on its way and stand in this attempt.
+
+        Raises:
+            OSError: There is a file, and it cannot be read now: what it holds may still have to be opened.
         """
         blank = RoundMemory(task, round_, attempt)
         try:
             memory = RoundMemory.decode(self._path.read_bytes())
-        except (OSError, CanonicalError, CidError, ValueError, TypeError, IndexError):
+        except (
+            FileNotFoundError,
+            IsADirectoryError,
+            CanonicalError,
+            CidError,
+            ValueError,
+            TypeError,
+            IndexError,
+        ):
             return blank
         if memory.key == blank.key:
             return memory

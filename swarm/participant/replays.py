@@ -2,7 +2,7 @@
 
 A worker's states lie in the store from the end of its training until the round is settled and nothing of it is to be run
 again. What a peer would not or could not give is a finding; what went wrong on this node (its disk, its dataset, its worker
-process) is none: it is tried again, and then this node is silent.
+process) is none: it is tried again, each time a little later, and until then this node is silent.
 A finding is kept on disk, sealed on the ledger, and opened when its time has come; nothing that is only to be sent waits
 for a peer or for the worker process.
 """
@@ -29,6 +29,7 @@ from swarm.ledger.transactions import ReplayFinding, ReplaySeal
 from swarm.participant.again import Again, Asked, WithheldError
 from swarm.participant.findings import Findings, Said
 from swarm.participant.memory import SALT_BYTES
+from swarm.participant.tries import Tries
 from swarm.training.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -50,8 +51,8 @@ _log = structlog.get_logger("swarm.replays")
 
 FETCH_SECONDS: Final = 120.0
 """For a peer's record and states, where a person asks and no block height ends the wait."""
-MAX_FAILURES: Final = 3
-"""Faults of this node after which it is silent about a submission."""
+RESEND_BLOCKS: Final = 6
+"""What was sealed or opened, and the chain does not show after so many blocks, is sent again."""
 PARTS: Final = 10**6
 _OURS = (TrainingError, StorageError, ExchangeError, SwarmError, LedgerError, OSError)
 _STATES: Final = "states"
@@ -125,9 +126,9 @@ class Replays:
         # With a folder of its own: what a person waits for, without an end, is nothing that a check waits for.
         self._for_person = Again(me.account, view, shelf, worker, folder / "asked.samples", ranges)
         self._findings = Findings(folder / "replay.found")
-        self._said: set[tuple[Key, Stage]] = set()
+        self._said: dict[tuple[Key, Stage], int] = {}  # the height at which it was sent
         self._running: Key | None = None
-        self._failures: dict[Key, int] = {}
+        self._tries: Tries[Key] = Tries()
         self._silent: dict[Key, str] = {}
 
     @property
@@ -150,21 +151,23 @@ class Replays:
     async def _answer_all(self, nursery: trio.Nursery) -> None:
         """Send what was found, and see to it that one segment is run again beside that."""
         owed = {_key(one): one for one in self._view().replays() if self._me.account in one.asked}
-        self._said &= {(key, one.stage) for key, one in owed.items()}
-        self._failures = {key: at for key, at in self._failures.items() if key in owed}
+        stages, height = {(key, one.stage) for key, one in owed.items()}, self._heights.height
+        self._said = {said: at for said, at in self._said.items() if said in stages}
+        self._tries.keep(owed)
         self._silent = {key: why for key, why in self._silent.items() if key in owed}
         to_run = []
         for key, one in owed.items():
-            if (key, one.stage) in self._said or key == self._running:
+            sent = self._said.get((key, one.stage), -RESEND_BLOCKS)
+            if height - sent < RESEND_BLOCKS or key == self._running:
                 continue
             if one.stage in OPENING or self._findings.get(key) is not None:
                 if await self._answer(one):
-                    self._said.add((key, one.stage))
-            elif self._me.validates and self._failures.get(key, 0) < MAX_FAILURES:
+                    self._said[key, one.stage] = height
+            elif self._me.validates and self._tries.are_due(key, height):
                 to_run.append(one)
         if to_run and self._running is None:
             # What failed makes way for others, and what ends first comes first.
-            first = min(to_run, key=lambda one: (self._failures.get(_key(one), 0), one.until))
+            first = min(to_run, key=lambda one: (self._tries.failures(_key(one)), one.until))
             self._running = _key(first)
             nursery.start_soon(self._run_and_answer, first)
 
@@ -172,18 +175,19 @@ class Replays:
         key = _key(one)
         try:
             if await self._answer(one):
-                self._said.add((key, one.stage))
+                self._said[key, one.stage] = self._heights.height
             else:
-                self._failures[key] = self._failures.get(key, 0) + 1
+                self._tries.failed(key, self._heights.height)
         finally:
             self._running = None
 
     def _tidy(self, view: LedgerView) -> None:
         """Forget what is over.
 
-        What was sealed is kept, and opened, also by a node that does not validate any more.
+        What was sealed is kept, and opened, also by a node that does not validate any more, and what the ledger does not
+        know yet: it may be fetched anew.
         """
-        self._findings.keep({_key(one) for one in view.replays()})
+        self._findings.keep([key for key in self._findings.known() if not _is_judged(view, key)])
         self._let_go(view)
 
     def _let_go(self, view: LedgerView) -> None:
@@ -380,7 +384,14 @@ def _is_over(view: LedgerView, states: States, worker: bytes) -> bool:
         return False
     if view.settled(states.task, states.round) is None:
         return not task.open
-    drawn = view.replay(states.task, states.round, worker)
+    return _is_judged(view, (states.task, states.round, worker))
+
+
+def _is_judged(view: LedgerView, key: Key) -> bool:
+    """Whether a round is settled, and what was drawn of it to be run again is over."""
+    if view.settled(*key[:2]) is None:
+        return False
+    drawn = view.replay(*key)
     return drawn is None or drawn.stage not in OPEN
 
 

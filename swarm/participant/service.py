@@ -7,9 +7,9 @@ the worker process still does one job at a time.
 from __future__ import annotations
 
 import math
+import re
 import secrets
 import shutil
-from collections import defaultdict
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -30,7 +30,9 @@ from swarm.participant import core, replays
 from swarm.participant.accuracies import Accuracies
 from swarm.participant.memory import SALT_BYTES, MemoryFile, Merged, RoundMemory, Scores
 from swarm.participant.samples import Samples
+from swarm.participant.tries import Tries
 from swarm.reports import loss_of
+from swarm.sizes import counted
 from swarm.store.retention import Checkpoint, Data, Update
 from swarm.training import assignment
 from swarm.training.errors import WorkerError
@@ -60,22 +62,11 @@ _MALFORMED = (ManifestError, CidError, CanonicalError)
 """Faults of what a peer gave; any other of a store is this node's own."""
 RESEND_BLOCKS = 6
 """A transaction that the chain does not show after so many blocks is sent again."""
-_KINDS = (
-    "round",
-    "part",
-    "update.safetensors",
-    "optimiser",
-    "merged",
-    "samples",
-    "record",
-    "record.part",
-    "evidence",
-)
-"""What the folder holds of a task."""
 PAUSE_LOOK_SECONDS = 0.5
 """Between two looks at whether a person has paused training."""
-MAX_FAILURES = 3
-"""Work that failed so often in one phase is given up for that phase."""
+_NAME_LETTERS = 32
+"""Of a task's id, with which the names of its files begin."""
+_IS_OF_TASK = re.compile(rf"[0-9a-f]{{{_NAME_LETTERS}}}\.")
 
 
 @dataclass(slots=True)
@@ -86,7 +77,7 @@ class _Drive:
     file: MemoryFile
     memory: RoundMemory
     sent: dict[type, int]  # kind of transaction -> height at which it was sent
-    failures: dict[type, int]
+    tries: Tries[type]  # by kind of step, in one phase
     stage: tuple[int, int, int] | None = None
 
 
@@ -150,6 +141,7 @@ class Participant:
         self._controls = controls or Controls()
         self._times = times or RoundTimes()
         self._room_for = room_for
+        self._tidying = trio.Lock()
         self._held: dict[bytes, str] = {}
         self.activity: dict[bytes, str] = {}
         """What is being done for each task, in words."""
@@ -170,6 +162,7 @@ class Participant:
     async def run(self) -> None:
         """Drive every task while it is open; runs until cancelled."""
         driven: set[bytes] = set()
+        await self._tidy()
         height = -1
         async with trio.open_nursery() as nursery:
             while True:
@@ -181,7 +174,7 @@ class Participant:
 
     async def _drive(self, task: bytes) -> None:
         file = MemoryFile(self._path(task, "round"))
-        drive = _Drive(task, file, RoundMemory(task, 0, 0), {}, defaultdict(int))
+        drive = _Drive(task, file, RoundMemory(task, 0, 0), {}, Tries())
         while True:
             height = self._heights.height
             view = self._view()
@@ -189,11 +182,17 @@ class Participant:
             if state is None or round_ is None:
                 break
             if drive.memory.key != (task, round_.number, round_.attempt):
-                drive.memory = drive.file.load(task, round_.number, round_.attempt)
+                try:
+                    drive.memory = drive.file.load(task, round_.number, round_.attempt)
+                except OSError as error:
+                    self.problems[task] = f"{state.name}, round {round_.number}: {error}"
+                    _log.warning("round.forgotten", round=round_.number, error=str(error))
+                    await self._heights.above(height)
+                    continue
             if drive.stage != _stage(round_):
                 drive.stage = _stage(round_)
                 drive.sent.clear()
-                drive.failures.clear()
+                drive.tries.keep()
             if not await self._step(drive, view, state, round_):
                 why = self._controls.why(TRAIN) or self._held.get(task, "")
                 self.activity[task] = why or "waiting for the others"
@@ -206,18 +205,31 @@ class Participant:
         self.problems.pop(task, None)
         self.losses.pop(task, None)
         self._unit_seconds.pop(task, None)
-        try:
-            await trio.to_thread.run_sync(self._clear, task)
-        except OSError as error:
-            _log.warning("task.not_cleared", task=task.hex(), error=str(error))
+        await self._tidy()
 
     def _path(self, task: bytes, kind: str) -> Path:
-        return self._folder / f"{task.hex()[:32]}.{kind}"
+        return self._folder / f"{_name(task)}.{kind}"
 
-    def _clear(self, task: bytes) -> None:
-        """Remove what a task that is over left in the folder: moments can be larger than the model."""
-        for kind in _KINDS:
-            path = self._path(task, kind)
+    async def _tidy(self) -> None:
+        async with self._tidying:
+            try:
+                await trio.to_thread.run_sync(self._clear, self._view())
+            except OSError as error:
+                _log.warning("tasks.not_cleared", error=str(error))
+
+    def _clear(self, view: LedgerView) -> None:
+        """Remove what tasks that are over left in the folder: moments can be larger than the model.
+
+        Also of those that ended while this node was off, or had a file half written or a job not quite given up.
+        What the ledger does not know yet is kept.
+        """
+        left = [path for path in self._folder.iterdir() if _IS_OF_TASK.match(path.name)]
+        if not left:
+            return
+        over = {_name(one.id) for one in view.tasks() if not one.open}
+        for path in left:
+            if path.name[:_NAME_LETTERS] not in over:
+                continue
             if path.is_dir():
                 shutil.rmtree(path)
             else:
@@ -230,7 +242,7 @@ class Participant:
         step: core.Send | core.Work | None = None
         try:
             step = core.decide(round_, self._me_in(view, round_), drive.memory)
-            if step is None or drive.failures[type(step)] >= MAX_FAILURES:
+            if step is None or not drive.tries.are_due(type(step), self._heights.height):
                 return False
             self._held.pop(drive.task, None)
             if isinstance(step, core.Train) and (why := self._not_now(drive.task)):
@@ -242,14 +254,15 @@ class Participant:
             return await self._work(drive, step, state, round_)
         except _EXPECTED as error:
             # What could not be sent now, for a full mempool say, is tried again with the next block.
-            drive.failures[type(step)] += not isinstance(step, core.Send)
+            if not isinstance(step, core.Send):
+                drive.tries.failed(type(step), self._heights.height)
             name = type(step).__name__
             self.problems[drive.task] = f"{state.name}, round {round_.number}: {name}: {error}"
             _log.warning("round.failed", step=name, round=round_.number, error=str(error))
             return False
         except Exception as error:  # noqa: BLE001 - the boundary of one task
             # A fault of ours in one task must not end a node that validates and keeps data for others.
-            drive.failures[type(step)] += 1
+            drive.tries.failed(type(step), self._heights.height)
             self.problems[drive.task] = f"{state.name}, round {round_.number}: {error!r}"
             _log.exception("round.broken", step=type(step).__name__, round=round_.number)
             return False
@@ -294,7 +307,13 @@ class Participant:
                 nursery.start_soon(self._cancel_when_paused, scope)
             try:
                 with self._shelf.lease() as lease:
-                    done = await self._perform(step, drive.memory, state, round_, lease)
+                    try:
+                        done = await self._perform(step, drive.memory, state, round_, lease)
+                    except WorkerError as error:
+                        # Once in a phase, at the second failure: what lies on the shelf may not be any more what was written there.
+                        if error.cause == "failed" and drive.tries.failures(type(step)) == 1:
+                            await lease.give_up()
+                        raise
                 with trio.CancelScope(shield=True):  # what is done counts once it is on the disk
                     await trio.to_thread.run_sync(drive.file.save, done)
                 memory = done
@@ -439,7 +458,7 @@ class Participant:
         roots: Sequence[Cid],
         lease: Lease,
     ) -> RoundMemory:
-        self.activity[round_.task] = f"fetching {len(roots)} updates"
+        self.activity[round_.task] = f"fetching {counted(len(roots), 'update')}"
         workers = {root: worker for worker, root in round_.reveals.items()}
         paths = await self._take_updates(
             [(workers[root], root) for root in roots], state, round_, lease
@@ -450,7 +469,7 @@ class Participant:
     async def _score(
         self, memory: RoundMemory, state: TaskState, round_: RoundState, lease: Lease
     ) -> RoundMemory:
-        self.activity[round_.task] = f"scoring {len(round_.submissions)} submissions"
+        self.activity[round_.task] = f"scoring {counted(len(round_.submissions), 'submission')}"
         pairs = [(one.worker, one.root) for one in round_.submissions]
         await self._hold(round_.base, Checkpoint(state.name, round_.version))
         for root in (state.dataset, state.pool):
@@ -507,7 +526,7 @@ class Participant:
     async def _merge(
         self, memory: RoundMemory, state: TaskState, round_: RoundState, lease: Lease
     ) -> RoundMemory:
-        self.activity[round_.task] = f"merging {len(round_.accepted)} updates"
+        self.activity[round_.task] = f"merging {counted(len(round_.accepted), 'update')}"
         accepted = [round_.submissions[one.index] for one in round_.accepted]
         pairs = [(one.worker, one.root) for one in accepted]
         paths = await self._take_updates(pairs, state, round_, lease)
@@ -600,6 +619,10 @@ class Participant:
     async def _hold(self, root: Cid, why: Reason | replays.States) -> None:
         """Keep what a task works on, before it is fetched, until `store.retention` says otherwise."""
         await trio.to_thread.run_sync(self._store.hold, root, why.label)
+
+
+def _name(task: bytes) -> str:
+    return task.hex()[:_NAME_LETTERS]
 
 
 def _phase(round_: RoundState) -> tuple[int, int]:

@@ -22,12 +22,14 @@ class Watched:
         wanted: Copies.
         since: When it was posted, or lost a copy; None while all are there.
         is_placed: Whether all were there once.
+        is_gone: Whether none was left when it was looked at last.
     """
 
     root: Cid
     wanted: int
     since: int | None
     is_placed: bool = False
+    is_gone: bool = False
 
 
 class Copies:
@@ -41,7 +43,7 @@ class Copies:
         self.healed: list[int] = []
         """From the loss of a copy to the last that was made anew."""
         self.gone = 0
-        """Pieces of which no copy was left."""
+        """How often no copy of a piece was left."""
         self._watched: dict[tuple[bytes, int], Watched] = {}
 
     def follow(self, deals: list[Deal], now: int) -> None:
@@ -67,7 +69,9 @@ class Copies:
                 one.since, one.is_placed = None, True
             elif here < one.wanted and one.since is None:
                 one.since = now
-            self.gone += one.is_placed and not here and one.since == now
+            is_gone = one.is_placed and not here
+            self.gone += is_gone and not one.is_gone
+            one.is_gone = is_gone
 
     def is_placed(self, root: Cid) -> bool:
         """Whether its owner has given it away."""

@@ -23,6 +23,8 @@ MAX_FILE_BYTES = 2**16
 MAX_VALIDATORS = 100
 MAX_WORKERS = 1_000
 MAX_KEEPERS = 200
+MAX_STAKED = 50_000
+"""Of all weights together where there is a ledger: each is 1,000 tokens, and there are only so many."""
 MAX_LENT_SLOTS = 4_096
 """Of all keepers together; sealing one takes two milliseconds of real time."""
 _FOLDER = resources.files("swarm.simulator") / "scenarios"
@@ -210,6 +212,10 @@ class Scenario:
         """
         if self.weights and len(self.weights) != self.validators:
             _refuse(f"weights: {len(self.weights)} where there are {self.validators} validators")
+        if self.ledger is not None and sum(self.weights) > MAX_STAKED:
+            _refuse(
+                f"weights: {sum(self.weights):,} together where {MAX_STAKED:,} are allowed with a [ledger]"
+            )
         if self.chaos_ms + self.calm_ms == 0:
             _refuse("chaos_s and calm_s: there is nothing to run")
         if self.links.skews and len(self.links.skews) != self.validators:

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 STAKE: Final = 1_000 * UNIT
 """Of a validator of weight 1."""
 POCKET: Final = 1_000_000 * UNIT
+MOST_PAID: Final = 100 * POCKET
+"""Of all who pay each other together: there are only so many tokens."""
 TASK: Final = "simulated"
 FIRST_MS: Final = 1_000
 """When people begin."""
@@ -78,7 +80,7 @@ class Town:
 
     def _genesis(self) -> Genesis:
         scenario = self.world.scenario
-        people = [self._poster_key, *self._payer_keys]
+        people = [self._poster_key]
         if scenario.storage is not None:
             people += [self._owner_key, *self.keeper_keys]
         validators = [
@@ -103,9 +105,14 @@ class Town:
             f"simulation {self.world.seed}",
             START_UTC_MS,
             validators,
-            allocations=[(one.public_key, POCKET) for one in people],
+            allocations=[(one.public_key, POCKET) for one in people] + self._pockets(),
             params=params,
         )
+
+    def _pockets(self) -> list[tuple[bytes, int]]:
+        """What those who pay each other begin with."""
+        each = min(POCKET, MOST_PAID // len(self._payer_keys))
+        return [(one.public_key, each) for one in self._payer_keys]
 
     def opener(self) -> Callable[[Signer], LedgerApplication]:
         """Opens one node's ledger, again after each crash: what was committed is still there."""

@@ -60,13 +60,7 @@ class Child:
         Raises:
             WorkerError: The operating system did not start it.
         """
-        ours, theirs = socket.socketpair()
-        # What it writes to stderr goes to a nameless file: no pipe can fill up and no task has to read it.
-        errors = (
-            os.memfd_create("swarm-worker-stderr", os.MFD_CLOEXEC)
-            if hasattr(os, "memfd_create")
-            else -1
-        )
+        ours, theirs, errors = _ends()
         command = [sys.executable, "-m", "swarm.training.worker", str(theirs.fileno())]
         command += [settings.device, str(settings.threads), str(settings.nice)]
         command += [str(settings.encodings or ""), str(settings.encodings_bytes)]
@@ -151,6 +145,29 @@ class Child:
         # Rust ends with advice on debugging.
         lines = [line for line in lines if not line.startswith("note: ")]
         return lines[-1][:500] if lines else ""
+
+
+def _ends() -> tuple[socket.socket, socket.socket, int]:
+    """Both ends of the socket, and where the process writes its errors; -1 for nowhere.
+
+    Raises:
+        WorkerError: The system gives no more files.
+    """
+    try:
+        # What it writes to stderr goes to a nameless file: no pipe can fill up and no task has to read it.
+        errors = (
+            os.memfd_create("swarm-worker-stderr", os.MFD_CLOEXEC)
+            if hasattr(os, "memfd_create")
+            else -1
+        )
+        try:
+            return *socket.socketpair(), errors
+        except OSError:
+            if errors >= 0:
+                os.close(errors)
+            raise
+    except OSError as error:
+        raise WorkerError(cause="start", why=str(error)) from error
 
 
 def _environment(settings: WorkerSettings) -> dict[str, str]:

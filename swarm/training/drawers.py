@@ -7,12 +7,14 @@ A drawer is a file of slots, one for each sample of a dataset, with holes where 
 A slot that is a hole, torn or damaged fails its check and is made again.
 Drawers together take no more disk than their limit: those that were not used for longest go first, and one that is
 alone and full takes no more.
+A disk that is full or fails, and a drawer that another one's room was made of, cost a record, and never the job.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -47,9 +49,12 @@ class Drawers:
         """The drawer of a key: 64 hex digits that say what its records are a function of."""
         if self._folder is None:
             return None
-        self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / (key + ENDING)
-        path.touch()
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        except OSError:
+            return None
         return Drawer(path, record, self._has_room)
 
     @property
@@ -61,7 +66,7 @@ class Drawers:
         folder = self._folder
         if folder is None:
             return []
-        return sorted(folder.glob("*" + ENDING), key=lambda path: path.stat().st_mtime_ns)
+        return sorted(folder.glob("*" + ENDING), key=_used_at)
 
     def _has_room(self, mine: Path, more: int) -> bool:
         """Whether a drawer may take so many bytes more, after older ones have gone."""
@@ -88,15 +93,22 @@ class Drawer:
 
     def get(self, index: int) -> Array | None:
         """The record of a sample; None if there is none."""
-        with self._path.open("rb") as file:
-            data = os.pread(file.fileno(), self._slot, index * self._slot)
+        try:
+            with self._path.open("rb") as file:
+                data = os.pread(file.fileno(), self._slot, index * self._slot)
+        except OSError:
+            return None
         if len(data) != self._slot or _check(data[CHECK_BYTES:]) != data[:CHECK_BYTES]:
             return None
         found: Array = np.frombuffer(data, self._type, offset=CHECK_BYTES)[0]
         return found
 
     def put(self, index: int, record: Array) -> None:
-        """Keep a record, if there is room."""
+        """Keep a record, if there is room and the disk takes it."""
+        with suppress(OSError):
+            self._put(index, record)
+
+    def _put(self, index: int, record: Array) -> None:
         if not self._until_look:
             self._is_open = self._has_room(self._path, ROOM_EVERY * (self._slot + EDGE_BYTES))
             self._until_look = ROOM_EVERY
@@ -109,6 +121,14 @@ class Drawer:
 
 def _check(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=CHECK_BYTES).digest()
+
+
+def _used_at(path: Path) -> int:
+    """When a drawer was used last; the node looks while the worker removes some."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _taken(path: Path) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -351,6 +352,7 @@ def _merge(job: dict[str, Any], bench: Bench) -> dict[str, Any]:
         groups = [update.groups for update in updates]
         values = merge.merge(base.tensors, groups, expected.layout, spec.amplify_milli)
     out = Path(job["out"])
+    shutil.rmtree(out, ignore_errors=True)  # what another release left there would be part of it
     peers = [update.about.peer for update in updates]
     evaluator = Path(job["base"]) / checkpoint.EVALUATOR if spec.kind == "gan" else None
     frozen = checkpoint.frozen_files(Path(job["base"])) if spec.kind == "finetune" else []

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 
+from swarm.sizes import counted
 from swarm.training import columns, images
 from swarm.training.data import files
 from swarm.training.errors import DataError, SpecError
@@ -136,7 +137,8 @@ class _Reader:
         arrays = [path for path in paths if is_array(path) and path not in labels]
         if labels and len(labels) != len(arrays):
             message = (
-                f"{paths[0].parent.name} holds {len(arrays)} arrays and {len(labels)} files of labels"
+                f"{paths[0].parent.name} holds {counted(len(arrays), 'array')}"
+                f" and {counted(len(labels), 'file')} of labels"
                 f" ({', '.join(path.name for path in labels[:SHOWN])})"
             )
             raise DataError(message)

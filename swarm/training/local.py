@@ -267,9 +267,8 @@ def check_loss(loss: float, step: int, steps: int) -> None:
 def write_file(path: Path, content: bytes) -> None:
     """Write beside the place and rename into it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    with tensors.beside(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def feedback(spec: TaskSpec, round_: int) -> float:
@@ -340,6 +339,8 @@ def _keep(
     error: Sequence[Array],
     agreed: Sequence[Array],
 ) -> None:
+    for path in folder.glob("round-*.part"):  # of a process that was killed while it wrote
+        path.unlink()
     state = {name: item.cpu().numpy() for name, item in optimizers.state().items()}
     state |= {f"feedback.{at}": flat for at, flat in enumerate(error)}
     state |= {f"agreed.{at}": flat for at, flat in enumerate(agreed)}

@@ -11,6 +11,7 @@ import dataclasses
 import re
 import tomllib
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from swarm.ledger.payloads import MAX_ROUNDS, MAX_SPEC_BYTES
@@ -38,6 +39,8 @@ from swarm.training.tables import Table
 
 MAX_FILE_BYTES = 16 * 2**10
 """Of a task file, with its comments; as it is posted a task has at most `MAX_SPEC_BYTES`."""
+KEPT_SPECS = 64
+"""Tasks that are read once: a stranger's can take half a second, and is asked for at every step and message."""
 UPDATE_HEADER_BYTES = 2**20
 BYTES_PER_PARAMETER = 5
 """A float32, and a quarter more for the chunks and manifests around it."""
@@ -220,6 +223,21 @@ def parse_spec(data: bytes) -> TaskSpec:
     Raises:
         SpecError: Something is missing, unknown, of another type or out of bounds; it names the field.
     """
+    found = _parsed_once(data)
+    if isinstance(found, SpecError):
+        raise SpecError(found.field, found.why)
+    return found
+
+
+@lru_cache(KEPT_SPECS)
+def _parsed_once(data: bytes) -> TaskSpec | SpecError:
+    try:
+        return _parsed(data)
+    except SpecError as error:
+        return SpecError(error.field, error.why)
+
+
+def _parsed(data: bytes) -> TaskSpec:
     if len(data) > MAX_FILE_BYTES:
         raise SpecError(
             field="task file",

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -155,11 +156,20 @@ def write(path: Path, tensors: Mapping[str, Array], metadata: Mapping[str, str])
         Its length in bytes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    with beside(path) as temporary, temporary.open("wb") as file:
+        return sum(file.write(piece) for piece in _pieces(tensors, metadata))
+
+
+@contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """A name in the same folder, renamed to `path` at the end; what a full disk leaves there does not fill it further."""
     temporary = path.with_name(path.name + ".part")
-    with temporary.open("wb") as file:
-        size = sum(file.write(piece) for piece in _pieces(tensors, metadata))
-    temporary.replace(path)
-    return size
+    try:
+        yield temporary
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def parse_header(

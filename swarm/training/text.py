@@ -15,7 +15,7 @@ import tempfile
 from collections import OrderedDict
 from contextlib import closing
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final, Self
 
 from swarm.training import rowgroups
 from swarm.training.errors import DataError
@@ -29,6 +29,8 @@ MAX_MEMBERS: Final = 10**7
 """Files in an archive."""
 MAX_MEMBER_BYTES: Final = 2**26
 """Of one file in an archive."""
+MAX_EXTENDED_BYTES: Final = 2**14
+"""Of a header that says more of the next one, such as a long name: `tarfile` takes the square of its length to read it."""
 BATCH_ROWS: Final = 256
 KEPT_FILES: Final = 64
 """Extracted files that are kept for the next job."""
@@ -95,6 +97,35 @@ class Texts:
             self._kept.popitem()[1][0].close()
 
 
+class _Header(tarfile.TarInfo):
+    """A header as the library reads it, where that takes neither long nor much memory."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> Self:  # type: ignore[override]
+        """One block, read.
+
+        Raises:
+            ReadError: What it begins is too long, or has holes.
+        """
+        found = super().frombuf(buf, encoding, errors)
+        if found.type in _EXTENDED and found.size > MAX_EXTENDED_BYTES:
+            message = f"a header has {found.size:,} bytes more"
+            raise tarfile.ReadError(message)
+        if found.type == tarfile.GNUTYPE_SPARSE:
+            message = f"{found.name[:80]} has holes"
+            raise tarfile.ReadError(message)
+        return found
+
+
+_EXTENDED: Final = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+
+
 def identity(paths: Sequence[Path]) -> str:
     """A text that changes when one of the files does."""
     state = hashlib.sha256()
@@ -113,7 +144,10 @@ def members(path: Path) -> Iterator[tuple[str, bytes]]:
         DataError: It is malformed, too large, or has holes.
     """
     try:
-        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r|") as archive:
+        with (
+            path.open("rb") as file,
+            tarfile.open(fileobj=file, mode="r|", tarinfo=_Header) as archive,
+        ):
             for count, one in enumerate(archive):
                 archive.members = []  # type: ignore[attr-defined]  # it would keep them all
                 name = PurePosixPath(one.name).name
@@ -125,7 +159,14 @@ def members(path: Path) -> Iterator[tuple[str, bytes]]:
                     raise DataError(f"{path.name}: {name[:80]} has {one.size:,} bytes, or holes")  # noqa: EM102
                 content = archive.extractfile(one)
                 yield name, b"" if content is None else content.read()
-    except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError) as error:
+    except (
+        tarfile.TarError,
+        OSError,
+        EOFError,
+        ValueError,
+        OverflowError,
+        RecursionError,  # of headers that each say more of the next one
+    ) as error:
         message = f"{path.name} is no tar archive that can be read: {str(error)[:200]}"
         raise DataError(message) from error
 

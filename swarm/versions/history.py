@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from storage import cid as cids
 from swarm.errors import NotFoundError, RefusedError
+from swarm.sizes import counted
 from swarm.versions.commit import CommitError
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def back(head: Cid, steps: int) -> Steps[Cid]:
     for done in range(steps):
         commit = yield at
         if not commit.parents:
-            message = f"{cids.text(head)} has {done} commits before it, not {steps}"
+            message = f"{cids.text(head)} has {counted(done, 'commit')} before it, not {steps}"
             raise NotFoundError(message)
         at = commit.parents[0]
     return at

@@ -2,10 +2,12 @@ from pathlib import Path
 
 import pytest
 
-from swarm.care import checks
+from swarm.care import checks, doctor, machine
 from swarm.care.clock import ENOUGH, ClockGaps
 from swarm.care.doctor import is_well
 from swarm.care.machine import DeviceFacts, DiskFacts, FolderFacts, MemoryFacts, PortFacts
+from swarm.config import Settings
+from tests.care.test_commands import REPORT as RUNNING
 
 GB = 10**9
 
@@ -51,18 +53,32 @@ def test_a_clock_with_too_few_blocks_to_compare_is_unknown_and_not_good():
 
 
 def test_a_quota_that_the_disk_cannot_hold_is_named_with_one_that_fits():
-    found = checks.disk(DiskFacts(100 * GB, 30 * GB, 5 * GB, 1.0), lent=500 * GB, used=2 * GB)[0]
+    found = checks.disk(DiskFacts(100 * GB, 30 * GB, 5 * GB, 1.0), lent=500 * GB, taken=2 * GB)[0]
     assert (found.verdict, found.fix) == ("warn", "swarm join --storage 27GB")
 
 
 def test_a_disk_that_is_full_to_its_reserve_is_bad():
-    found = checks.disk(DiskFacts(100 * GB, 5 * GB, 5 * GB, 1.0), lent=GB, used=0)[0]
+    found = checks.disk(DiskFacts(100 * GB, 5 * GB, 5 * GB, 1.0), lent=GB, taken=0)[0]
     assert found.verdict == "bad"
 
 
 def test_bytes_that_are_used_already_need_no_room_a_second_time():
     facts = DiskFacts(100 * GB, 12 * GB, 5 * GB, 1.0)
-    assert checks.disk(facts, lent=50 * GB, used=45 * GB)[0].verdict == "good"
+    assert checks.disk(facts, lent=50 * GB, taken=45 * GB)[0].verdict == "good"
+
+
+@pytest.mark.parametrize("is_running", [True, False])
+def test_sealed_slots_are_not_asked_to_fit_a_second_time(tmp_path, monkeypatch, is_running):
+    """A keeper that has filled the disk as it was told to is not sent to lend less, which would cost it slots."""
+    monkeypatch.setattr(machine, "disk", lambda _: DiskFacts(10**6, 60_000, 50_000, 1.0))
+    for name in ("chunks", "slots"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1").write_bytes(bytes(400_000))
+    settings = Settings(tmp_path, storage=810_000, listen=())
+    storage = {"lent": 810_000, "used": 400_000, "taken": 800_000, "free": 10_000}
+    told = RUNNING | {"home": str(tmp_path), "storage": storage}
+    found = doctor.examine(settings, told if is_running else None)
+    assert next(one for one in found if one.name == "disk").verdict == "good"
 
 
 def test_a_slow_disk_is_a_warning_and_one_that_cannot_be_written_is_bad():

@@ -29,7 +29,7 @@ REPORT = {
     "inbound": {"public": 1, "private": 0, "loopback": 0},
     "outbound": 2,
     "chunks_damaged": 0,
-    "storage": {"lent": 10**6, "used": 0, "free": 10**6},
+    "storage": {"lent": 10**6, "used": 0, "taken": 0, "free": 10**6},
     "keeper": None,
     "member": {
         "stake": 0,
@@ -157,7 +157,7 @@ def test_finish_waits_until_the_node_is_gone(node, swarm):
 def test_finish_without_waiting_says_what_is_owed_and_can_be_taken_back(node, swarm):
     node.inner.owing.add(b"task")
     code, out, _ = swarm("finish", "--no-wait")
-    assert (code, out.splitlines()[-1]) == (0, "finishing: something is owed to 1 tasks")
+    assert (code, out.splitlines()[-1]) == (0, "finishing: something is owed to 1 task")
     assert "finishing    the node stops when its round is done" in swarm("status")[1]
     swarm("resume")
     assert not node.inner.controls.is_finishing
@@ -166,7 +166,7 @@ def test_finish_without_waiting_says_what_is_owed_and_can_be_taken_back(node, sw
 def test_the_doctor_of_a_node_that_is_well_ends_with_zero(node, swarm):
     code, out, _ = swarm("doctor")
     assert code == 0
-    assert "direct: 1 peers outside have dialled in" in out
+    assert "direct: dialled by 1 peer outside" in out
     assert "BAD" not in out
 
 

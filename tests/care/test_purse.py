@@ -46,7 +46,7 @@ def receipt(height, kind="update", code="accepted", reason=""):
 
 
 def test_the_newest_receipt_is_that_of_the_update_where_a_round_has_two():
-    told = [receipt(8), receipt(9), receipt(9, "scores", "scored"), {"torn": True}]
+    told = [receipt(8), receipt(9), receipt(9, "scores", "scored")]
     assert newest(told) == receipt(9)
     assert newest([]) is None
 

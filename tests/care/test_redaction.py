@@ -26,6 +26,21 @@ CID = "bafkreiaxnnnb7qz2focittuqq3ya25q7rcv3bqynnczfzako47346wosmu"
         "SWARM_SEED = s3cr3t-value",
         '{"error": "got {\\"token\\": \\"s3cr3t-value\\"}"}',
         "https://ann:s3cr3t-value@example.org/x",
+        r'{"token": "a\"s3cr3t-value"}',
+        r'{"error": "got {\"token\": \"a b s3cr3t-value\"}"}',
+        "password=a,s3cr3t-value",
+        "password=a}s3cr3t-value;x",
+        "Authorization: Token s3cr3t-value",
+        "Authorization: Digest username=x, response=s3cr3t-value",
+        "Cookie: a=1; b=s3cr3t-value",
+        "(b'x-api-key', b's3cr3t-value')",
+        "['authorization', 's3cr3t-value']",
+        "swarm join --token s3cr3t-value",
+        "pwd=s3cr3t-value",
+        "api key: s3cr3t-value",
+        "secret:             s3cr3t-value",
+        "https://x.org/a?Expires=1&Signature=s3cr3t-value&Key-Pair-Id=s3cr3t",
+        "https://x.org/a?X-Amz-Credential=s3cr3t-value&x=1",
         "-----BEGIN PRIVATE KEY-----\ns3cr3t-value\n-----END PRIVATE KEY-----",
         "-----BEGIN OPENSSH PRIVATE KEY-----\ns3cr3t-value",
     ],
@@ -40,6 +55,9 @@ def test_a_secret_goes_whatever_way_it_is_written(text):
         "hf_" + "a" * 34,
         "sk-" + "b" * 40,
         "ghp_" + "c" * 36,
+        "glpat-" + "e" * 20,
+        "AIza" + "f" * 35,
+        "ASIA" + "D" * 16,
         "AKIA" + "D" * 16,
         "eyJhbGciOiJI.eyJzdWIiOiIx.c2lnbmF0dXJl",
     ],
@@ -60,9 +78,29 @@ def test_addresses_go_but_for_those_that_tell_nothing():
     assert redact(text, Private(keeps_addresses=True)) == text
 
 
-@pytest.mark.parametrize("part", [":", "a", "token", "1.", "-", "/home/", " ", "://", "=\\"])
+@pytest.mark.parametrize(
+    "part",
+    [":", "a", "token", "1.", "-", "/home/", " ", "://", "=\\", "\\", "token\\", "'token", "--"],
+)
 def test_a_hostile_line_of_any_length_is_read_in_time_that_grows_with_it(part):
     assert redact(part * 20_000, ANN)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r"refused\n203.0.113.7 again",
+        "v203.0.113.7",
+        "_203.0.113.7_v1.2",
+        r"refused\n2001:db8::17 again",
+        "/mnt/home/bob/x",
+        "/var/home/bob/x",
+        "Bob on ATTIC",
+    ],
+)
+def test_addresses_and_names_go_whatever_stands_before_them(text):
+    found = redact(text, Private(user="bob", host="attic"))
+    assert not any(one in found.lower() for one in ("203.0", "db8", "bob", "attic"))
 
 
 def test_times_versions_peers_and_cids_stay():

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from swarm.chain.staking import check_stake, check_unstake, check_withdraw
+from swarm.chain.staking import check_send, check_stake, check_unstake, check_withdraw
 from swarm.errors import NotFoundError, RefusedError, UsageError
 from swarm.ledger.genesis import UNIT, Params
 from swarm.ledger.holdings import Account, Unbonding
@@ -72,6 +72,16 @@ def test_a_stake_that_the_ledger_would_refuse_is_refused_in_tokens():
     with pytest.raises(RefusedError, match="too little for the fees, 3 at most") as refused:
         check_stake(account, 248 * UNIT, 3 * UNIT, PARAMS)
     assert refused.value.hint == "stake at most 247"
+
+
+def test_what_is_sent_leaves_enough_for_its_fees():
+    account = Account(b"k" * 32, balance=250 * UNIT)
+    check_send(account, 247 * UNIT, 3 * UNIT)
+    with pytest.raises(RefusedError, match="too little for the fees") as refused:
+        check_send(account, 250 * UNIT, 3 * UNIT)
+    assert refused.value.hint == "send at most 247"
+    with pytest.raises(RefusedError, match="owns 250 tokens, not 251"):
+        check_send(account, 251 * UNIT, 0)
 
 
 async def test_a_whole_balance_that_cannot_be_staked_is_refused_before_a_fee_is_paid(tmp_path):

@@ -3,6 +3,7 @@ import threading
 import pytest
 import trio
 
+from cli import advice
 from cli.main import main
 from swarm.control.service import serve
 from tests.control.fake_node import FakeNode
@@ -14,6 +15,7 @@ def _own_folders(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.setenv("SWARM_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
+    advice.note(None)
 
 
 @pytest.fixture

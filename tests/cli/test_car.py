@@ -69,6 +69,19 @@ def test_content_is_exported_and_imported_again(pair, root, swarm, tmp_path):
     assert swarm("car", "export", cids.text(root), "-o", "out.car")[0] == 4
 
 
+def test_an_export_is_told_in_json_and_only_where_a_file_takes_the_content(
+    pair, root, swarm, tmp_path
+):
+    code, out, err = swarm("car", "export", f"swarm://{cids.text(root)}", "-o", "x.car", "--json")
+    size = (tmp_path / "x.car").stat().st_size
+    assert code == 0, err
+    told = json.loads(out.splitlines()[-1])
+    assert told == {"cid": cids.text(root), "path": "x.car", "bytes": size}
+    code, out, err = swarm("car", "export", cids.text(root), "-o", "-", "--json")
+    assert (code, out) == (2, "")
+    assert "hint: name a file with -o" in err
+
+
 def test_an_import_of_a_root_that_is_not_whole_is_refused_and_the_rest_may_come(
     pair, root, swarm, tmp_path
 ):

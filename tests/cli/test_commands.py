@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from cli import output
+from cli import output, standing
+from cli.commands import keep
 from cli.main import main
 from cli.money import format_tokens, parse_tokens
 from storage.errors import ManifestError
+from swarm.config import read_setting
 from swarm.errors import UsageError
+from swarm.sizes import counted
 from tests.control.fake_node import CID, PEER
 
 
@@ -321,3 +324,49 @@ def test_a_question_that_nobody_can_answer_is_told_as_one(swarm, tmp_path, monke
         "hint: run it on a terminal; some questions have an option: --help\n"
     )
     assert not (tmp_path / "home" / "identity.key").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n"])
+def test_a_file_without_a_receipt_is_refused(swarm, tmp_path, content):
+    (tmp_path / "mine.jsonl").write_bytes(content)
+    for flags in ([], ["--json"]):
+        code, out, err = swarm("receipts", "verify", "mine.jsonl", *flags)
+        assert (code, out) == (2, "")
+        assert "mine.jsonl is empty: no receipt is in it" in err
+
+
+@pytest.mark.parametrize(
+    ("count", "noun", "told"),
+    [
+        (0, "peer", "0 peers"),
+        (1, "peer", "1 peer"),
+        (2000, "other peer", "2,000 other peers"),
+        (3, "copy", "3 copies"),
+    ],
+)
+def test_a_noun_agrees_with_its_number(count, noun, told):
+    assert counted(count, noun) == told
+
+
+def test_one_replica_is_told_as_one():
+    quote = {"bytes": 5, "coded": False, "replicas": 1, "audits": 1, "days": 0.5, "price": 1}
+    quote |= {"cost": 1, "balance": 2, "fee": 0, "keepers": 1, "seats": 1}
+    first, *_, last = keep.cost_lines(quote)
+    assert "1 replica, 1 audit (" in first
+    assert last == "1 keeper in good standing now" or "keepers" not in last
+
+
+@pytest.mark.parametrize(
+    ("kept", "shown"),
+    [
+        ("300s", "5m"),
+        ("5400s", "1h30m"),
+        ("86461s", "1d1m1s"),
+        ("off", "off"),
+        ("as idle", "as idle"),
+    ],
+)
+def test_a_limit_in_seconds_is_shown_as_it_is_typed(kept, shown):
+    assert standing.wait(kept) == shown
+    if shown != kept:
+        assert read_setting("idle", shown) == int(kept[:-1])

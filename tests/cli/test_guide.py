@@ -1,3 +1,5 @@
+import re
+import shlex
 from pathlib import Path
 
 import click
@@ -47,3 +49,38 @@ def test_every_command_shows_in_its_help_how_it_is_used(name, command):
 def test_every_command_stands_in_one_part_of_the_help_and_no_other_does():
     listed = [name for _, names in PARTS for name in names.split()]
     assert sorted(listed) == sorted(COMMANDS)
+
+
+@pytest.mark.parametrize(("width", "room"), [(40, 20), (80, 45)])
+def test_the_second_column_of_a_help_has_room_for_words(width, room):
+    command = swarm.get_command(click.Context(swarm), "join")
+    told = command.get_help(click.Context(command, info_name="join", terminal_width=width))
+    rows = told.partition("Options:")[2].splitlines()
+    assert max(len(row.strip()) for row in rows if row.startswith(" " * 10)) >= room
+    assert max(map(len, rows)) <= width
+
+
+def examples():
+    """The command lines in the help of each command."""
+    for name, command in every_command():
+        told = f"{command.help or ''}\n{command.epilog or ''}"
+        for line in re.findall(r"^(?:Example: |\s*)(swarm .+)$", told, re.MULTILINE):
+            for one in re.split(r" (?:\||&&|>) ", re.sub(r" {4,}.*", "", line)):
+                if one.startswith("swarm "):
+                    yield name, one
+
+
+@pytest.mark.parametrize(("name", "line"), list(examples()), ids=str)
+def test_an_example_in_the_help_is_a_command_line_that_is_taken(name, line, tmp_path):
+    """As far as it is read before anything is done; the files that it names are there."""
+    words = shlex.split(line)[1:]
+    for word in words:
+        if re.fullmatch(r"[\w./-]+\.\w+", word) and not word.startswith(("-", "/")):
+            (tmp_path / word).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / word).touch()
+        elif word.startswith("./"):
+            (tmp_path / word).mkdir(exist_ok=True)
+    command, context = swarm, click.Context(swarm, info_name="swarm")
+    while isinstance(command, click.Group) and words and words[0] in command.list_commands(context):
+        command = command.get_command(context, words[0])
+        context = command.make_context(words.pop(0), list(words), parent=context)

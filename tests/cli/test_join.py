@@ -70,10 +70,43 @@ def test_a_node_stops_cleanly_when_it_is_told_to(environ, tmp_path, end):
 def test_a_folder_that_knows_no_network_is_given_none_by_a_command_that_asks(
     environ, tmp_path, swarm
 ):
-    code, out, err = swarm("status")
-    assert (code, out) == (2, "")
-    assert "hint: `swarm join` starts one" in err
-    assert not (tmp_path / "home").exists()
+    for line in (["status"], ["tasks"]):
+        code, out, err = swarm(*line)
+        assert (code, out) == (3, "")
+        assert "hint: `swarm join` starts one" in err
+        assert not (tmp_path / "home").exists()
+
+
+OF_A_FOLDER = [
+    ["receipts"],
+    ["status"],
+    ["balance"],
+    ["ls"],
+    ["storage"],
+    ["limit"],
+    ["peers"],
+    ["gc"],
+    ["verify"],
+    ["withdraw"],
+]
+
+
+def test_what_a_new_folder_holds_is_not_found_even_where_a_node_of_this_machine_runs(
+    environ, tmp_path, swarm, monkeypatch
+):
+    other = start(tmp_path / "other")
+    try:
+        wait_until_it_answers(other, tmp_path / "other")
+        monkeypatch.setenv("SWARM_BOOTSTRAP", "127.0.0.1:9")
+        for line in OF_A_FOLDER:
+            code, out, err = swarm(*line, "--home", "new")
+            assert (code, out) == (3, ""), line
+            assert "new, which is not there yet\nhint: `swarm join --home new` starts one" in err
+        assert not (tmp_path / "new").exists()
+    finally:
+        other.terminate()
+        other.communicate(timeout=START_SECONDS)
+        other.kill()
 
 
 def test_a_command_that_finds_no_node_starts_a_temporary_one_and_stops_it(environ, tmp_path, swarm):
@@ -89,6 +122,6 @@ def test_a_command_that_finds_no_node_starts_a_temporary_one_and_stops_it(enviro
     assert code == 0, err
     status = json.loads(out)
     assert status["temporary"] is True
-    assert "starting a temporary one" in err
+    assert "starting a temporary one (`swarm join` starts one that stays)" in err
     with pytest.raises(ProcessLookupError):
         os.kill(status["pid"], 0)

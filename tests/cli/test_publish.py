@@ -16,7 +16,7 @@ def file(tmp_path):
 def test_a_dry_run_says_what_is_new_and_publishes_nothing(node, swarm, file):
     code, out, err = swarm("publish", file, "--dry-run")
     assert (code, out) == (0, f"{CID}\n")
-    assert "5 B in 1 chunks, 3 B of it new here" in err
+    assert "5 B in 1 chunk, 3 B of it new here" in err
     assert "nothing was written" in err
     assert json.loads(swarm("publish", file, "--dry-run", "--json")[1])["new_bytes"] == 3
 
@@ -102,7 +102,7 @@ def test_why_peers_failed_is_told_in_words(node, swarm, file):
 def test_check_tells_replicas_rates_and_reasons(node, swarm):
     code, out, _ = swarm("check", f"swarm://{CID}")
     assert code == 0
-    assert "1 other peers showed all that was drawn" in out
+    assert "1 other peer showed all that was drawn" in out
     assert "3/3    10.0 kB/s" in out
     assert out.rstrip().endswith("has no room")
     found = json.loads(swarm("check", CID, "--json", "--draws", "5")[1])

@@ -126,7 +126,7 @@ class FakeNode:
         if height > 42:
             msg = f"block {height} is above the head, which is at 42"
             raise NotFoundError(msg)
-        tx = {"id": "cd" * 32, "from": PEER, "type": "transfer", "fee": None, "gas": 10}
+        tx = {"id": "cd" * 32, "from": PEER, "type": "transfer", "gas": 10}
         tx |= {"ok": True, "error": None}
         return {**_block(height), "txs": [tx]}
 

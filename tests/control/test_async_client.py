@@ -9,6 +9,7 @@ from swarm.client import Client
 from swarm.control import app
 from swarm.control.service import serve
 from swarm.errors import NetworkError, NotFoundError, RefusedError
+from swarm.release import version
 from tests.control.fake_node import CID, PEER, FakeNode
 
 OF_ONE_SIDE = {"serve"}
@@ -135,3 +136,26 @@ def test_it_works_under_asyncio_too(tmp_path):
     finally:
         stop[0]()
         thread.join()
+
+
+async def test_a_node_that_goes_before_it_has_answered_has_stopped_all_the_same(tmp_path, nursery):
+    ended = b"0\r\n\r\n"  # an answer without an event, and in order
+    head = f"HTTP/1.1 200 OK\r\nswarm-version: {version()}\r\ntransfer-encoding: chunked\r\n\r\n"
+    with trio.socket.socket(trio.socket.AF_UNIX) as listening:
+        await listening.bind(str(tmp_path / "control.sock"))
+        listening.listen()
+
+        async def answer():
+            while True:
+                there, _ = await listening.accept()
+                with there:
+                    await there.recv(4096)
+                    await there.send(head.encode() + ended)
+
+        nursery.start_soon(answer)
+        async with AsyncClient.of_home(tmp_path) as client:
+            await client.stop()
+            with pytest.raises(NetworkError, match="stopped before it was done"):
+                await client.publish(tmp_path / "x")
+        await trio.to_thread.run_sync(Client.of_home(tmp_path).stop)
+        nursery.cancel_scope.cancel()

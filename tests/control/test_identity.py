@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import os
 import stat
 import subprocess
@@ -59,3 +61,42 @@ def test_a_node_that_was_killed_holds_no_lock(tmp_path):
     ended = subprocess.run([sys.executable, "-c", code], check=False)
     assert ended.returncode == 9
     NodeLock(tmp_path).close()
+
+
+def test_a_folder_that_cannot_be_locked_is_not_told_as_another_nodes(tmp_path, monkeypatch):
+    NodeLock(tmp_path).close()  # whose process id stays in the file
+
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(RefusedError, match="cannot be locked: No locks available") as caught:
+        NodeLock(tmp_path)
+    assert "kill" not in caught.value.hint
+
+
+def test_a_lock_without_a_process_id_sends_nobody_to_kill_it(tmp_path):
+    with NodeLock(tmp_path):
+        (tmp_path / "node.lock").write_text("")
+        with pytest.raises(RefusedError, match="process unknown") as caught:
+            NodeLock(tmp_path)
+    assert caught.value.hint is None
+
+
+def test_what_cannot_be_read_or_written_in_a_data_folder_is_told_as_that(tmp_path):
+    (tmp_path / "node.lock").mkdir()
+    with pytest.raises(RefusedError, match="nothing can be written in the data folder"):
+        NodeLock(tmp_path)
+    (tmp_path / KEY_FILE).mkdir()
+    with pytest.raises(RefusedError, match=r"identity\.key cannot be read: Is a directory"):
+        Identity.load_or_create(tmp_path)
+
+
+def test_a_key_that_cannot_be_written_is_told_as_that(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refuse)  # a file system without them
+    with pytest.raises(RefusedError, match=r"identity\.key cannot be written: Operation not"):
+        Identity.load_or_create(tmp_path)
+    assert list(tmp_path.iterdir()) == []

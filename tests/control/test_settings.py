@@ -112,6 +112,12 @@ def test_a_flag_beats_the_environment_which_beats_the_file_which_beats_the_defau
         ({}, {}, "storage = []", "storage in "),
         ({}, {}, "storrage = 1", "storrage"),
         ({}, {}, "= 1", "not TOML"),
+        (
+            {},
+            {},
+            "storage = 1 #" + "#" * 2**20 + "\ngpu = 'lost'",
+            "1,048,576 bytes are no settings",
+        ),
         ({}, {}, "a = " + "[" * 5000 + "]" * 5000, "not TOML"),
         ({"home": "~no-such-user/x"}, {}, "", "--home: '~no-such-user/x' is not a path here"),
         ({}, {"SWARM_HOME": "~no-such-user/x"}, "", "SWARM_HOME: '~no-such-user/x'"),

@@ -50,6 +50,46 @@ def patient_clock():
     return MockClock(autojump_threshold=0.05)
 
 
+@pytest.mark.slow
+async def test_a_damaged_chunk_that_should_move_down_keeps_no_other_from_its_slot(
+    tmp_path, patient_clock
+):
+    store = SegmentBlockstore(tmp_path / "chunks", 2**30, keep_free=0)
+    slots = SlotStore(tmp_path / "slots", b"k" * 32, b"c" * 32, 4, 1)
+    contents = SlotContents(slots, store)
+    damaged, fresh = ((cids.of_raw(data), data) for data in (os.urandom(MIB), os.urandom(MIB)))
+    for chunk in (None, None, None, damaged):
+        slots.append(chunk)
+    slots.settle(slots.stage().root)
+    with (tmp_path / "slots" / "000000.slots").open("r+b") as file:
+        file.seek(3 * MIB)
+        file.write(bytes(MIB))
+    store.put_many([fresh])
+    duties = Duties([fresh[0]])
+    cellar = Cellar(
+        slots, contents, duties, pace=lambda: Pace(1.0), batch=lambda: 4, stay=lambda: 2
+    )
+
+    async def until_found(cid):
+        while store.index.find(cid) is not None:  # noqa: ASYNC110 - a thread seals
+            await trio.sleep(0.1)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(cellar.run)
+        with trio.fail_after(60):
+            await until_found(fresh[0])
+        assert store.get(fresh[0]) == fresh[1]
+        assert store.missing([damaged[0]]) == [damaged[0]]
+        store.put_many([damaged])  # a peer had it
+        duties._cold.append(damaged[0])
+        with trio.fail_after(60):
+            await until_found(damaged[0])
+        nursery.cancel_scope.cancel()
+    assert store.get(damaged[0]) == damaged[1]
+    slots.close()
+    store.close()
+
+
 async def test_a_chunk_that_cannot_be_put_away_lets_the_others_pass_and_is_tried_again(
     tmp_path, patient_clock
 ):

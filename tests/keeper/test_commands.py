@@ -165,7 +165,7 @@ def test_a_deal_says_what_it_costs_and_posts_what_it_said(keeping, swarm):
     code, out, err = swarm("keep", CID, "--replicas", "3")
     assert (code, out) == (0, "ab" * 32 + "\n")
     assert "6.48 tokens are put aside of 12.5" in err
-    assert "1 keepers in good standing" in err
+    assert "1 keeper in good standing" in err
     assert keeping.asked == [(CID, Terms(3, 720, 1_000_000))]
 
 

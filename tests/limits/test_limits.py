@@ -196,6 +196,7 @@ def test_a_file_of_changes_that_cannot_be_read_changes_nothing(tmp_path, content
         ("idle_gpu", "off"),
         ("on_battery", "yes"),
         ("cpu", "50%"),
+        ("cpu", "7.5%"),
         ("gpu_power", "250W"),
         ("gpu_heat", "80C"),
         ("gpu_heat", "off"),
@@ -205,6 +206,26 @@ def test_what_is_shown_of_a_limit_can_be_typed_again(name, text):
     assert name in LIMITS
     value = read_setting(name, text)
     assert read_setting(name, show_setting(name, value)) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        ("16MB/s", 16_000_000),
+        ("16MBps", 16_000_000),
+        ("16mb/s", 16_000_000),
+        ("16MiB/s", 2**24),
+        ("16M", 16_000_000),
+        ("16Mbit/s", 2_000_000),
+        ("16 Mbits/s", 2_000_000),
+        ("16Mbps", 2_000_000),
+        ("16mbps", 2_000_000),
+        ("16Mb/s", 2_000_000),
+        ("800000bps", 100_000),
+    ],
+)
+def test_a_rate_in_the_bits_that_lines_are_sold_by_is_an_eighth_of_one_in_bytes(text, rate):
+    assert read_setting("upload", text) == rate
 
 
 def test_a_status_tells_every_limit():

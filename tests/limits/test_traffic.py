@@ -8,7 +8,7 @@ from protocols.signing import Signer
 from protocols.transport import StreamError, UnreachableError
 from swarm.limits.traffic import Traffic
 from swarm.network import Network, NetworkSettings
-from swarm.network.muxer import Session
+from swarm.network.muxer import INITIAL_WINDOW, Session
 from tests.network.test_muxer import Channel
 
 MB = 10**6
@@ -22,7 +22,7 @@ class Counted(Channel):
     traffic: Traffic
 
     async def send_messages(self, messages):
-        self.traffic.begins()
+        self.traffic.begins(sum(map(len, messages)))
         await super().send_messages(messages)
         self.traffic.sent(sum(map(len, messages)))
 
@@ -80,6 +80,36 @@ async def test_content_leaves_at_the_rate_that_is_allowed(join, nursery, autojum
     here, there = await opened(one, arrived, CONTENT)
     took = await timed(here, there, 20 * MB, nursery)
     assert 9 <= took <= 11
+
+
+@pytest.mark.parametrize("rates", [(50_000, 0), (0, 50_000)], ids=["upload", "download"])
+async def test_many_connections_together_keep_to_the_rate(nursery, autojump_clock, rates):
+    rate, seconds, taken = 50_000, 60, []
+    ours, theirs = Traffic(None, trio.current_time), Traffic(None, trio.current_time)
+    ours.limit(rates[0], 0, 0)
+    theirs.limit(0, rates[1], 0)
+
+    async def drain(stream):
+        while True:
+            taken.append(len(await stream.receive_some()))
+
+    for _ in range(10):
+        ends, arrived = (Counted(), Counted()), []
+        ends[0].other, ends[1].other = ends[1], ends[0]
+        sessions = []
+        for channel, traffic in zip(ends, (ours, theirs), strict=True):
+            channel.traffic = traffic
+            opens = {"opener": channel is ends[0], "on_stream": arrived.append, "traffic": traffic}
+            sessions.append(Session(channel, "peer", **opens))
+            nursery.start_soon(sessions[-1].run)
+        here, there = await opened(sessions[0], arrived, CONTENT)
+        nursery.start_soon(here.send_all, bytes(5 * MB))
+        nursery.start_soon(drain, there)
+    await trio.sleep(seconds)
+    # A burst and a turn are ahead of it, and the window with which each stream begins.
+    assert 0.9 <= sum(taken) / rate / seconds <= 1.1
+    assert theirs.month.received <= 1.1 * rate * seconds + 10 * INITIAL_WINDOW
+    nursery.cancel_scope.cancel()
 
 
 async def test_a_vote_does_not_wait_behind_content(join, nursery, autojump_clock):

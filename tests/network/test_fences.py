@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 
+import psutil
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -162,3 +164,20 @@ def test_a_first_address_that_nobody_can_dial_is_told(make, text):
     book = PeerBook(PEER)
     book.learn(None, [addresses.parse(text)], given=True)
     assert book.due(0, 9, (), hungry=True) == []
+
+
+async def test_a_machine_that_is_out_of_files_leaves_the_addresses_as_they_were(start, monkeypatch):
+    one = await start(1, listen=("/ip4/0.0.0.0/tcp/0",))
+    before = one.addresses()
+    monkeypatch.setattr("swarm.network.network.INTERFACES_S", -1.0)
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limit[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            psutil.net_if_addrs()
+        assert one.addresses() == before
+        await one._routers._host.fence(one._routers._look)
+        assert not one._host.faults
+        assert one.reachability()["listening"]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)

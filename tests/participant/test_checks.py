@@ -15,7 +15,8 @@ from swarm.ledger.transactions import ReplayFinding, ReplaySeal
 from swarm.participant.again import WithheldError
 from swarm.participant.core import Me
 from swarm.participant.findings import Findings, Said
-from swarm.participant.replays import MAX_FAILURES, Replays
+from swarm.participant.replays import RESEND_BLOCKS, Replays
+from swarm.participant.tries import MAX_FAILURES
 from tests.ledger.world import MERGED, SALT, World
 
 PROOF = (1000,) * 16
@@ -216,8 +217,13 @@ async def test_a_fault_of_one_check_is_a_problem_and_the_others_are_answered(
         for _ in range(8):
             await place.block()
         assert place.replay(good).stage is Stage.CLEARED
-        assert place.asked.count(bad) == MAX_FAILURES
+        assert MAX_FAILURES <= place.asked.count(bad) < 2 * MAX_FAILURES  # each wait is longer
         assert [str(fault) in why for why in place.node.problems.values()] == [True]
+        place.faults = {}
+        for _ in range(8):
+            await place.block()
+        assert place.replay(bad).stage is Stage.CLEARED
+        assert place.node.problems == {}
         nursery.cancel_scope.cancel()
 
 
@@ -258,6 +264,35 @@ async def test_a_node_that_was_started_without_validating_opens_what_it_sealed_a
         await place.block()
         assert Findings(tmp_path / "replay.found").get(key_of(sealed)) is None
         nursery.cancel_scope.cancel()
+
+
+async def test_an_opening_that_no_block_holds_is_sent_again(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(rules, "SECOND_IN", 1)  # who does not open is fined
+    place = Place(tmp_path)
+    first = place.world.view.replays()[0].worker
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(place.node.run)
+        await place.settled()
+        while place.replay(first).stage not in OPENING:
+            await place.block()
+        lost = [one for one in place.sent if one.worker == first]
+        assert [type(one) for one in lost] == [ReplayFinding]
+        for _ in range(RESEND_BLOCKS):
+            place.sent = []  # another transaction took its number, as after a restart
+            await place.block()
+        assert [one for one in place.sent if one.worker == first] == lost
+        await place.block()
+        assert place.replay(first).stage is Stage.CLEARED
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_was_sealed_is_kept_while_the_ledger_is_fetched_anew(tmp_path) -> None:
+    place = Place(tmp_path)
+    key = key_of(place.world.view.replays()[0])
+    node = place.node
+    node._findings.put(key, Said(MATCH, SALT))
+    node._tidy(World(validators=2, people=("alice",)).view)
+    assert Findings(tmp_path / "replay.found").get(key) == Said(MATCH, SALT)
 
 
 def test_a_finding_that_could_not_be_written_is_not_remembered(tmp_path) -> None:

@@ -19,7 +19,8 @@ from swarm.ledger.vrf import VrfKey
 from swarm.participant.announcements import Announcements
 from swarm.participant.core import Me
 from swarm.participant.replays import States
-from swarm.participant.service import MAX_FAILURES, Participant
+from swarm.participant.service import Participant
+from swarm.participant.tries import MAX_FAILURES
 from swarm.shelf import Shelf
 from swarm.store.retention import Facts, Retention, released
 from swarm.training.errors import WorkerError

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from math import sqrt
+from types import SimpleNamespace
 
 import pytest
 
 from cli.main import main
+from storage import cid as cids
 from storage.slots import SlotStore
 from swarm.ledger.genesis import Params
 from swarm.ledger.keeping import Verdict
@@ -16,6 +18,7 @@ from swarm.ledger.transactions import AuditReport
 from swarm.simulator import report, sealed
 from swarm.simulator.accounts import Account
 from swarm.simulator.chance import Chance
+from swarm.simulator.copies import Copies
 from swarm.simulator.memo import remembered
 from swarm.simulator.scenario import (
     Consensus,
@@ -70,6 +73,17 @@ def verdicts(simulation, keeper=None):
 def account(simulation, keeper):
     key = simulation.town.keeper_keys[keeper].public_key
     return simulation.town.newest.view().account(key)
+
+
+def test_a_piece_whose_copies_go_one_after_the_other_is_gone_once():
+    copies, piece = Copies(), SimpleNamespace(root=cids.of_raw(b"piece"))
+    copies.follow([SimpleNamespace(id=b"d", pieces=(piece,), replicas=2)], 0)
+    found = []
+    for now, here in enumerate((0, 1, 2, 1, 0, 0, 1, 2, 0)):
+        copies.count(now, lambda _root, here=here: here)
+        found.append(copies.gone)
+    assert found == [0, 0, 0, 0, 1, 1, 1, 1, 2]
+    assert (copies.placed, copies.healed, copies.hurt) == ([2], [4], 1)
 
 
 def storage(simulation):

@@ -10,6 +10,7 @@ from swarm.simulator import plot, scenario
 from swarm.simulator.errors import ScenarioError, SimulationError
 from swarm.simulator.events import Schedule
 from swarm.simulator.measures import quantile
+from swarm.simulator.simulation import Simulation
 
 SMALL = """
 title = "small"
@@ -32,6 +33,11 @@ def test_every_scenario_that_is_shipped_can_be_read(name):
     assert scenario.load(name).title
 
 
+def test_as_many_as_are_allowed_own_no_more_tokens_than_there_are():
+    text = "weights = [49997, 1, 1, 1]\nchaos_s = 0\ncalm_s = 0.1\n[ledger]\naccounts = 1000\n[storage]\n[[keepers]]\ncount = 200"
+    assert Simulation(scenario.parse(text), 1).town is not None
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -47,6 +53,7 @@ def test_every_scenario_that_is_shipped_can_be_read(name):
         ("chaos_s = -1", "chaos_s: -1 is outside"),
         ("links = 3", "links: a table is wanted"),
         ("liars = 3", "written as [[liars]]"),
+        ("weights = [50000, 1, 1, 1]\n[ledger]", "weights: 50,003 together where 50,000"),
         ("weights = [1, 2]", "2 where there are 4 validators"),
         ("[[liars]]\nkind = 'thief'", "there is no 'thief'"),
         ("[[liars]]\nkind = 'slow'\ncount = 5", "more of slow than there are nodes"),

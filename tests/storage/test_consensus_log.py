@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from storage import records
 from storage.consensus_log import HEADER_BYTES, ConsensusLog
 from storage.errors import LogError
-from tests.storage.faulty_disk import FULL, FaultyDisk
+from tests.storage.faulty_disk import BROKEN, FULL, FaultyDisk
 
 BATCHES = [[b"one"], [b"two", b"three"], [b"four" * 100], [b""], [b"five"]]
 
@@ -142,3 +142,48 @@ def test_any_entries_survive(tmp_path, batches):
     path = tmp_path / "any"
     path.unlink(missing_ok=True)
     assert write(path, batches) == read(path)
+
+
+class NoFiles(FaultyDisk):
+    """A disk on which a file cannot be opened either."""
+
+    def open(self, path):
+        self.point("open")
+        return super().open(path)
+
+
+@pytest.mark.parametrize("code", [FULL, BROKEN])
+def test_wherever_a_rewrite_fails_what_is_appended_then_is_kept(path, code):
+    failing, has_failed = 0, True
+    while has_failed:
+        failing += 1
+        path.unlink(missing_ok=True)
+        disk = NoFiles()
+        log = ConsensusLog(path, disk)
+        log.append([b"old", b"needed"])
+        disk.faults = {disk.operations + failing: code}
+        try:
+            log.rotate([b"needed"])
+        except OSError:
+            disk.faults = {}
+        has_failed = not disk.faults
+        disk.faults = {}
+        log.append([b"after"])
+        log.append([b"again"])
+        log.close()
+        kept = read(path)
+        assert kept[-3:] == [b"needed", b"after", b"again"]
+    assert failing > 5, "each operation of a rewrite has failed once"
+
+
+def test_an_append_that_failed_is_written_over_by_the_next(path):
+    disk = FaultyDisk()
+    log = ConsensusLog(path, disk)
+    log.append([b"one"])
+    first = disk.operations + 1
+    disk.faults = {first: FULL, first + 1: FULL}  # nor can what was written be cut off again
+    with pytest.raises(OSError, match="No space"):
+        log.append([b"two" * 500])
+    log.append([b"two"])
+    log.close()
+    assert read(path) == [b"one", b"two"]

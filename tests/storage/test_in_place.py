@@ -5,6 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import re
+import threading
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,8 +18,9 @@ from storage.collection import Collector
 from storage.dag import links
 from storage.errors import ChangedFileError, ChunkNotFoundError, UnreadableFileError
 from storage.memory import MemoryBlockstore
+from storage.references import FileState, Reference
 from storage.walk import damaged_below, missing_below
-from tests.storage.trees import accounted, open_store
+from tests.storage.trees import accounted, leaf, open_store
 
 MIB = 2**20
 
@@ -216,3 +221,31 @@ def test_references_are_collected_and_survive_opening_again(disk_store, folder, 
     assert again.usage().in_place == 2 * MIB + 500
     assert accounted(again)
     again.close()
+
+
+def test_a_changed_chunk_that_many_read_at_once_is_forgotten_once(disk_store, tmp_path):
+    path, readers = tmp_path / "parts", 4
+    parts = [leaf(at, 100) for at in range(40)]
+    path.write_bytes(b"".join(data for _, data in parts))
+    state = FileState.of(path.stat())
+    disk_store.add_references(
+        [
+            Reference(cid, path, at * 100, 100, zlib.crc32(data), state)
+            for at, (cid, data) in enumerate(parts)
+        ]
+    )
+    disk_store.put_many([leaf("more", MIB)])  # what is given back twice would be of this
+    path.write_bytes(bytes(4_000))
+    together = threading.Barrier(readers)
+
+    def read():
+        for cid, _ in parts:
+            together.wait()
+            with suppress(ChangedFileError, ChunkNotFoundError):
+                disk_store.get(cid)
+
+    with ThreadPoolExecutor(readers) as pool:
+        for done in [pool.submit(read) for _ in range(readers)]:
+            done.result()
+    assert disk_store.references.count == 0
+    assert accounted(disk_store)

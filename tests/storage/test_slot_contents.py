@@ -250,6 +250,36 @@ def test_a_damaged_slot_is_mended_with_what_was_fetched_again(keeper):
     assert (keeper.slots.verify(), keeper.slots.settled) == ([], version)
 
 
+def test_a_chunk_whose_damaged_slot_was_emptied_counts_as_held_in_its_next_slot(keeper):
+    root, data = keeper.piece(1)
+    keeper.store.hold(root, "duty")
+    leaves = keeper.put_away(root)
+    keeper.settle()
+    with (keeper.folder / "slots" / "000000.slots").open("r+b") as file:
+        file.write(bytes(SLOT_BYTES))
+    with pytest.raises(CorruptChunkError):
+        keeper.read(root)
+    keeper.store.release(root, "duty")
+    assert keeper.contents.clear(9) == 3
+    keeper.settle()
+    assert keeper.piece(1)[0] == root
+    keeper.store.hold(root, "duty")
+    assert len(keeper.put_away(root)) == 3
+    assert keeper.store.missing(leaves) == []
+    assert keeper.read(root) == data
+
+
+def test_the_name_of_a_file_of_slots_is_durable_though_its_first_write_failed(folder):
+    disk = FaultyDisk()
+    slots = SlotStore(folder / "slots", KEY, CHAIN, 4, 1, files=disk)
+    disk.faults = {disk.operations + 2: FULL}
+    with pytest.raises(DiskFullError):
+        slots.append()
+    assert slots.append() == 0
+    assert "000000.slots" in disk.durable_names
+    slots.close()
+
+
 class SlotDisk(FaultyDisk):
     """Leaves of the folder of slots what a stop at this moment would, beside the databases as they are."""
 

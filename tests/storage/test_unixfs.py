@@ -319,6 +319,32 @@ class TestRefusedToPublish:
             with pytest.raises(ManifestError, match="changed"):
                 unixfs.hash_path(path, lambda _done, _total, change=change: change())
 
+    @pytest.mark.parametrize("in_place", [False, True])
+    def test_a_file_that_is_written_to_while_it_is_read_and_keeps_its_size(
+        self, tmp_path, in_place
+    ):
+        path, store = tmp_path / "file", MemoryBlockstore()
+        path.write_bytes(bytes(3 * MIB))
+        os.utime(path, ns=(0, 0))
+
+        def write(_done, _total):
+            with path.open("r+b") as file:
+                file.write(b"new")
+
+        with pytest.raises(ManifestError, match="changed"):
+            unixfs.add_path(path, store, write, in_place=in_place)
+
+    def test_the_size_that_is_told_is_that_of_what_was_read(self, tmp_path):
+        for name in ("a", "b"):
+            (tmp_path / name).write_bytes(b"x" * 10)
+
+        def grow(done, _total):
+            if done == 10:
+                (tmp_path / "b").write_bytes(b"x" * 25)
+
+        added = unixfs.add_path(tmp_path, store := MemoryBlockstore(), grow)
+        assert added.size == 35 == sum(one.size for one in unixfs.listing(added.root, store))
+
 
 class TestStrangers:
     """Manifests that somebody made to do harm."""

@@ -329,7 +329,7 @@ def test_a_table_that_lies_is_refused_with_its_field_and_file(room: Room, which:
 def test_two_arrays_and_one_file_of_labels_are_refused(room: Room) -> None:
     make(room, npy)
     np.save(room.train / "more.npy", np.zeros((3, 8, 8), np.uint8))
-    assert "2 arrays and 1 files of labels" in refused(room)[1]
+    assert "2 arrays and 1 file of labels" in refused(room)[1]
 
 
 def test_a_label_without_an_end_is_refused(tmp_path: Path) -> None:

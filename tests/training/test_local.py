@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,3 +135,34 @@ def test_a_worker_keeps_its_place_where_others_have_come_to_it(parted: Room) -> 
         np.testing.assert_allclose(whole, wanted, rtol=0, atol=1e-5)
         heard += int((np.abs(wanted - share * error) > 1e-4).sum())
     assert heard > 10
+
+
+def test_a_disk_that_is_full_is_not_filled_further_by_what_is_half_written(room: Room) -> None:
+    run("initial", spec=room.spec, dataset=str(room.train), out=str(room.folder / "v0"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = {path for path in room.folder.rglob("*") if path.is_file()}
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**14, hard))  # the state has 30 kB
+    try:
+        with pytest.raises(OSError, match="large"):
+            train(room, "a", 1, "v0")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert {path for path in room.folder.rglob("*") if path.is_file()} == before
+
+
+def test_what_a_killed_process_left_half_written_goes_with_the_next_round(room: Room) -> None:
+    run("initial", spec=room.spec, dataset=str(room.train), out=str(room.folder / "v0"))
+    state = room.folder / "state-a"
+    state.mkdir()
+    (state / "round-0000000001.safetensors.part").write_bytes(b"half")
+    train(room, "a", 2, "v0")
+    assert [path.name for path in state.iterdir()] == ["round-0000000002.safetensors"]
+
+
+def test_nothing_that_another_release_left_is_part_of_a_merged_checkpoint(room: Room) -> None:
+    run("initial", spec=room.spec, dataset=str(room.train), out=str(room.folder / "v0"))
+    file = train(room, "a", 1, "v0")
+    (room.folder / "v1").mkdir()
+    (room.folder / "v1" / "old.json").write_bytes(b"{}")
+    merge(room, 1, "v0", [file], "v1")
+    assert not (room.folder / "v1" / "old.json").exists()

@@ -15,6 +15,7 @@ from swarm.training.errors import SpecError
 from swarm.training.spec import (
     MAX_FILE_BYTES,
     TOKEN,
+    _parsed_once,
     check_posted,
     parse_spec,
     with_data,
@@ -140,3 +141,17 @@ def test_any_bytes_are_a_task_or_a_spec_error(data: bytes) -> None:
             parse_spec(text)
         except SpecError:
             continue
+
+
+@pytest.mark.parametrize("data", [b".a" * 4000 + b" = 1", b"a" + b".a" * 200 + b" = 1"])
+def test_a_task_is_read_once_however_long_a_stranger_makes_that_take(data: bytes) -> None:
+    assert parse_spec(bytes(SMALL)) is parse_spec(bytes(bytearray(SMALL)))
+    for _ in range(2):
+        with pytest.raises(SpecError) as found:
+            parse_spec(data)
+        assert found.value.field in ("task file", "a")
+    before = _parsed_once.cache_info().misses
+    for _ in range(50):
+        with pytest.raises(SpecError):
+            parse_spec(data)
+    assert _parsed_once.cache_info().misses == before

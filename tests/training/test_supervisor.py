@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -13,7 +15,7 @@ import psutil
 import pytest
 import trio
 
-from swarm.training.child import WorkerSettings
+from swarm.training.child import Child, WorkerSettings
 from swarm.training.completion import CompletionJob
 from swarm.training.errors import WorkerError
 from swarm.training.requests import ScoreJob, TrainJob
@@ -186,3 +188,16 @@ async def test_the_process_ends_with_a_node_that_was_killed(room: Room) -> None:
     with trio.fail_after(10):
         while psutil.pid_exists(child) and psutil.Process(child).status() != psutil.STATUS_ZOMBIE:  # noqa: ASYNC110 - no event tells of another's child
             await trio.sleep(0.02)
+
+
+async def test_a_process_that_there_are_no_files_for_is_told_as_one_that_did_not_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def none(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(socket, "socketpair", none)
+    before = psutil.Process().num_fds()
+    with pytest.raises(WorkerError, match="Too many open files"):
+        await Child.start(WorkerSettings())
+    assert psutil.Process().num_fds() == before

@@ -153,3 +153,39 @@ def test_a_fresh_process_reads_a_table_within_its_bound(tmp_path: Path) -> None:
         [sys.executable, "-c", code, path], check=False, capture_output=True, text=True
     )
     assert done.stdout == "one\n\n", done.stderr
+
+
+def block(kind: bytes, size: int) -> bytes:
+    header = tarfile.TarInfo("a.txt")
+    header.type, header.size = kind, size
+    return header.tobuf(tarfile.GNU_FORMAT)
+
+
+LONG = text.MAX_EXTENDED_BYTES + 1
+CHAIN = block(tarfile.GNUTYPE_LONGNAME, 5) + b"a.txt".ljust(512, b"\0")
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (block(tarfile.XHDTYPE, 2**27) + b"1" * 2**20, "134,217,728 bytes more"),
+        (block(tarfile.XGLTYPE, LONG) + b"1" * 2**20, "16,385 bytes more"),
+        (block(tarfile.GNUTYPE_LONGNAME, LONG) + b"a" * 2**20, "16,385 bytes more"),
+        (CHAIN * 3000 + block(tarfile.REGTYPE, 0), "recursion"),
+    ],
+)
+def test_headers_of_an_archive_that_would_take_for_ever_are_refused_and_the_file_is_named(
+    tmp_path: Path, content: bytes, why: str
+) -> None:
+    path = tmp_path / "x.tar"
+    path.write_bytes(content + bytes(1024))
+    with pytest.raises(DataError, match=rf"x\.tar is no tar archive.*{why}"):
+        list(text.members(path))
+
+
+def test_a_long_name_in_an_archive_is_read(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        one = tarfile.TarInfo("folder/" * 500 + "é.txt")
+        one.size = 4
+        archive.addfile(one, io.BytesIO(b"text"))
+    assert list(text.members(tmp_path / "x.tar")) == [("é.txt", b"text")]

@@ -16,6 +16,7 @@ from protocols.audit.service import (
     MAX_PAUSE_S,
     PAUSE_S,
     PROTOCOL,
+    STREAMS,
     STREAMS_PER_PEER,
     Auditor,
     AuditService,
@@ -297,3 +298,20 @@ async def test_a_malformed_request_resets_the_stream(keeper):
         await stream.send_all(frame(b"rubbish"))
         with pytest.raises(StreamError):
             await stream.receive_some()
+
+
+async def test_who_only_opens_streams_keeps_no_auditor_out(keeper, patient_clock):
+    async with audit_of(keeper) as (_, asking, transport):
+        network = transport._network
+        idle = []
+        for number in range(STREAMS // STREAMS_PER_PEER):
+            other = network.join(Signer(bytes([7, number]) * 16).peer_id)
+            idle += [
+                await other.open_stream(SIGNER.peer_id, PROTOCOL) for _ in range(STREAMS_PER_PEER)
+            ]
+        await trio.testing.wait_all_tasks_blocked()
+        drawn = keeper.drawn()
+        keeper.drawn = lambda: drawn
+        stream = await asking.open_stream(SIGNER.peer_id, PROTOCOL)
+        await stream.send_all(frame(AskLeaves(7).encode()))
+        assert await FrameReader(stream, 2**20).read() is not None

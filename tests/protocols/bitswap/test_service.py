@@ -13,6 +13,7 @@ from protocols.transport import StreamError, UnreachableError
 from storage import cid as cids
 from storage.dag_pb import bytes_field, varint
 from storage.errors import QuotaError, StorageError
+from storage.memory import MemoryBlockstore
 from storage.unixfs import add_path, read_file
 
 MB = 2**20
@@ -450,5 +451,31 @@ def test_wants_of_many_peers_are_looked_for_in_turns_and_all_are_served(in_world
         node.store.put_many(late)
         for at, puppet in enumerate(puppets):
             assert await puppet.blocks(1) == [late[at][0]]
+
+    in_world(test)
+
+
+class ShortOfMemory(MemoryBlockstore):
+    """A store on a machine whose memory is used up, while a test says so."""
+
+    is_short = False
+
+    def get(self, cid):
+        if self.is_short:
+            raise MemoryError
+        return super().get(cid)
+
+
+def test_what_fails_in_answering_one_peer_ends_no_node(in_world, tmp_path):
+    async def test(world):
+        one, two = await world.node(), await world.node()
+        short = one.bitswap._store = ShortOfMemory(2**30)
+        (held,) = [cids.of_raw(b"held")]
+        short.put_many([(held, b"held")])
+        short.is_short = True
+        with pytest.raises(StalledError):
+            await two.bitswap.fetch(held, [one.peer], patience=5)
+        short.is_short = False
+        assert (await two.bitswap.fetch(held, [one.peer])).chunks == 1
 
     in_world(test)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import pytest
 import trio
 
@@ -25,6 +28,8 @@ from protocols.framing import FrameReader, frame
 from protocols.memory import open_memory_network
 from protocols.transport import StreamError
 from storage.consensus_log import ConsensusLog
+from storage.errors import DiskFullError
+from storage.files import Files
 from tests.protocols.consensus.toy import CHAIN, SIGNERS, START_UTC, VALIDATORS, ToyNode, reach
 
 
@@ -424,3 +429,67 @@ async def test_a_second_vote_of_an_accused_key_is_not_checked_again(autojump_clo
     assert service._is_spent(Received(liar.public_key, spent), replica)
     core.tree.missing.add(block.id)
     assert not service._is_spent(Received(liar.public_key, spent), replica)
+
+
+class FullDisk(Files):
+    """A disk without room, until it has some."""
+
+    is_full = False
+
+    def write(self, descriptor, buffers, offset):
+        if self.is_full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().write(descriptor, buffers, offset)
+
+
+async def test_a_validator_that_can_note_no_vote_says_nothing_until_there_is_room(
+    autojump_clock, world
+):
+    nodes = await world.start()
+    await reach(nodes, 3)
+    disk = nodes[3].log._files = FullDisk()
+    disk.is_full = True
+    await reach(nodes[:3], nodes[0].height + 6)
+    assert "No space left" in nodes[3].service.problem
+    disk.is_full = False
+    await reach(nodes, nodes[0].height + 3)
+    assert nodes[3].service.problem is None
+    agree(nodes)
+
+
+async def test_a_ledger_without_room_on_its_disk_waits_for_it(autojump_clock, world):
+    nodes = await world.start()
+    await reach(nodes, 3)
+    ledger = nodes[3].application
+    finalize, has_room = ledger.finalize, trio.Event()
+
+    def finalize_with_room(block, certificate):
+        if not has_room.is_set():
+            raise DiskFullError(1, 0)
+        finalize(block, certificate)
+
+    ledger.finalize = finalize_with_room
+    await reach(nodes[:3], nodes[0].height + 6)
+    assert nodes[3].finalizer.problem == f"the ledger waits: {DiskFullError(1, 0)}"
+    has_room.set()
+    await reach(nodes, nodes[0].height + 3)
+    assert nodes[3].finalizer.problem is None
+    agree(nodes)
+
+
+async def test_a_log_that_cannot_be_rewritten_only_grows(autojump_clock, world, monkeypatch):
+    monkeypatch.setattr("protocols.consensus.service.ROTATE_BYTES", 20_000)
+    nodes = await world.start()
+    monkeypatch.setattr(FullDisk, "create", no_file, raising=False)
+    nodes[1].log._files = FullDisk()
+    await reach(nodes, 30)
+    assert nodes[1].log.size_bytes > 20_000
+    nodes[1].kill()
+    await trio.sleep(0.05)
+    await nodes[1].start(world.nursery)
+    await reach(nodes, 35)
+    agree(nodes)
+
+
+def no_file(*_):
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))

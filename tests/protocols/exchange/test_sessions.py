@@ -125,3 +125,25 @@ async def test_a_stream_that_nobody_uses_is_closed_in_the_end(autojump_clock):
         with trio.fail_after(1_000):
             await session.closed.wait()
         assert session.why == "nobody used it"
+
+
+async def test_what_fails_in_hearing_one_provider_ends_its_stream_and_no_more():
+    async with open_neighbourhood() as near, trio.open_nursery() as nursery:
+        script, me, provider = Script(), near.transport(), near.transport()
+        provider.handle(PROTOCOL, script.handle)
+        sessions = Sessions(me, lambda *_: None, lambda *_: None)
+        session = await sessions.get(provider.me, nursery)
+        told = Told()
+
+        def block(peer, cid, data):
+            raise MemoryError
+
+        told.block = block
+        session.attach(told)
+        session.want(told, [CHUNK])
+        assert await script.next() == Want((CHUNK,))
+        await script.stream.send_all(encode(Block(CHUNK, DATA)))
+        await session.closed.wait()
+        assert len(told.losses) == 1
+        assert await sessions.get(provider.me, nursery) is not session
+        nursery.cancel_scope.cancel()

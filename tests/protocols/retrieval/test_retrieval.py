@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from protocols.framing import frame
-from protocols.retrieval.core import FETCHES_A_MINUTE, STREAMS_PER_PEER, Turns
+from protocols.retrieval.core import FETCHES_A_MINUTE, STREAMS, STREAMS_PER_PEER, Turns
 from protocols.retrieval.errors import Reason, RetrievalError
 from protocols.retrieval.messages import PROTOCOL, Block, Failed, Question, Sources, decode, encode
 from protocols.retrieval.service import RetrievalService, Retriever
@@ -207,3 +207,12 @@ def test_an_empty_store_is_asked_beside(tmp_path):
     added = add_path(tmp_path / "file", store)
     assert (before.root, before.new_bytes) == (added.root, added.new_bytes)
     assert hash_path(tmp_path / "file", beside=store).new_bytes == 0
+
+
+def test_who_finds_every_place_taken_is_not_to_blame():
+    turns = Turns()
+    assert all(turns.begin(f"peer {n}") for n in range(STREAMS))
+    assert not turns.begin("late")
+    assert not turns.is_greedy("late")
+    assert turns.begin("peer 0") is False
+    assert not turns.is_greedy("peer 0")

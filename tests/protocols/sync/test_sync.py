@@ -9,6 +9,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocols.answering import Answering
 from protocols.consensus.finalizer import Finalizer
 from protocols.consensus.messages import Block, Certificate, Kind, Vote, genesis_block
 from protocols.framing import FrameReader, frame
@@ -28,6 +29,7 @@ from protocols.sync.messages import (
 )
 from protocols.sync.service import (
     PROTOCOL,
+    STREAMS,
     STREAMS_PER_PEER,
     SyncService,
     fetch_genesis,
@@ -36,6 +38,7 @@ from protocols.sync.service import (
 )
 from protocols.transport import StreamError
 from storage import canonical
+from storage.errors import DiskFullError, LogError
 from tests.protocols.consensus.toy import CHAIN, GENESIS, SIGNERS, START_UTC, ToyApplication
 
 READER, SERVER, LIAR = "reader", "server", "liar"
@@ -327,6 +330,56 @@ async def test_one_peer_may_not_hold_many_streams(autojump_clock, network):
     assert len(held) == STREAMS_PER_PEER
 
 
+async def test_who_only_opens_streams_keeps_nobody_out(autojump_clock, network):
+    serve(network, chain(1))
+    idle = []
+    for one in range(STREAMS // STREAMS_PER_PEER):
+        stranger = network.join(f"stranger {one}", b"another network ....".ljust(32))
+        idle += [await stranger.open_stream(SERVER, PROTOCOL) for _ in range(STREAMS_PER_PEER)]
+    await trio.sleep(0.1)
+    me = network.join(READER, CHAIN)
+    with trio.fail_after(1):
+        assert await fetch_tip(me, SERVER) == 1
+        assert await fetch_tip(me, SERVER) == 1
+    assert len(idle) == STREAMS
+
+
+async def test_a_peer_that_finds_every_place_taken_is_not_to_blame(autojump_clock):
+    answering, asked = Answering(STREAMS, STREAMS_PER_PEER, 512, 10.0), trio.Event()
+
+    async def answer(stream, data):
+        await asked.wait()
+
+    async with trio.open_nursery() as nursery:
+        for one in range(STREAMS):
+            nursery.start_soon(answering.serve, Asking(f"peer {one}"), answer)
+        await trio.sleep(1)
+        late = Asking("late")
+        await answering.serve(late, answer)
+        assert late.is_reset
+        asked.set()
+
+
+class Asking:
+    """A stream on which a peer has asked."""
+
+    def __init__(self, peer):
+        self.peer = peer
+        self.is_reset = False
+        self._data = [frame(b"a request"), b""]
+
+    async def receive_some(self, max_bytes):
+        await trio.lowlevel.checkpoint()
+        return self._data.pop(0)
+
+    async def reset(self):
+        await trio.lowlevel.checkpoint()
+        self.is_reset = True
+
+    async def close(self):
+        await trio.lowlevel.checkpoint()
+
+
 async def test_a_stranger_may_ask_for_genesis_and_checks_it(autojump_clock, network):
     serve(network, [])
     stranger = network.join(READER, b"another network ....".ljust(32))
@@ -445,3 +498,45 @@ async def test_who_hints_without_end_makes_nobody_ask_without_end(
         reader.sync.wake()
         await trio.sleep(0.001)
     assert 1 < len(asked) <= 40
+
+
+class Full:
+    """A chain whose disk has no room."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def height(self):
+        return 0
+
+    async def apply(self, pairs):
+        await trio.lowlevel.checkpoint()
+        raise self.error
+
+
+async def test_a_node_without_room_for_blocks_says_so_and_goes_on_when_it_has_some(
+    autojump_clock, network, nursery_
+):
+    serve(network, chain(7))
+    application, full = ToyApplication(SIGNERS[5]), Full(DiskFullError(1, 0))
+    sync = SyncService(network.join(READER, CHAIN), full, application, in_thread=False)
+    await nursery_.start(sync.run)
+    await trio.sleep(30)
+    assert sync.problem == f"no blocks are taken from peers: {DiskFullError(1, 0)}"
+    assert not sync.caught_up.is_set()
+    finalizer = Finalizer(application, in_thread=False)
+    full.height, full.apply = finalizer.height, finalizer.apply
+    await trio.sleep(30)
+    assert application.finalized_height() == 7
+    assert sync.problem is None
+    assert sync.caught_up.is_set()
+
+
+async def test_a_store_that_is_damaged_ends_the_node(autojump_clock, network):
+    serve(network, chain(7))
+    damaged = Full(LogError("the ledger's state is damaged"))
+    sync = SyncService(
+        network.join(READER, CHAIN), damaged, ToyApplication(SIGNERS[5]), in_thread=False
+    )
+    with pytest.RaisesGroup(LogError):
+        await sync.run()
