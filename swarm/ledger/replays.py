@@ -374,12 +374,10 @@ def _convict(
 def _seize(draft: Draft, one: Replay) -> int:
     """Take a worker's bond, also where it began to unbond after the round had begun: it committed with it."""
     settled = draft.settled(one.task, one.round)
-    if settled is None:
-        message = "work of a round that has not ended was run again"
-        raise LookupError(message)
+    started = one.begun if settled is None else settled.started + 1
     account = draft.account(one.worker)
     left = max(0, draft.params.worker_bond - account.bond)
-    since = validators.release_height(draft, settled.started + 1)
+    since = validators.release_height(draft, started)
     outgoing = []
     for item in account.unbonding:
         part = min(left, item.amount) if item.height >= since else 0
