@@ -113,7 +113,7 @@ async def test_content_goes_from_one_home_to_another_and_nodes_come_back_after_a
         first = f"/ip4/45.1.0.1/tcp/4001/p2p/{signer.peer_id}"
 
         # Before a node runs, nothing is made by asking; what is typed wrong is said, with what to do.
-        said = await a.swarm("status", code=2)
+        said = await a.swarm("status", code=3)
         assert "swarm join --bootstrap ADDRESS" in said
         assert not a.home.exists()
         assert "/ip4/0.0.0.0/tcp/4001" in await a.swarm("join", "--listen", "45.3.0.1", code=2)
