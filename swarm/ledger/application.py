@@ -13,6 +13,8 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+import structlog
+
 from protocols.consensus.application import Validator
 from protocols.consensus.messages import Block, Certificate, Finalization, genesis_block
 from storage import canonical
@@ -27,6 +29,7 @@ from swarm.ledger.vrf import VrfKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from collections.abc import Set as AbstractSet
 
     from protocols.signing import Signer
     from storage.state_store import StateStore, View
@@ -40,6 +43,18 @@ MAX_BLOCKS: Final = 256
 MAX_BLOCKS_BYTES: Final = 8 * 2**20
 _KEPT_EPOCHS: Final = 8
 _PAYLOAD_OVERHEAD: Final = 96
+_FAULTS: Final = (ValueError, ArithmeticError, LookupError, TypeError, AttributeError)
+"""What a fault in a rule raises; refusals, which are meant, are caught before."""
+
+_log = structlog.get_logger("swarm.ledger")
+
+
+class _BrokenRuleError(Exception):
+    """A rule failed over a transaction, the id of which this is."""
+
+    def __init__(self, identifier: bytes) -> None:
+        super().__init__(identifier.hex())
+        self.id = identifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,18 +178,20 @@ class LedgerApplication:
         time = max(now_ms, parent.timestamp_ms + 1)
         missed = _missed(self._epoch(epoch), parent, view)
         context = _context(head, height, time, signer.public_key, vrf.output(proof), missed)
-        execution = Execution(before, context)
-        receipts: list[Receipt] = []
         room = params.max_block_bytes - _PAYLOAD_OVERHEAD
-
-        def take(one: Transaction) -> bool:
+        broken: set[bytes] = set()
+        while True:
+            execution = Execution(before, context)
+            receipts: list[Receipt] = []
             try:
-                receipts.append(execution.apply(one))
-            except BlockError:
-                return False
-            return True
-
-        chosen = self.mempool.select(ledger, room, MAX_BLOCK_TRANSACTIONS, take)
+                chosen = self._choose(ledger, room, execution, receipts, broken)
+            except (
+                _BrokenRuleError
+            ) as error:  # what it did until then is no state: from the beginning, without it
+                _log.exception("transaction.broken", id=error.id.hex())
+                broken.add(error.id)
+            else:
+                break
         after = before.layer(execution.finish())
         block = Block(
             self.chain_id,
@@ -202,7 +219,37 @@ class LedgerApplication:
             self._keep(self._execute(block))
         except LedgerError:
             return False
+        except _FAULTS:  # of ours, in a rule: a block that shows it is refused, and does not end every node that reads it
+            _log.exception("block.broken", height=block.height, id=block.id.hex())
+            return False
         return True
+
+    def _choose(
+        self,
+        ledger: LedgerView,
+        room: int,
+        execution: Execution,
+        receipts: list[Receipt],
+        broken: AbstractSet[bytes],
+    ) -> list[Transaction]:
+        """Fill a block from the mempool, but for some transactions.
+
+        Raises:
+            _BrokenRuleError: A rule is at fault, not the transaction that showed it.
+        """
+
+        def take(one: Transaction) -> bool:
+            if one.id in broken:
+                return False
+            try:
+                receipts.append(execution.apply(one))
+            except BlockError:
+                return False
+            except _FAULTS as error:
+                raise _BrokenRuleError(one.id) from error
+            return True
+
+        return self.mempool.select(ledger, room, MAX_BLOCK_TRANSACTIONS, take)
 
     def finalize(self, block: Block, certificate: Finalization) -> None:
         """Commit the child of `finalized()`; durable when it returns.

@@ -11,7 +11,7 @@ from storage import canonical
 from storage.state_store import StateStore
 from storage.state_tree import verify_proof
 from swarm.ledger import application as rooms
-from swarm.ledger import beacon, transactions, validators, vrf
+from swarm.ledger import beacon, rules, transactions, validators, vrf
 from swarm.ledger.application import LedgerApplication
 from swarm.ledger.draft import Draft
 from swarm.ledger.errors import LedgerError
@@ -462,5 +462,40 @@ def test_what_its_account_can_pay_no_more_takes_no_place_in_a_block(tmp_path):
         assert len(chain.follower.transactions_of(block)) == len(crowd) + 1
         chain.finalize(block)
         assert [len(node.mempool) for node in chain.nodes] == [0] * 5
+    finally:
+        chain.close()
+
+
+def test_a_fault_in_a_rule_keeps_its_transaction_out_of_blocks_and_ends_no_node(
+    tmp_path, monkeypatch
+):
+    chain = Chain(tmp_path)
+    run = rules.run
+
+    def broken(draft, transaction, context):
+        if transaction.payload == Transfer(b"x" * 32, 7):
+            draft.put_account(replace(draft.account(ALICE.public_key), balance=0))
+            raise KeyError(7)
+        return run(draft, transaction, context)
+
+    try:
+        for to, amount in ((b"b" * 32, 1), (b"x" * 32, 7)):
+            chain.send(ALICE, Transfer(to, amount))
+        shown = chain.make()  # by a leader without the fault
+        assert len(chain.follower.transactions_of(shown)) == 2
+        monkeypatch.setattr(rules, "run", broken)
+        other = Chain(tmp_path / "other")
+        try:
+            assert not other.follower.process(shown)
+            for to, amount in ((b"b" * 32, 1), (b"x" * 32, 7)):
+                other.send(ALICE, Transfer(to, amount))
+            made = other.make()
+            (kept,) = other.follower.transactions_of(made)
+            assert transactions.decode(kept).payload == Transfer(b"b" * 32, 1)
+            assert other.follower.process(made)
+            other.finalize(made)
+            assert other.follower.view().account(ALICE.public_key).balance > 0
+        finally:
+            other.close()
     finally:
         chain.close()
