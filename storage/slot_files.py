@@ -121,9 +121,8 @@ class SlotFiles:
                 files.sync(descriptor)
             finally:
                 files.close(descriptor)
-            if (
-                is_new or not offset
-            ):  # a write before this one may have failed when the file was made
+            # At the first slot too: a write before this one may have failed when the file was made.
+            if is_new or not offset:
                 files.sync_folder(path.parent)
 
 

@@ -115,9 +115,8 @@ def check_parts(folder: Path, store: Parts) -> Iterator[None]:
         step = max(1, min(_PARTS, _PARTS * CHECKED_RECORDS // max(1, view.count())))
         try:
             yield from _check_paths(folder, view, low, min(_PARTS, low + step))
-        except (
-            StaleViewError
-        ):  # the map has grown, or a snapshot was taken over: once more, on the state of now
+        except StaleViewError:
+            # The map has grown, or a snapshot was taken over: once more, on the state of now.
             yield
             continue
         except lmdb.Error as error:

@@ -322,9 +322,8 @@ async def _events(answer: httpx.Response) -> AsyncIterator[Json]:
     buffer = bytearray()
     async for part in answer.aiter_bytes():
         buffer += part
-        if (
-            b"\n" in part
-        ):  # looked for in what came, or a long line would be read again with each part
+        # Looked for in what came, or a long line would be read again with each part.
+        if b"\n" in part:
             *lines, rest = bytes(buffer).split(b"\n")
             for line in lines:
                 if line:

@@ -366,9 +366,8 @@ class Node:
         )
         self.slots: SlotStore | None = None
         self.slots_problem: str | None = None
-        if (
-            settings.keep or (home / "slots").exists()
-        ):  # one that keeps nothing reads those of an earlier run
+        # A node that keeps nothing reads those of an earlier run.
+        if settings.keep or (home / "slots").exists():
             self.slots, self.slots_problem = open_slots(
                 home / "slots", signer.public_key, sealing, self.space
             )

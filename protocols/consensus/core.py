@@ -595,9 +595,8 @@ class Simplex:
             return
         path = self.tree.path(block) or []
         lost = [step for step in path if step.id not in self.tree.durable]
-        self._effects += [
-            Persist((encode_entry(step),)) for step in lost
-        ]  # together perhaps too long
+        # One by one: together they may be longer than an append.
+        self._effects += [Persist((encode_entry(step),)) for step in lost]
         self.tree.durable.update(step.id for step in lost)
         for step in path:
             self._effects.append(Commit(step, certificate))

@@ -237,9 +237,8 @@ class SyncService:
                 self._stuck = None
                 return True
             if arrival is not None and not arrival.behind_for_land:
-                return (
-                    False  # nothing can be built on what is here, and nobody is to blame for that
-                )
+                # Nothing can be built on what is here, and nobody is to blame for that.
+                return False
             if await self._catch_up(chain):
                 self._stuck = None
                 return True

@@ -145,9 +145,10 @@ async def test_a_transaction_that_nobody_knows_is_not_found_and_no_id_is_named(a
 
 async def test_an_expired_transaction_is_not_found_any_more(alone):
     chain = door(alone)
+    # Nothing has nonce 0, so it stays out of every block.
     sent = alone.ledger.submit(
         alone.signed(ALICE, Transfer(VALIDATOR.public_key, 1), nonce=1, valid_until=2)
-    )  # nothing has nonce 0, so it stays out of every block
+    )
     assert (await chain.transaction(sent.hex()))["status"] == "waiting"
     alone.grow(3)
     with pytest.raises(NotFoundError):

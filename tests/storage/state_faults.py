@@ -123,9 +123,8 @@ def outcome(folder, trial) -> int:
 def values_of(folder) -> tuple:
     store = StateStore(folder)
     try:
-        if (
-            not store.is_checked
-        ):  # the number of its records is damaged: a node checks it while it runs
+        # Where the number of its records is damaged a node checks it while it runs.
+        if not store.is_checked:
             collections.deque(store.check(), maxlen=0)
         return store.height, store.view().root, dict(store.view().scan(b""))
     finally:
