@@ -3,7 +3,8 @@
 Its faults and what stands against them here: bytes of a stranger that end the process (members only, every task guarded),
 a cap of 10 messages a second that also hits our own (off; a bucket of ours for each forwarding peer), subscriber queues of
 32 that overflow (messages go straight to bounded queues of ours that lose the oldest), duplicates (dropped by id), a
-sequence that starts again within a second of a restart (it counts nanoseconds), a heartbeat of two minutes (one second).
+sequence that starts again within a second of a restart (it counts nanoseconds), a heartbeat of two minutes (one second), a
+topic that a new peer never hears of because it was subscribed while the peer was greeted (greeted again).
 A message is a hint: any may be lost.
 """
 
@@ -157,6 +158,17 @@ class FencedPubsub(Pubsub):
             self._handle_dead_peer(peer)
             message = f"unreadable gossip: {type(error).__name__}"
             raise RemoteProtocolError(message) from error
+
+    async def _handle_new_peer(self, peer_id: ID) -> None:
+        greeted = set(self.topic_ids)
+        await super()._handle_new_peer(peer_id)
+        queue = self.peer_queues.get(peer_id)
+        if queue is None:
+            return
+        for topic in set(self.topic_ids) - greeted:
+            # The greeting was written before this topic was ours, and the peer became one after it was announced.
+            announcement, subscription = self._build_announce_rpc(topic, subscribe=True)
+            self._enqueue_or_retry_announce(peer_id, queue, announcement, subscription)
 
     async def push_msg(self, msg_forwarder: ID, msg: Any) -> None:  # noqa: ANN401 - libp2p's protobuf
         """Take a message, ours or forwarded."""

@@ -224,6 +224,21 @@ async def test_a_topic_subscribed_before_the_first_peer_and_one_after_are_both_h
                     break
 
 
+async def test_a_topic_subscribed_while_a_peer_is_greeted_is_heard(start, until, monkeypatch):
+    one = await start(1)
+    pubsub = one._gossip._pubsub
+    greeting = pubsub.get_hello_packet
+
+    def greeting_then_topic():
+        packet = greeting()
+        one.subscribe("topic")  # announced while the greeting, which is without it, is written
+        return packet
+
+    monkeypatch.setattr(pubsub, "get_hello_packet", greeting_then_topic)
+    two = await start(2, bootstrap=tuple(one.addresses()))
+    await until(lambda: two._gossip._pubsub.peer_topics.get("topic"))
+
+
 async def test_gossip_above_its_bound_is_refused_with_an_error(make):
     with pytest.raises(ValueError, match="65,537 bytes"):
         await make(1).publish("topic", bytes(MAX_GOSSIP_BYTES + 1))
