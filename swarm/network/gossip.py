@@ -4,7 +4,8 @@ Its faults and what stands against them here: bytes of a stranger that end the p
 a cap of 10 messages a second that also hits our own (off; a bucket of ours for each forwarding peer), subscriber queues of
 32 that overflow (messages go straight to bounded queues of ours that lose the oldest), duplicates (dropped by id), a
 sequence that starts again within a second of a restart (it counts nanoseconds), a heartbeat of two minutes (one second), a
-topic that a new peer never hears of because it was subscribed while the peer was greeted (greeted again).
+topic that a new peer never hears of because it was subscribed while the peer was greeted (announced after it), a peer's
+topics forgotten when our own stream to it ends (they last as long as the stream on which they were told).
 A message is a hint: any may be lost.
 """
 
@@ -148,16 +149,29 @@ class FencedPubsub(Pubsub):
         self._accuse = accuse
         self._buckets: dict[ID, Bucket] = {}
         self._delivered = Seen()
+        self._heard_on: dict[ID, Any] = {}
+        """The newest stream on which each member says what it subscribes."""
 
     async def stream_handler(self, stream: Any) -> None:  # noqa: ANN401 - libp2p's INetStream
         """Read a member's RPCs; what cannot be read costs its stream and a strike."""
         peer = stream.muxed_conn.peer_id
+        super()._forget_all_subscriptions(peer)  # each stream begins with all of them
+        self._heard_on[peer] = stream
         try:
             await super().stream_handler(stream)
         except Exception as error:
             self._handle_dead_peer(peer)
             message = f"unreadable gossip: {type(error).__name__}"
             raise RemoteProtocolError(message) from error
+        finally:
+            if self._heard_on.get(peer) is stream:
+                del self._heard_on[peer]
+                super()._forget_all_subscriptions(peer)
+
+    def _forget_all_subscriptions(self, peer_id: ID) -> None:
+        # libp2p calls this when our own stream to the peer ends; the peer, whose stream goes on, would not tell them again.
+        if peer_id not in self._heard_on:
+            super()._forget_all_subscriptions(peer_id)
 
     async def _handle_new_peer(self, peer_id: ID) -> None:
         greeted = set(self.topic_ids)

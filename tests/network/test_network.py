@@ -239,6 +239,26 @@ async def test_a_topic_subscribed_while_a_peer_is_greeted_is_heard(start, until,
     await until(lambda: two._gossip._pubsub.peer_topics.get("topic"))
 
 
+async def test_a_peer_is_known_to_hear_a_topic_for_as_long_as_its_stream_says_so(
+    start, make, until
+):
+    two = await start(2)
+    known = two._gossip._pubsub.peer_topics
+    async with trio.open_nursery() as nursery:
+        one = make(1, bootstrap=tuple(two.addresses()))
+        heard = one.subscribe("topic")
+        await nursery.start(one.run)
+        await until(lambda: known.get("topic"))
+        two._gossip.member_lost(one.me)  # our stream to it begins anew; it has no reason to
+        two._gossip.member_joined(one.me)
+        await until(lambda: two._gossip._pubsub.peers)
+        await two.publish("topic", b"news")
+        with trio.fail_after(5):
+            assert await heard.receive() == (two.me, b"news")
+        nursery.cancel_scope.cancel()
+    await until(lambda: not known.get("topic"))
+
+
 async def test_gossip_above_its_bound_is_refused_with_an_error(make):
     with pytest.raises(ValueError, match="65,537 bytes"):
         await make(1).publish("topic", bytes(MAX_GOSSIP_BYTES + 1))
