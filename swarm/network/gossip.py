@@ -217,7 +217,9 @@ class FencedPubsub(Pubsub):
 
     def member_joined(self, peer: ID) -> None:
         """Exchange gossip with a new member."""
-        self.manager.run_task(self._handle_new_peer_with_retry, peer)
+        self._schedule_peer_stream_retry(
+            peer
+        )  # once, also where libp2p opens a stream again by itself
 
     def member_lost(self, peer: ID) -> None:
         """Forget a member."""

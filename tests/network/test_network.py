@@ -259,6 +259,23 @@ async def test_a_peer_is_known_to_hear_a_topic_for_as_long_as_its_stream_says_so
     await until(lambda: not known.get("topic"))
 
 
+async def test_gossip_that_moves_to_another_connection_opens_one_stream(pair, until, monkeypatch):
+    one, two = await pair()
+    pubsub = two._gossip._pubsub
+    await until(lambda: pubsub.peers)
+    opened, open_stream = [], pubsub.host.new_stream
+
+    async def count(peer, protocols):
+        opened.append(peer)
+        return await open_stream(peer, protocols)
+
+    monkeypatch.setattr(pubsub.host, "new_stream", count)
+    two._moved(one.me)
+    assert not pubsub.peers
+    await until(lambda: pubsub.peers)
+    assert len(opened) == 1
+
+
 async def test_gossip_above_its_bound_is_refused_with_an_error(make):
     with pytest.raises(ValueError, match="65,537 bytes"):
         await make(1).publish("topic", bytes(MAX_GOSSIP_BYTES + 1))
