@@ -136,9 +136,8 @@ class TransactionGossip:
             try:
                 self._ledger.mempool.take(data)
                 self.received += 1
-            except (
-                MempoolError
-            ):  # perhaps before its signature was looked at: no word on its publisher
+            except MempoolError:
+                # Perhaps before its signature was looked at: no word on its publisher.
                 self.refused += 1
 
 

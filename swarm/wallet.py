@@ -1,10 +1,11 @@
 """This node's account: signs transactions, hands them to the chain, and sees to it that they arrive.
 
 Gossip loses messages, so a transaction of ours that is not final after two blocks is sent again with each block for a
-while, since some are taken for a few blocks only, and then now and then until it is final or has expired. It is also put back into this node's own mempool, which may have let
-it go for a higher tip: the nonces after it wait for it. One that the base fee has outgrown is signed again with the
-same nonce and a higher fee, and stays known by its first id. What was pending when the node stopped is forgotten;
-whoever asked for it asks again, and one of the two with the same nonce is then passed over.
+while, since some are taken for a few blocks only, and then now and then until it is final or has expired.
+It is also put back into this node's own mempool, which may have let it go for a higher tip: the nonces after it wait
+for it. One that the base fee has outgrown is signed again with the same nonce and a higher fee, and stays known by its
+first id. What was pending when the node stopped is forgotten; whoever asked for it asks again, and one of the two with
+the same nonce is then passed over.
 """
 
 from __future__ import annotations
