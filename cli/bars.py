@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 from rich.text import Text
 
 from cli.output import one_line
-from swarm.config import format_size
+from swarm.sizes import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
@@ -27,6 +28,8 @@ START_SECONDS = 60
 STOP_SECONDS = 6
 POLL_SECONDS = 0.05
 GENESIS_FILE = "genesis.cbor"
+USED_FILE = "temporary.lock"
+"""Locked by every command that uses the node of the folder, for as long as it does."""
 START_HINT = "`swarm join` starts one; `swarm join --bootstrap ADDRESS` joins a network of others"
 MAX_LOG_TAIL = 4096
 
@@ -82,27 +85,38 @@ def connect(home: Path, *, of_home: bool = False) -> Iterator[Client]:
         NetworkError: The temporary node did not come up.
     """
     with terminable(), contextlib.ExitStack() as stack:
+        lock = _lock(home, stack)
         if not answers(home):
             if of_home and not (home / GENESIS_FILE).exists():
                 raise _no_network(home)
-            stack.enter_context(_temporary_node(home))
+            stack.enter_context(_temporary_node(home, lock))
         from swarm.client import Client
 
         yield stack.enter_context(Client.of_home(home))
 
 
+def _lock(home: Path, stack: contextlib.ExitStack) -> int | None:
+    """Say that a node on a data folder is used: a temporary one of another command stays until nobody does.
+
+    Returns:
+        The lock's file, shared while the stack is open; None where the folder is not there or takes none.
+    """
+    with contextlib.suppress(OSError):
+        lock = stack.enter_context((home / USED_FILE).open("ab")).fileno()
+        fcntl.flock(lock, fcntl.LOCK_SH)  # waits while one is being stopped
+        return lock
+    return None
+
+
 def answers(home: Path) -> bool:
     """Whether a node listens on the control socket of a data folder."""
-    import socket
+    from swarm.asking import connected
+    from swarm.sockets import socket_of
 
-    from swarm.client import CONNECT_SECONDS, socket_of
-
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(CONNECT_SECONDS)
-        try:
-            probe.connect(str(socket_of(home)))
-        except OSError:
-            return False
+    try:
+        connected(socket_of(home)).close()
+    except OSError as error:
+        return isinstance(error, BlockingIOError)  # as many wait for it as may
     return True
 
 
@@ -132,7 +146,7 @@ def _no_network(home: Path) -> NotFoundError:
 
 
 @contextlib.contextmanager
-def _temporary_node(home: Path) -> Iterator[None]:
+def _temporary_node(home: Path, lock: int | None) -> Iterator[None]:
     if not (home / GENESIS_FILE).exists() and not _bootstrap():
         _refuse_to_found(home)
     say(f"no node runs on {home}: starting a temporary one (`swarm join` starts one that stays)")
@@ -143,7 +157,19 @@ def _temporary_node(home: Path) -> Iterator[None]:
         wait_for_node(child, home, log)
         yield
     finally:
-        stop_child(child)
+        if lock is None or is_last(lock):
+            stop_child(child)
+        elif child.stdin is not None:
+            child.stdin.close()  # it ends when the others are done
+
+
+def is_last(lock: int) -> bool:
+    """Whether no other command uses the node; none begins to while the lock is held."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def start_node(

@@ -22,6 +22,11 @@ def check_name(text: str) -> None:
     if _NAME.fullmatch(text) is None:
         message = f"--name: {text[:80]!r} is not a name"
         raise UsageError(message, "1 to 63 of a-z, 0-9 and -, and the first is no -")
+    from swarm.ledger.names import READS_AS_CID, reads_as_cid
+
+    if reads_as_cid(text):
+        message = f"--name: {text} is not a name"
+        raise UsageError(message, READS_AS_CID)
 
 
 def parse_reference(text: str) -> tuple[str, int | None]:

@@ -15,6 +15,7 @@ import structlog
 import trio
 
 from cli import output, standing, view
+from cli.connection import USED_FILE, is_last
 from swarm.care.notify import READY, STOPPING, notify
 from swarm.control.faults import translate
 
@@ -32,6 +33,8 @@ STOP_SECONDS = 4.5
 LIVE_SECONDS = 0.5
 JSON_SECONDS = 2
 LINES_SECONDS = 10
+USED_SECONDS = 0.2
+"""Between two looks whether a command still uses a temporary node."""
 INTERRUPTED = 130
 
 _log = structlog.get_logger("swarm.node")
@@ -58,7 +61,7 @@ def run(settings: Settings, teller: Teller, *, until_stdin_closes: bool) -> int:
             with trio.CancelScope() as scope:
                 outer.start_soon(_stop_on_signal, scope)
                 if until_stdin_closes:
-                    outer.start_soon(_stop_on_end_of_stdin, scope)
+                    outer.start_soon(_stop_on_end_of_stdin, scope, settings)
                 async with trio.open_nursery() as nursery:
 
                     def on_ready(node: NodeApi) -> None:
@@ -112,7 +115,7 @@ def _say(line: str) -> None:
         output.say(line)
 
 
-async def _stop_on_end_of_stdin(scope: trio.CancelScope) -> None:
+async def _stop_on_end_of_stdin(scope: trio.CancelScope, settings: Settings) -> None:
     descriptor = sys.stdin.fileno()
     try:
         while True:
@@ -121,7 +124,16 @@ async def _stop_on_end_of_stdin(scope: trio.CancelScope) -> None:
                 break
     except OSError:  # closed from the start, or not a pipe
         pass
-    _stop(scope)
+    with contextlib.ExitStack() as stack:
+        if settings.temporary:
+            with contextlib.suppress(OSError):  # a disk without room for a lock: nobody has one
+                lock = stack.enter_context((settings.home / USED_FILE).open("ab"))
+                while not is_last(lock.fileno()):  # noqa: ASYNC110 - other processes hold it
+                    await trio.sleep(USED_SECONDS)
+        _stop(scope)
+        await (
+            trio.sleep_forever()
+        )  # with the lock: until it has stopped no command begins to use it
 
 
 async def _tell(node: NodeApi, teller: Teller, settings: Settings, scope: trio.CancelScope) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -47,16 +48,48 @@ def drawn() -> Iterator[Draw]:
     def draw(lines: Sequence[str]) -> None:
         nonlocal last
         last = lines
-        width, height = shutil.get_terminal_size()
-        sys.stdout.write(frame(lines, width, height))
+        sys.stdout.write(_framed(lines))
         sys.stdout.flush()
 
     sys.stdout.write(ENTER)
     try:
-        yield draw
+        with _left_while_stopped(lambda: last):
+            yield draw
     finally:
         sys.stdout.write(LEAVE)
         write(last)
+
+
+@contextlib.contextmanager
+def _left_while_stopped(drawn: Callable[[], Sequence[str]]) -> Iterator[None]:
+    """Give the terminal back on Ctrl-Z, and draw again once this process goes on.
+
+    Args:
+        drawn: Gives the lines that were drawn last.
+    """
+
+    def stop(_signal: int, _frame: object) -> None:
+        # Past the buffer of stdout, in whose write this may have come.
+        os.write(sys.stdout.fileno(), LEAVE.encode())
+        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTSTP)  # returns when it goes on
+        signal.signal(signal.SIGTSTP, stop)
+        os.write(sys.stdout.fileno(), (ENTER + _framed(drawn())).encode(errors="replace"))
+
+    before = signal.getsignal(signal.SIGTSTP)
+    if before is not signal.SIG_DFL:  # who started this lets nobody stop it
+        yield
+        return
+    signal.signal(signal.SIGTSTP, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTSTP, before)
+
+
+def _framed(lines: Sequence[str]) -> str:
+    width, height = shutil.get_terminal_size()
+    return frame(lines, width, height)
 
 
 def frame(lines: Sequence[str], width: int, height: int) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cli.money import format_tokens, short_tokens
 from cli.output import one_line
+from swarm.care.controls import span
 from swarm.sizes import format_size
 
 if TYPE_CHECKING:
@@ -145,12 +146,7 @@ def wait(text: str) -> str:
     """A limit that is a number of seconds, `5400s`, as it is typed: `1h30m`; every other as it is."""
     if not text.removesuffix("s").isdecimal():
         return text
-    left, told = int(text.removesuffix("s")), ""
-    for unit, size in (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)):
-        if left >= size:
-            told += f"{left // size}{unit}"
-        left %= size
-    return told
+    return span(int(text.removesuffix("s")))
 
 
 def _space(space: Json) -> str:

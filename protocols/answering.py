@@ -1,9 +1,9 @@
-"""The streams on which peers ask: so many at once, and so many of one peer."""
+"""The streams on which peers ask: so many at once, and so many of one peer; and the least pace at which an answer is taken."""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from protocols.transport import PeerId, Stream
+
+LEAST_RATE: Final = 16 * 2**10
+"""Bytes a second at which an answer is taken at least: a quarter of a line of 64 KiB a second, which may carry several."""
+LAG_SECONDS: Final = 60.0
+"""For so long an answer may stop, or lag behind that rate."""
 
 
 class Answering:
@@ -81,3 +86,46 @@ class Answering:
                 scope.cancel()
                 return True
         return False
+
+
+class Paced:
+    """A stream of which the peer takes what it asked for, or loses its place; implements `protocols.transport.Stream`.
+
+    What it takes earns the time for what follows; what the answerer does between two pieces costs none.
+
+    Args:
+        stream: The one that it speaks for.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._left = LAG_SECONDS
+
+    @property
+    def peer(self) -> PeerId:
+        """See `protocols.transport.Stream`."""
+        return self._stream.peer
+
+    async def receive_some(self, max_bytes: int = 2**18) -> bytes:
+        """See `protocols.transport.Stream`."""
+        return await self._stream.receive_some(max_bytes)
+
+    async def send_all(self, data: bytes | memoryview) -> None:
+        """See `protocols.transport.Stream`.
+
+        Raises:
+            trio.TooSlowError: The answer lags `LAG_SECONDS` behind `LEAST_RATE`.
+        """
+        began = trio.current_time()
+        with trio.fail_after(self._left + len(data) / LEAST_RATE):
+            await self._stream.send_all(data)
+        left = self._left + len(data) / LEAST_RATE - (trio.current_time() - began)
+        self._left = min(LAG_SECONDS, left)
+
+    async def close(self) -> None:
+        """See `protocols.transport.Stream`."""
+        await self._stream.close()
+
+    async def reset(self) -> None:
+        """See `protocols.transport.Stream`."""
+        await self._stream.reset()

@@ -21,20 +21,19 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, ca
 import anyio
 import httpx
 
-from swarm.client import (
+from swarm.asking import (
     ANSWER_SECONDS,
     CONNECT_SECONDS,
     MAX_EVENT_BYTES,
-    Client,
     Noting,
     answer_value,
     check_version,
     query_of,
     refused,
     route_of,
-    socket_of,
     tell,
 )
+from swarm.client import Client, socket_of
 from swarm.errors import (
     NetworkError,
     NotFoundError,
@@ -50,7 +49,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from swarm.client import Json, Progress
+    from swarm.asking import Json, Progress
 
 __all__ = [
     "AsyncClient",
@@ -122,7 +121,11 @@ class AsyncClient:
     def __init__(self, socket_path: Path) -> None:
         self._path = socket_path
         self._http = httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(uds=os.fspath(socket_path), verify=False),
+            transport=httpx.AsyncHTTPTransport(
+                uds=os.fspath(socket_path),
+                verify=False,
+                limits=httpx.Limits(max_connections=None),  # else one more waits for an operation
+            ),
             base_url="http://swarm/v1/",
             timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
             trust_env=False,

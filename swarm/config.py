@@ -5,33 +5,27 @@ This module reads no environment by itself: the command line hands it a mapping.
 
 from __future__ import annotations
 
-import re
 import tomllib
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from storage import cid
-from storage.errors import CidError
-from swarm import addresses
-from swarm.care.controls import parse_duration
+from swarm import values
 from swarm.errors import UsageError
-from swarm.ledger.checkpoint import Checkpoint
-from swarm.limits.line import AUTO, MIN_RATE
-from swarm.limits.schedule import Schedule
-from swarm.sizes import format_size as format_size
+from swarm.limits.line import AUTO
 from swarm.store.retention import KEEP_ROUNDS, KEEP_VERSIONS
+from swarm.values import PAGE_PORT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from swarm.ledger.checkpoint import Checkpoint
+    from swarm.limits.schedule import Schedule
 
 LOCAL_NETWORK = "local"
 """The network of this machine's own: the folder of a node that is told nothing else."""
 
 DEFAULT_LISTEN = ("/ip4/0.0.0.0/tcp/0",)
-PAGE_PORT = 4747
-"""Of 127.0.0.1, where the page is if nothing is said; a free one where it is taken."""
 DEFAULT_STORAGE = 10 * 10**9
 """Bytes lent when nothing is said."""
 
@@ -40,111 +34,7 @@ LIMITS = (
     *("cpu", "gpu_power", "gpu_heat"),
 )
 """Settings that can be changed while the node runs."""
-NO_LIMIT = ("off", "none", "unlimited", "0")
-MIN_CAP = 10**9
-"""Bytes a month; a node that takes part needs more for votes and blocks alone."""
-MIN_CPU = 0.05
-MAX_WATTS = 10_000
-MAX_CELSIUS = 150
-
-MAX_SIZE = 2**63 - 1
 MAX_SETTINGS_BYTES = 2**20
-LOG_LEVELS = ("debug", "info", "warning", "error")
-ROLES = ("train", "validate", "keep")
-
-_UNITS = {
-    "": 1,
-    **{letter: 1000**power for power, letter in enumerate("kmgtpe", start=1)},
-    **{f"{letter}i": 1024**power for power, letter in enumerate("kmgtpe", start=1)},
-}
-_SIZE = re.compile(r"([0-9]{1,30}(?:\.[0-9]{1,30})?)\s*([kmgtpe]i?)?(?:b|bytes?)?", re.IGNORECASE)
-_BITS = re.compile(r"(?i:bits?(?:/s|ps)?)$|(?:[0-9]\s*|[A-Za-z])bps$|[KMGTPE]i?b/s$")
-"""A rate in bits: spelled out, or by the small `b` that a line is sold with."""
-_HOST_PORT = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^\s:/\[\]]+)):([0-9]{1,5})")
-_DIGITS = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}")
-_CHECKPOINT = re.compile(r"([0-9][0-9,]{0,24}):([0-9a-fA-F]{64})")
-_CHAIN_ID = re.compile(r"[0-9a-fA-F]{64}")
-_FORM = "/ip4/ADDRESS/tcp/PORT/p2p/PEER"
-
-
-def parse_size(text: str | int) -> int:
-    """Read a size as people write it: `500GB`, `2TiB`, `1.5 GiB`, `750M`, or bare bytes.
-
-    Args:
-        text: `k`, `M`, `G`, `T`, `P` are powers of 1000, with an `i` of 1024; case does not matter.
-
-    Returns:
-        Whole bytes, rounded down.
-
-    Raises:
-        UsageError: Not a size, or more than 2^63 - 1.
-    """
-    match = _SIZE.fullmatch(str(text).strip())
-    if match is None or isinstance(text, bool):
-        message = f"{str(text)[:64]!r} is not a size"
-        raise UsageError(message, "write it like 500GB, 2TiB, 750M, or as a number of bytes")
-    size = int(Decimal(match[1]) * _UNITS[(match[2] or "").lower()])
-    if size > MAX_SIZE:
-        message = f"{str(text)[:64]!r} is more than {MAX_SIZE:,} bytes"
-        raise UsageError(message)
-    return size
-
-
-def parse_rate(text: object) -> int:
-    """Read a rate: `5MB/s`, `16Mbit/s`, `auto`, or `off` for no limit.
-
-    Bytes are meant but where bits are written: `Mbit/s`, `Mbps`, `Mb/s`.
-
-    Returns:
-        Bytes a second; 0: no limit; `AUTO`: a share of the line.
-
-    Raises:
-        UsageError: Not a rate, or less than a node can work with.
-    """
-    word = str(text).strip()
-    if word.lower() in NO_LIMIT:
-        return 0
-    if word.lower() == "auto":
-        return AUTO
-    is_bits = _BITS.search(word) is not None
-    word = word.lower().removesuffix("/s").removesuffix("ps")
-    try:
-        rate = parse_size(word.removesuffix("s").removesuffix("bit") if is_bits else word)
-    except UsageError as error:
-        message = f"{str(text)[:64]!r} is not a rate"
-        raise UsageError(message, "write it like 5MB/s or 16Mbit/s, auto, or off") from error
-    rate = rate // 8 if is_bits else rate
-    if rate < MIN_RATE:
-        message = (
-            f"{format_size(rate)}/s is less than a node can work with: {format_size(MIN_RATE)}/s"
-        )
-        raise UsageError(message, "`swarm pause serve` stops what can be stopped")
-    return rate
-
-
-def parse_address(text: str) -> str:
-    """Read the address of a peer, or one to listen on: a multiaddr or `HOST:PORT`.
-
-    Returns:
-        The multiaddr.
-
-    Raises:
-        UsageError: Of neither form.
-    """
-    text = text.strip()
-    match = _HOST_PORT.fullmatch(text)
-    if match is not None:
-        kind = "ip6" if match[1] else "ip4" if _DIGITS.fullmatch(match[2]) else "dns"
-        text = f"/{kind}/{match[1] or match[2]}/tcp/{match[3]}"
-    try:
-        address = addresses.parse(text)
-        if address.relay is not None:
-            message = "it goes through a relay"
-            raise addresses.AddressError(message)  # noqa: TRY301 - one message for every fault
-    except addresses.AddressError as error:
-        message = f"{text[:200]!r} is not the address of a peer: {error}"
-        raise UsageError(message, f"write it like {_FORM} or HOST:PORT") from error
-    return str(address)
 
 
 def default_home(network: str = LOCAL_NETWORK) -> Path:
@@ -198,7 +88,7 @@ class Settings:
         gpu_power: Watts of the accelerator above which training waits; 0: not looked at.
         gpu_heat: Degrees Celsius of the accelerator, likewise.
         temporary: Started for one command; announces no storage of its own and leaves with it.
-        log_level: One of `LOG_LEVELS`.
+        log_level: One of `values.LOG_LEVELS`.
     """
 
     home: Path
@@ -250,18 +140,18 @@ class Settings:
         Raises:
             UsageError: A value cannot be read; the message names its source.
         """
-        values = dict(_from_file(settings_file))
-        values |= {
+        given = dict(_from_file(settings_file))
+        given |= {
             name: (f"SWARM_{name.upper()}", environ[f"SWARM_{name.upper()}"])
             for name in cls.__dataclass_fields__
             if environ.get(f"SWARM_{name.upper()}")
         }
-        values |= {
+        given |= {
             name: (f"--{name.replace('_', '-')}", value)
             for name, value in flags.items()
             if value is not None and value != ()
         }
-        read = {name: _read(name, source, value) for name, (source, value) in values.items()}
+        read = {name: _read(name, source, value) for name, (source, value) in given.items()}
         home: Path = read.pop("home", None) or default_home()
         return cls(home=home, **read)
 
@@ -276,7 +166,7 @@ def _from_file(path: Path | None) -> Mapping[str, tuple[str, Any]]:
         raise UsageError(message)
     try:
         table = tomllib.loads(data.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # of a number of 5,000 digits too
         message = f"{path}: not TOML: {error}"
         raise UsageError(message) from error
     for name in table:
@@ -317,236 +207,36 @@ def show_setting(name: str, value: object) -> str:
     return f"{100 * value:g}%" if isinstance(value, float) else f"{value}{units.get(name, '')}"
 
 
-def _download(value: object) -> int:
-    rate = parse_rate(value)
-    if rate == AUTO:
-        message = "what comes is not measured"
-        raise UsageError(message, "write it like 5MB/s, or off")
-    return rate
-
-
-def _cap(value: object) -> int:
-    word = str(value).strip().lower()
-    if word in NO_LIMIT:
-        return 0
-    if word == "auto":
-        return AUTO
-    size = parse_size(str(value))
-    if size < MIN_CAP:
-        message = f"{format_size(size)} a month is less than a node needs: {format_size(MIN_CAP)}"
-        raise UsageError(message)
-    return size
-
-
-def _schedule(value: object) -> Schedule | None:
-    return None if str(value).strip().lower() in NO_LIMIT else Schedule.parse(str(value))
-
-
-def _seconds(value: object) -> int:
-    word = str(value).strip().lower()
-    return 0 if word in NO_LIMIT else parse_duration(word)
-
-
-def _idle_gpu(value: object) -> int | None:
-    return None if str(value).strip().lower() == "as idle" else _seconds(value)
-
-
-def _percent(value: object) -> float:
-    """A share of the processors: `50%` or `0.5`."""
-    word = str(value).strip().lower()
-    if word in NO_LIMIT:
-        return 0.0
-    try:
-        share = float(word.removesuffix("%")) / (100 if word.endswith("%") else 1)
-    except ValueError:
-        share = -1.0
-    if not MIN_CPU <= share <= 1:
-        message = f"{word[:32]!r} is not a share of the processors: {MIN_CPU:.0%} to 100%"
-        raise UsageError(message)
-    return share
-
-
-def _watts(value: object) -> int:
-    return _below(value, "w", MAX_WATTS, "power: 250W")
-
-
-def _celsius(value: object) -> int:
-    return _below(value, "c", MAX_CELSIUS, "temperature: 80C")
-
-
-def _below(value: object, unit: str, most: int, form: str) -> int:
-    word = str(value).strip().lower()
-    if word in NO_LIMIT:
-        return 0
-    number = word.removesuffix(unit).removesuffix("°")
-    if not (number.isascii() and number.isdigit() and len(number) < 6 and 0 < int(number) <= most):
-        message = f"{word[:32]!r} is not a {form}"
-        raise UsageError(message)
-    return int(number)
-
-
-def _flag(value: object) -> bool:
-    if isinstance(value, bool):
-        return value
-    words = {"1": True, "true": True, "yes": True, "on": True}
-    words |= {"0": False, "false": False, "no": False, "off": False}
-    if str(value).lower() not in words:
-        message = f"{str(value)[:32]!r} is neither true nor false"
-        raise UsageError(message)
-    return words[str(value).lower()]
-
-
-def _addresses(value: object) -> tuple[str, ...]:
-    if isinstance(value, str):
-        parts = [part for part in value.split(",") if part.strip()]
-    elif isinstance(value, list | tuple):
-        parts = [str(part) for part in value]
-    else:
-        message = f"{value!r} is not a list of addresses"
-        raise UsageError(message)
-    return tuple(parse_address(part) for part in parts)
-
-
-def _bootstrap(value: object) -> tuple[str, ...]:
-    """Addresses of peers that can be asked."""
-    found = _addresses(value)
-    for text in found:
-        if addresses.parse(text).port == 0:
-            message = f"{text!r} is not the address of a peer: nobody can be asked at port 0"
-            raise UsageError(message, "the peer's own `swarm status` tells its address")
-    return found
-
-
-def _listen(value: object) -> tuple[str, ...]:
-    """Addresses of this machine: as those of peers, and told apart where they are none."""
-    try:
-        return _addresses(value)
-    except UsageError as error:
-        message = error.message.replace("the address of a peer", "an address to listen on")
-        raise UsageError(message, "write it like /ip4/0.0.0.0/tcp/4001 or 0.0.0.0:4001") from error
-
-
-def _port(value: object) -> int:
-    text = str(value)
-    if isinstance(value, bool) or not (text.isascii() and text.isdigit() and int(text) < 2**16):
-        message = f"{text[:32]!r} is not a port: 0 to 65535"
-        raise UsageError(message)
-    return int(text)
-
-
-def _page(value: object) -> int | None:
-    """A port, 0 a free one; a word for no is none, and a word for yes the default."""
-    if str(value).isdigit():
-        return _port(value)
-    return PAGE_PORT if _flag(value) else None
-
-
-def _share(value: object) -> float:
-    try:
-        share = -1.0 if isinstance(value, bool) else float(str(value))
-    except ValueError:
-        share = -1.0
-    if not 0 <= share <= 1:
-        message = f"{str(value)[:32]!r} is not a share of a core: 0 to 1"
-        raise UsageError(message)
-    return share
-
-
-def _count(value: object) -> int:
-    text = str(value)
-    if isinstance(value, bool) or not (text.isascii() and text.isdigit() and len(text) < 10):
-        message = f"{text[:32]!r} is not a number"
-        raise UsageError(message)
-    return int(text)
-
-
-def _some(value: object) -> int:
-    count = _count(value)
-    if not count:
-        message = "0 is too few: the newest is needed"
-        raise UsageError(message)
-    return count
-
-
-def parse_path(value: object) -> Path:
-    """Read a path, `~` included, and make it absolute.
-
-    Raises:
-        UsageError: Not one.
-    """
-    if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
-        message = f"{value!r} is not a path"
-        raise UsageError(message)
-    try:
-        return Path(value).expanduser().absolute()
-    except RuntimeError as error:
-        message = (
-            f"{str(value)[:200]!r} is not a path here: whose home folder it is in is not known"
-        )
-        raise UsageError(message, "write it without `~`") from error
-
-
-def _network(value: object) -> Path | bytes:
-    """A chain id in hex or as a CID, or the path of a genesis file."""
-    text = str(value)
-    if _CHAIN_ID.fullmatch(text):
-        return bytes.fromhex(text)
-    try:
-        return cid.digest(cid.parse(text))
-    except CidError:
-        return parse_path(value)
-
-
-def parse_checkpoint(value: object) -> Checkpoint:
-    """Read `HEIGHT:ID`, the id in 64 hex digits.
-
-    Raises:
-        UsageError: Of another form.
-    """
-    match = _CHECKPOINT.fullmatch(str(value))
-    if match is None:
-        message = f"{str(value)[:120]!r} is not a checkpoint"
-        raise UsageError(message, "write it HEIGHT:ID, as `swarm blocks HEIGHT` shows them")
-    return Checkpoint(int(match[1].replace(",", "")), bytes.fromhex(match[2]))
-
-
-def _log_level(value: object) -> str:
-    if str(value).lower() not in LOG_LEVELS:
-        message = f"{value!r} is none of {', '.join(LOG_LEVELS)}"
-        raise UsageError(message)
-    return str(value).lower()
-
-
 _READERS = {
-    "home": parse_path,
-    "listen": _listen,
-    "bootstrap": _bootstrap,
-    "storage": parse_size,
-    "gpu": _flag,
-    "network": _network,
-    "train": _flag,
-    "validate": _flag,
-    "keep": _flag,
-    "seal_share": _share,
-    "keep_rounds": _count,
-    "keep_versions": _some,
-    "checkpoint": parse_checkpoint,
-    "archive": _flag,
-    "gateway": _port,
-    "upnp": _flag,
-    "mdns": _flag,
-    "metrics": _port,
-    "page": _page,
-    "upload": parse_rate,
-    "download": _download,
-    "monthly_cap": _cap,
-    "schedule": _schedule,
-    "idle": _seconds,
-    "idle_gpu": _idle_gpu,
-    "on_battery": _flag,
-    "cpu": _percent,
-    "gpu_power": _watts,
-    "gpu_heat": _celsius,
-    "temporary": _flag,
-    "log_level": _log_level,
+    "home": values.parse_path,
+    "listen": values.parse_listen,
+    "bootstrap": values.parse_bootstrap,
+    "storage": values.parse_size,
+    "gpu": values.parse_flag,
+    "network": values.parse_network,
+    "train": values.parse_flag,
+    "validate": values.parse_flag,
+    "keep": values.parse_flag,
+    "seal_share": values.parse_share,
+    "keep_rounds": values.parse_count,
+    "keep_versions": values.parse_some,
+    "checkpoint": values.parse_checkpoint,
+    "archive": values.parse_flag,
+    "gateway": values.parse_port,
+    "upnp": values.parse_flag,
+    "mdns": values.parse_flag,
+    "metrics": values.parse_port,
+    "page": values.parse_page,
+    "upload": values.parse_rate,
+    "download": values.parse_download,
+    "monthly_cap": values.parse_cap,
+    "schedule": values.parse_schedule,
+    "idle": values.parse_seconds,
+    "idle_gpu": values.parse_idle_gpu,
+    "on_battery": values.parse_flag,
+    "cpu": values.parse_percent,
+    "gpu_power": values.parse_watts,
+    "gpu_heat": values.parse_celsius,
+    "temporary": values.parse_flag,
+    "log_level": values.parse_log_level,
 }

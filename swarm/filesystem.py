@@ -22,8 +22,9 @@ from fsspec.spec import (  # type: ignore[import-untyped]
     AbstractFileSystem,
 )
 
-from swarm.client import Client, socket_of
+from swarm.client import Client
 from swarm.errors import NotFoundError, UsageError
+from swarm.sockets import socket_of
 
 Info = dict[str, Any]
 

@@ -1,14 +1,12 @@
-"""What a person asks of a running node: publish, get, fetch, post a task, sample, send; and reports.
+"""What a person asks of a running node: publish, get, fetch, send; and reports.
 
 Implements `swarm.control.api.NodeApi`. It does nothing by itself: every background task belongs to `node`.
 """
 
 from __future__ import annotations
 
-import tempfile
 import time
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
@@ -16,11 +14,11 @@ import trio
 from protocols import signing
 from storage import cid as cids
 from storage.errors import CidError
-from swarm import cars, datasets, models, preparing, reports
+from swarm import cars, datasets, reports
 from swarm.care.operations import Care
 from swarm.chain.operations import Chain
 from swarm.chain.staking import check_send
-from swarm.errors import NetworkError, NotFoundError, RefusedError, SwarmError, UsageError
+from swarm.errors import NotFoundError, UsageError
 from swarm.hub.operations import HubOperations
 from swarm.identity import is_backed_up
 from swarm.keeper.operations import KeepingOperations
@@ -28,46 +26,31 @@ from swarm.ledger.transactions import (
     DatasetPublish,
     NameRegister,
     NameUpdate,
-    Phases,
-    TaskPost,
     Transfer,
 )
+from swarm.level import Level
 from swarm.network.addresses import AddressError
+from swarm.refusals import check_free, check_writable
 from swarm.registry.operations import Registry
 from swarm.retrieval.checks import Checks
 from swarm.retrieval.link import without_scheme
 from swarm.serving.operations import ServingOperations
 from swarm.store import reading
 from swarm.store.operations import StoreOperations
-from swarm.training.errors import SpecError, WorkerError
-from swarm.training.spec import (
-    BYTES,
-    MAX_TOKENIZER_BYTES,
-    NONE,
-    check_posted,
-    parse_spec,
-    with_data,
-    with_tokenizer,
-    write_spec,
-)
 from swarm.versions.operations import Versions
 from swarm.versions.source import Door
+from swarm.work import Work
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from swarm.control.api import Json, Progress
     from swarm.ledger.state import LedgerView
     from swarm.node import Node
     from swarm.ranges import Ranges
     from swarm.receipts.service import Receipts
-    from swarm.shelf import Lease
-    from swarm.training.spec import TaskSpec
 
 SECONDS_PER_TRANSACTION = 60.0
-CATCH_UP_SECONDS = 20.0
-"""A node that is still behind its peers after so long answers from what it has, and names its height."""
-SYNC_SECONDS = 0.2
-POOL_CHECK = 64
-"""Samples of a pool that are scored before its task is posted: one that holds none is found out here."""
 MAX_BLOCKS = 1_000
 
 
@@ -76,6 +59,7 @@ class Operations:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self._level = level = Level(node)
         self.keeping = KeepingOperations(node)
         self.care = Care(node)
         self.chain = Chain(
@@ -84,7 +68,7 @@ class Operations:
             node.wallet,
             node.heights,
             validates=node.settings.validate,
-            caught_up=self._caught_up,
+            caught_up=level.caught_up,
             gossip=node.wallet.gossip,
         )
         self.versions = Versions(
@@ -95,7 +79,7 @@ class Operations:
                 node.network,
                 node.settings.home / "datasets",
                 self._point,
-                self._look_up,
+                level.look_up,
                 time.time,
                 node.room_for,
             )
@@ -108,10 +92,11 @@ class Operations:
             let_go=self.versions.let_go,
             note=node.settings.home / reading.FILE,
         )
-        self.registry = Registry(node, self._caught_up)
+        self.registry = Registry(node, level.caught_up)
         self.checks = Checks(node.network, node.store, node.retriever, node.members)
-        self.hub = HubOperations(node.hub, node.shelf, self._caught_up)
-        self.serving = ServingOperations(node, self._caught_up)
+        self.hub = HubOperations(node.hub, node.shelf, level.caught_up)
+        self.serving = ServingOperations(node, level.caught_up)
+        self.work = Work(node, level, self.versions.tree_of)
 
     # Reports
 
@@ -307,7 +292,7 @@ class Operations:
         wallet, view = self._node.wallet, self._node.ledger.view()
         entry = view.name(name)
         if entry is None or entry.root != published.root:
-            _check_writable(self._node, name)
+            check_writable(view, self._node.signer.public_key, name)
         if view.dataset(published.root) is None:
             size, chunks = published.size, max(1, published.chunks)
             await wallet.submit(DatasetPublish(published.root, size, chunks, "unknown"))
@@ -326,7 +311,7 @@ class Operations:
         if source is None:
             return await self._write(_cid(cid), path, progress)
         root = _cid(cid)
-        _check_free(path)
+        check_free(path)
         node = self._node
         try:
             peer = await node.network.connect_outsider(source)
@@ -351,8 +336,7 @@ class Operations:
         *,
         card: bool = True,
     ) -> Json:
-        await self._caught_up(progress)
-        proven = await self._prove(name, version)
+        proven = await self._level.prove(name, version, progress)
         report: Json = {
             "name": name,
             "version": proven.entry.version,
@@ -370,40 +354,8 @@ class Operations:
         made = card and await self.hub.add_card(view, name, number, root, path)
         return report | written | {"card": made}
 
-    async def _look_up(self, name: str, version: int | None, progress: Progress) -> cids.Cid:
-        """What a name points to, with the ledger's proof."""
-        await self._caught_up(progress)
-        return (await self._prove(name, version)).entry.root
-
-    async def _caught_up(self, progress: Progress) -> None:
-        """Wait, within bounds, until this node holds the blocks that its peers hold."""
-        node = self._node
-        start = node.heights.height
-        with trio.move_on_after(CATCH_UP_SECONDS):
-            while not node.sync.caught_up.is_set() or node.heights.height < node.best_head():
-                progress("sync", node.heights.height - start, max(0, node.best_head() - start))
-                with trio.move_on_after(SYNC_SECONDS):
-                    await node.heights.above(node.heights.height)
-
-    async def _prove(self, name: str, version: int | None) -> models.ProvenName:
-        """A proof against the newest block, or the next one where it is final only by its descendant.
-
-        Raises:
-            NetworkError: The next one does not come.
-        """
-        ledger, heights = self._node.ledger, self._node.heights
-        with trio.move_on_after(CATCH_UP_SECONDS):
-            while True:
-                height = heights.height
-                proven = await trio.to_thread.run_sync(models.prove, ledger, name, version)
-                if proven is not None:
-                    return proven
-                await heights.above(height)
-        message = f"no block that proves {name} came within {CATCH_UP_SECONDS:.0f} s"
-        raise NetworkError(message, "see `swarm status`: is any peer connected?")
-
     async def _write(self, root: cids.Cid, path: Path, progress: Progress) -> Json:
-        _check_free(path)
+        check_free(path)
         node = self._node
         tree = await self.versions.tree_of(root, progress)
         got = await datasets.get(
@@ -439,158 +391,6 @@ class Operations:
         loading = partial(cars.load, path, node.store, node.network, partial(progress, "import"))
         return await node.room_for(loading, lambda why: progress(why, 0, 0))
 
-    # Training
-
-    async def post_task(self, spec_text: str, folder: Path, progress: Progress) -> Json:
-        node = self._node
-        spec = _spec(spec_text.encode())
-        _check_writable(node, spec.name)
-        dataset = await self._data("dataset", spec.data.dataset, folder, progress)
-        pool = await self._data("pool", spec.data.pool, folder, progress)
-        spec = with_data(spec, cids.text(dataset), cids.text(pool))
-        progress("base", 0, 1)
-        with tempfile.TemporaryDirectory(dir=node.settings.home, prefix="base-") as scratch:
-            out = Path(scratch) / "checkpoint"
-            with node.shelf.lease() as lease:
-                data = await lease.take(dataset)
-                held_out = await lease.take(pool)
-                try:
-                    spec, start = await preparing.take_base(
-                        node, spec, folder, lease, partial(self._look_up, progress=progress)
-                    )
-                    spec, tokenizer = await self._tokenizer(spec, folder, lease, progress)
-                    spec, data, held_out = await preparing.publish_encodings(
-                        node, spec, (data, held_out), start, tokenizer, Path(scratch), lease
-                    )
-                    encoded = write_spec(spec)
-                    checked = await node.worker.check(encoded, data, held_out, tokenizer, start)
-                    await node.worker.initial(encoded, data, out, tokenizer, start)
-                    first = await node.worker.evaluate(encoded, out, held_out, POOL_CHECK)
-                except (SpecError, WorkerError) as error:
-                    raise _refusal(error) from error
-            label = f"{spec.name}@0"
-            adding = partial(datasets.publish, out, node.store, node.network, label=label)
-            base = await node.room_for(adding, lambda why: progress(why, 0, 0))
-        dataset, pool = cids.parse(spec.data.dataset), cids.parse(spec.data.pool)
-        progress("base", 1, 1)
-        payload = TaskPost(
-            spec.name,
-            spec.settled_as,
-            encoded,
-            base.root,
-            dataset,
-            pool,
-            spec.rounds,
-            spec.budget,
-            Phases(
-                spec.phases.train,
-                spec.phases.reveal,
-                spec.phases.score_commit,
-                spec.phases.score_reveal,
-                spec.phases.attest,
-            ),
-            spec.score.tolerance,
-        )
-        identifier = await node.wallet.submit(payload)
-        await node.wallet.confirm(identifier, SECONDS_PER_TRANSACTION)
-        await trio.to_thread.run_sync(node.participant.accuracies.note, base.root, first.accuracy)
-        posted = {"task": identifier.hex(), "name": spec.name, "base": cids.text(base.root)}
-        doubts = list(checked.doubts)
-        if dataset == pool:
-            doubts.insert(0, "the pool is the dataset: scores say nothing of what was learnt")
-        about = {"samples": checked.samples, "parameters": checked.parameters, "doubts": doubts}
-        ratio = {"bytes_per_token": checked.bytes_per_token} if tokenizer is not None else {}
-        return posted | about | ratio
-
-    async def _tokenizer(
-        self, spec: TaskSpec, folder: Path, lease: Lease, progress: Progress
-    ) -> tuple[TaskSpec, Path | None]:
-        """The task with its tokenizer named by CID and the vocabulary that it has, and the tokenizer's file."""
-        if spec.data.tokenizer in (BYTES, NONE):
-            return spec, None
-        node = self._node
-        root = await self._data("tokenizer", spec.data.tokenizer, folder, progress)
-        path = await lease.take(root, max_bytes=MAX_TOKENIZER_BYTES)
-        vocabulary = await node.worker.vocabulary(path)
-        # The same bytes cut otherwise have another CID; checkpoints are checked against ours.
-        label = f"{spec.name} tokenizer"
-        adding = partial(datasets.publish, path, node.store, node.network, label=label)
-        published = await node.room_for(adding, lambda why: progress(why, 0, 0))
-        return with_tokenizer(spec, cids.text(published.root), vocabulary), path
-
-    async def _data(self, field: str, value: str, folder: Path, progress: Progress) -> cids.Cid:
-        """The root of a task's data: its CID (of a commit, its tree's), or what publishing a local path gives."""
-        try:
-            root = cids.parse(value)
-        except CidError:
-            path = (folder / value).resolve()
-        else:
-            return await self.versions.tree_of(root, progress)
-        if not path.exists():
-            message = f"data.{field}: {value!r} is neither a CID nor a path below {folder}"
-            raise UsageError(message)
-        node, told = self._node, partial(progress, field)
-        adding = partial(datasets.publish, path, node.store, node.network, progress=told)
-        return (await node.room_for(adding, lambda why: progress(why, 0, 0))).root
-
-    async def sample(
-        self,
-        name: str,
-        version: int | None,
-        prompt: str | None,
-        path: Path | None,
-        length: int,
-        seed: int,
-    ) -> Json:
-        if path is not None:
-            _check_free(path)
-        fetched = await self.fetch(name, version, None, _silent)
-        target = path if path is not None else self._node.settings.home / f"{name}.png"
-        with self._node.shelf.lease() as lease:
-            checkpoint = await lease.take(cids.parse(fetched["cid"]))
-            if not (checkpoint / "config.json").is_file():
-                message = f"{name}@{fetched['version']} is not a model: it holds no config.json"
-                raise UsageError(message, "`swarm fetch` writes it as it is")
-            try:
-                made = await self._node.worker.sample(
-                    checkpoint, prompt or "", target, length=length, seed=seed
-                )
-            except WorkerError as error:
-                if error.cause != "failed":
-                    raise
-                raise UsageError(error.why) from error
-        common: Json = {"name": name, "version": fetched["version"], "cid": fetched["cid"]}
-        return common | ({"path": str(made)} if isinstance(made, Path) else {"text": made})
-
-    async def replay(
-        self, task: str, number: int, peer: str, segment: int | None, progress: Progress
-    ) -> Json:
-        await self._caught_up(progress)
-        found = await trio.to_thread.run_sync(reports.find_task, self._node.ledger.view(), task)
-        return await self._node.replays.ask(found, number, peer, segment, progress)
-
-    async def evaluate(self, name: str, version: int | None) -> Json:
-        fetched = await self.fetch(name, version, None, _silent)
-        view = self._node.ledger.view()
-        task = await trio.to_thread.run_sync(reports.task_behind, view, name, fetched["version"])
-        if task is None:
-            message = f"no task trains {name!r}, so there is no validation pool to score it on"
-            raise NotFoundError(message)
-        with self._node.shelf.lease() as lease:
-            checkpoint = await lease.take(cids.parse(fetched["cid"]))
-            pool = await lease.take(task.pool)
-            found = await self._node.worker.evaluate(task.spec, checkpoint, pool, None)
-        root = cids.parse(fetched["cid"])
-        await trio.to_thread.run_sync(self._node.participant.accuracies.note, root, found.accuracy)
-        share = {} if found.accuracy is None else {"accuracy": found.accuracy}
-        return {
-            "name": name,
-            "version": fetched["version"],
-            "cid": fetched["cid"],
-            "loss": reports.loss_of(found.loss),
-            **share,
-        }
-
     def page_link(self) -> Json:
         page = self._node.page
         if page is None:
@@ -600,25 +400,6 @@ class Operations:
 
     def stop(self) -> None:
         self._node.stop()
-
-
-def _refusal(error: SpecError | WorkerError) -> SwarmError:
-    """Why a task is not posted; a worker that broke over it is no fault of the task's text."""
-    why = error.why if isinstance(error, WorkerError) else str(error)
-    message = f"the task cannot be started: {why}"
-    if isinstance(error, WorkerError) and error.cause not in ("failed", "memory"):
-        return RefusedError(message, "`swarm status` says how the worker is")
-    return UsageError(message, "docs/guide/tasks.md explains every key")
-
-
-def _check_free(path: Path) -> None:
-    if path.exists():
-        message = f"{path} is there already"
-        raise RefusedError(message, "give another path with -o, or remove it")
-
-
-def _silent(_stage: str, _done: int, _total: int, _note: str = "", /) -> None:
-    """Progress that nobody watches."""
 
 
 def _cid(text: str) -> cids.Cid:
@@ -633,25 +414,3 @@ def _account(text: str) -> bytes:
         return signing.public_key(text)
     except ValueError as error:
         raise UsageError(str(error), "an account is a peer id: 12D3KooW…") from error
-
-
-def _check_writable(node: Node, name: str) -> None:
-    """Refuse a name that this account cannot change now, before anything is made or paid for it."""
-    entry = node.ledger.view().name(name)
-    if entry is None:
-        return
-    if entry.owner != node.signer.public_key:
-        message = f"the name {name!r} belongs to {signing.peer_id(entry.owner)}"
-        raise RefusedError(message, "choose another name")
-    if entry.task:
-        message = f"an open task writes {name!r}"
-        raise RefusedError(message, "`swarm tasks` says when it is over; or choose another name")
-
-
-def _spec(data: bytes) -> TaskSpec:
-    try:
-        spec = parse_spec(data)
-        check_posted(spec)
-    except SpecError as error:
-        raise UsageError(str(error), "docs/guide/tasks.md explains every key") from error
-    return spec

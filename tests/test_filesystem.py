@@ -221,3 +221,16 @@ async def test_at_what_is_no_cid_stands_nothing(swarm):
             fs.cat_file("swarm://no-cid/x")
 
     await swarm(look)
+
+
+async def test_a_line_s_end_in_a_name_is_part_of_it(swarm, tmp_path):
+    path = tmp_path / "odd"
+    path.mkdir()
+    for name in ("a", "a\n", "b\nc"):
+        (path / name).write_text(repr(name))
+    root = swarm.publish(path)
+
+    def read(filesystem):
+        return [filesystem.cat_file(one).decode() for one in filesystem.find(root)]
+
+    assert await swarm(read) == [repr("a"), repr("a\n"), repr("b\nc")]

@@ -9,6 +9,7 @@ import pytest
 from swarm.errors import RefusedError, UsageError
 from swarm.ledger.payloads import Phases, TaskPost
 from swarm.operations import Operations
+from swarm.work import Work
 from tests.chain.world import ALICE, VALIDATOR, open_chain
 from tests.ledger.world import BASE
 from tests.training.test_spec import SMALL, classifier
@@ -21,7 +22,7 @@ async def test_a_task_too_long_for_the_ledger_is_refused_before_anything_is_publ
     with pytest.raises(
         UsageError, match=r"model\.labels: make the task 8,.* the ledger takes 8,192"
     ):
-        await Operations.post_task(nobody, classifier(7_900).decode(), tmp_path, lambda *_: None)
+        await Work.post_task(nobody, classifier(7_900).decode(), tmp_path, lambda *_: None)
 
 
 @pytest.mark.parametrize("act", ["post", "point"])
@@ -29,7 +30,7 @@ async def test_a_name_that_another_task_writes_or_another_account_owns_is_refuse
     tmp_path, act
 ) -> None:
     with open_chain(tmp_path / "ledger") as alone:
-        phases = Phases(1, 1, 1, 1, 1)
+        phases = Phases(1, 1, 2, 1, 1)
         open_task = TaskPost("gpt", "lm", b"", BASE, BASE, BASE, 1, 10**9, phases, 10)
         assert alone.run(ALICE, open_task) == ""
 
@@ -40,7 +41,7 @@ async def test_a_name_that_another_task_writes_or_another_account_owns_is_refuse
         async def ask(who):
             if act == "post":
                 text = SMALL.decode().replace('"t"', '"gpt"')
-                await Operations.post_task(bound(who), text, tmp_path, lambda *_: None)
+                await Work.post_task(bound(who), text, tmp_path, lambda *_: None)
             else:
                 made = SimpleNamespace(root=b"another")
                 await Operations._point(bound(who), "gpt", made)

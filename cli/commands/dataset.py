@@ -14,7 +14,7 @@ from swarm.errors import UsageError
 from swarm.sizes import counted, format_size
 
 if TYPE_CHECKING:
-    from swarm.client import Json
+    from swarm.asking import Json
 
 CONFLICTS = 1
 """The exit code of a merge that changed nothing because both sides changed the same."""

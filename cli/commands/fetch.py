@@ -97,7 +97,7 @@ def _link(name: str, version: int | None, kind: str, home: Path, *, as_json: boo
 
 def hub_cache() -> Path:
     """Where the Hub's clients keep their cache, as they find it."""
-    from swarm.config import parse_path
+    from swarm.values import parse_path
 
     if found := os.environ.get("HF_HUB_CACHE"):
         return parse_path(found)

@@ -45,7 +45,7 @@ def command(*, name: str | None, value: str | None, home: Path, as_json: bool) -
 
 def fields(limits: dict[str, Any]) -> list[tuple[str, str]]:
     """Each limit and how it stands."""
-    from swarm.config import format_size
+    from swarm.sizes import format_size
 
     def rate(name: str) -> str:
         one = limits[name]

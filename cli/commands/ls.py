@@ -37,7 +37,7 @@ def command(*, cid: str | None, home: Path, as_json: bool) -> None:
 
 
 def _kept(found: dict[str, Any], *, as_json: bool) -> None:
-    from swarm.config import format_size
+    from swarm.sizes import format_size
 
     if as_json:
         output.print_json(found["kept"])
@@ -81,6 +81,6 @@ def _entries(client: Client, place: str, *, as_json: bool) -> None:
 
 
 def _size(size: int | None) -> str:
-    from swarm.config import format_size
+    from swarm.sizes import format_size
 
     return "-" if size is None else format_size(size)

@@ -13,7 +13,7 @@ from swarm.errors import UsageError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from swarm.client import Json
+    from swarm.asking import Json
 
 
 @click.group("model")

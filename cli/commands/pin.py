@@ -34,7 +34,7 @@ def command(*, cid: str, label: str | None, home: Path, as_json: bool) -> None:
         output.print_json(pinned)
         return
     click.echo(pinned["cid"])
-    from swarm.config import format_size
+    from swarm.sizes import format_size
 
     size = "" if pinned["size"] is None else f"{format_size(pinned['size'])}, "
     output.say(f"{size}{format_size(pinned['fetched'])} of it fetched")

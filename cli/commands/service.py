@@ -50,7 +50,7 @@ def install(
     swarm service install --user -- --storage 500GB --gpu
     """  # noqa: D301 - \b is click's
     from swarm.care import unit
-    from swarm.config import parse_path
+    from swarm.values import parse_path
 
     if is_user and account is not None:
         message = "--account is of a system service, and --user asks for your own"

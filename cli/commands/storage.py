@@ -8,8 +8,8 @@ import click
 
 from cli import connection, output, view
 from cli.money import format_tokens
-from swarm.config import parse_size
 from swarm.sizes import counted, format_size
+from swarm.values import parse_size
 
 if TYPE_CHECKING:
     from pathlib import Path

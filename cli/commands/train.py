@@ -16,7 +16,7 @@ from cli.output import loss as loss_text
 from swarm.sizes import counted
 
 if TYPE_CHECKING:
-    from swarm.client import Json
+    from swarm.asking import Json
 
 ASK_SECONDS = 1.0
 SHOWN_ROUNDS = 3
@@ -124,7 +124,7 @@ def _round(one: Json) -> str:
 
 
 def _gpu(one: Json) -> str:
-    from swarm.config import format_size
+    from swarm.sizes import format_size
 
     parts = [one["name"] or "GPU"]
     if one["busy"] is not None:

@@ -100,9 +100,9 @@ def command(
 
 
 def _root(checkpoint: str | None, genesis: Path | None, home: Path) -> Root:
-    from swarm.config import parse_checkpoint
     from swarm.ledger.errors import GenesisError
     from swarm.ledger.genesis import Genesis
+    from swarm.values import parse_checkpoint
 
     if checkpoint is not None:
         if genesis is not None:

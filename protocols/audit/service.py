@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import structlog
@@ -39,7 +39,7 @@ from storage.errors import ManifestError, StorageError
 from storage.sampling import Walk
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 
     from protocols.transport import PeerId, Stream, Transport
     from storage.cid import Cid
@@ -68,6 +68,10 @@ STREAMS: Final = 16
 STREAMS_PER_PEER: Final = 2
 ASKS_PER_AUDIT: Final = 256
 """Of one peer, for one audit; more are answered with nothing."""
+ASKS_PER_PIECE: Final = 4
+"""And for each piece that is to be shown, so that who keeps many can show them all."""
+PROMPT_S: Final = 1.0
+"""A keeper that answers in less, one answer after another, is not at fault for what it was not asked any more."""
 MAX_REMEMBERED: Final = 1_024
 THREADS: Final = 2
 
@@ -82,6 +86,9 @@ class Prover(Protocol):
 
         This one is called on the event loop, and must not block.
         """
+
+    def pieces(self, audit: int) -> int:
+        """How many pieces auditors may ask for in that audit; must not block."""
 
     def leaves(self, audit: int) -> Sequence[LeafProof]:
         """The drawn leaves that this node's answer committed to, in the order drawn.
@@ -157,7 +164,7 @@ class AuditService:
         self._asked[peer, audit] = asked
         if len(self._asked) > MAX_REMEMBERED:
             self._asked.popitem(last=False)
-        return asked <= ASKS_PER_AUDIT
+        return asked <= ASKS_PER_AUDIT + ASKS_PER_PIECE * self._prover.pieces(audit)
 
     def _bodies(self, request: Request) -> Iterator[bytes]:
         match request:
@@ -192,10 +199,13 @@ class Auditor:
     Attributes:
         unheard: Keepers whose answer has begun and waits for a place, also where the wait was cancelled: that they have
             not shown all is no fault of theirs.
+        untried: (keeper, deal, piece) that were to be asked for and whose turn has not come, or came less than
+            `PROMPT_S` before the end; also where the wait was cancelled.
+        pause_s: As given.
     """
 
     def __init__(self, transport: Transport, sealing: Sealing, pause_s: float = PAUSE_S) -> None:
-        self._pause_s = pause_s
+        self.pause_s = pause_s
         self._transport = transport
         self._sealing = sealing
         self._limiter = trio.CapacityLimiter(THREADS)
@@ -203,6 +213,8 @@ class Auditor:
         self._each: dict[bytes, trio.CapacityLimiter] = {}
         self._taken: set[_Answer] = set()
         self.unheard: set[bytes] = set()
+        self.untried: set[tuple[bytes, bytes, int]] = set()
+        self._paces: dict[bytes, _Pace] = {}
 
     async def ask_leaves(
         self, audit: int, kept: Commitment, seed: bytes, count: int, answer: bytes
@@ -276,8 +288,20 @@ class Auditor:
         Raises:
             AuditFailedError: NOT_HELD: the piece is missing.
         """
+        name = (keeper, deal, piece)
+        self.untried.add(name)  # stays where the wait is cancelled
 
         async def ask() -> None:
+            self.untried.discard(name)
+            began = trio.current_time()
+            try:
+                await walk_there()
+            except trio.Cancelled:
+                if trio.current_time() - began < PROMPT_S:
+                    self.untried.add(name)
+                raise
+
+        async def walk_there() -> None:
             walk = Walk(root, held_seed(seed2, keeper, deal, piece))
             async with self._open(keeper, AskHeld(audit, deal, piece), MAX_BLOCK_FRAME) as answers:
                 count = decode_block_count(await answers.read())
@@ -291,17 +315,29 @@ class Auditor:
 
         await self._patiently(keeper, ask, Failure.NOT_HELD)
 
+    def begin(self, keepers: Iterable[bytes]) -> None:
+        """Forget what an earlier audit showed of the pace of keepers, and what they were not asked in it."""
+        for key in keepers:
+            self._paces.pop(key, None)
+        self.untried = {name for name in self.untried if name[0] in self._paces}
+
+    def is_prompt(self, keeper: bytes) -> bool:
+        """Whether a keeper has answered whatever it had time for, in less than `PROMPT_S` each on average."""
+        pace = self._paces.get(keeper)
+        return pace is not None and pace.is_prompt
+
     async def _patiently(
         self, keeper: bytes, ask: Callable[[], Awaitable[T]], malformed: Failure
     ) -> T:
         """Ask, and again until something comes or this is cancelled; what is wrong is wrong at once."""
-        pause = self._pause_s
+        pause = self.pause_s
         one = self._each.setdefault(keeper, trio.CapacityLimiter(1))
         while True:
             try:
                 async with one:
                     self.unheard.discard(keeper)
-                    return await ask()
+                    with self._paces.setdefault(keeper, _Pace()).ask(ask):
+                        return await ask()
             except AuditFailedError as error:
                 if error.failure is not Failure.SILENT:
                     raise
@@ -312,7 +348,7 @@ class Auditor:
                 why = str(error) or "no answer in time"
             _log.debug("audit.silent", keeper=keeper.hex(), why=why, again_s=pause)
             await trio.sleep(pause)
-            pause = min(2 * pause, max(MAX_PAUSE_S, self._pause_s))
+            pause = min(2 * pause, max(MAX_PAUSE_S, self.pause_s))
 
     @asynccontextmanager
     async def _open(
@@ -338,17 +374,49 @@ class Auditor:
         """A place for an answer that has begun."""
         if not self._all.available_tokens:
             for one in self._taken:
-                one.hurry(self._pause_s)
+                one.hurry(self.pause_s)
         self.unheard.add(keeper)  # stays where the wait is cancelled
         async with self._all:
             self.unheard.discard(keeper)
             if self._all.statistics().tasks_waiting:
-                answer.hurry(self._pause_s)
+                answer.hurry(self.pause_s)
             self._taken.add(answer)
             try:
                 yield
             finally:
                 self._taken.discard(answer)
+
+
+class _Pace:
+    """How quickly one keeper answers, one question at a time."""
+
+    def __init__(self) -> None:
+        self._asked = 0
+        self._seconds = 0.0
+        self._owed: set[object] = set()
+
+    @contextmanager
+    def ask(self, question: object) -> Iterator[None]:
+        """A question is put; it is owed until it was answered, if there was time to."""
+        began, is_cut = trio.current_time(), False
+        self._asked += 1
+        self._owed.add(question)
+        try:
+            yield
+            self._owed.discard(question)
+        except trio.Cancelled:
+            is_cut = True
+            raise
+        finally:
+            seconds = trio.current_time() - began
+            self._seconds += seconds
+            if is_cut and seconds < PROMPT_S:
+                self._owed.discard(question)
+
+    @property
+    def is_prompt(self) -> bool:
+        """Whether nothing is owed, and an answer took less than `PROMPT_S` on average."""
+        return not self._owed and self._seconds < PROMPT_S * self._asked
 
 
 class _Answer:

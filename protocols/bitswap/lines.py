@@ -28,12 +28,13 @@ MAX_ENTRIES = 1_024
 MAX_ASKED = 8_192
 """Chunks asked of a peer that are remembered, so that late answers are known for what they are."""
 OPEN_SECONDS = 15.0
+PART_BYTES = 2**18
 SEND_SECONDS = 60.0
-"""A peer that does not take one chunk within this time is given up."""
+"""A peer that does not take `PART_BYTES` within this time is given up: who takes 4 KiB a second is served."""
 LINGER_SECONDS = 5.0
 """A stream with nothing left to say is closed after so long: Helia gives one up after 10 s."""
 CLOSE_SECONDS = 1.0
-"""For the peer to close its side too."""
+"""For the peer to close its side too, where there is more to say; else it has `SEND_SECONDS` to read what is under way."""
 STEADY_SECONDS = 5.0
 """A stream that was lost sooner counts as a break; after `MAX_BREAKS` in a row the peer is given up."""
 MAX_BREAKS = 5
@@ -199,8 +200,7 @@ class Line:
             try:
                 await self._say(stream)
                 await stream.close()
-                with trio.move_on_after(CLOSE_SECONDS):
-                    await self._heard_out.wait()
+                await self._wait_until_taken()
             except StreamError as error:
                 ends.append(str(error))
             except trio.TooSlowError:
@@ -213,12 +213,22 @@ class Line:
             raise UnreachableError(self.peer, f"it took nothing for {SEND_SECONDS:.0f} s")
         return ends[0] if ends else None
 
+    async def _wait_until_taken(self) -> None:
+        """Wait for the peer to close its side, which it does when it has read all; not for long where there is more to say."""
+        with trio.move_on_after(CLOSE_SECONDS):
+            await self._heard_out.wait()
+        with trio.move_on_after(SEND_SECONDS):
+            while not (self._heard_out.is_set() or self._has_words):
+                self._work = trio.Event()
+                await self._work.wait()
+
     async def _watch(self, stream: Stream, ends: list[str], scope: trio.CancelScope) -> None:
         """Notice the end of the stream; nothing that comes on it is an answer."""
         try:
             while await stream.receive_some(2**16):
                 pass
             self._heard_out.set()
+            self._work.set()
         except StreamError as error:
             ends.append(str(error))
             scope.cancel()
@@ -243,10 +253,12 @@ class Line:
         self._tries += 1
         if self._tries > MAX_TRIES:  # this frame may be what the peer does not like
             return
-        for part in frame:
-            with trio.fail_after(SEND_SECONDS):
-                await stream.send_all(part)
-            self._on_bytes(self.peer, len(part))
+        for whole in frame:
+            for at in range(0, len(whole), PART_BYTES):
+                part = whole[at : at + PART_BYTES]
+                with trio.fail_after(SEND_SECONDS):
+                    await stream.send_all(part)
+                self._on_bytes(self.peer, len(part))
 
     async def _load(self) -> None:
         """Turn what is to be said next into frames."""

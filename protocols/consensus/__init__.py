@@ -11,6 +11,7 @@ an epoch; W is its weight and Q = floor(2W/3) + 1. Fewer than W/3 lie; messages 
     Q nullify                 nullification: enter(v + 1)
     Q finalize                finalization: the block and its ancestors are committed
     D/2 after a certificate   it, to those who do not show that they are past its view; a nullification, at once to all
+    views unknown, long past  each D, of one validator after another: the nullifications that no proposal shows any more
     every 4D in one view      own votes, the certificate that led here and the newest finalization again
 
 What differs from the paper. A proposal carries its leader's notarize, so that it proves who made it whoever passes it on. The

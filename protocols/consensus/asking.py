@@ -25,6 +25,7 @@ class Asking:
         self._asking: dict[bytes, tuple[int, int]] = {}
         self._helped: dict[bytes, int] = {}
         self._given: dict[bytes, tuple[bytes, int]] = {}
+        self._told: dict[bytes, int] = {}
 
     def came(self, block_id: bytes) -> None:
         """A block is here."""
@@ -60,4 +61,11 @@ class Asking:
         if again or peer not in self._known:
             return False
         self._given[peer] = (block_id, tick)
+        return True
+
+    def may_tell(self, peer: bytes, tick: int) -> bool:
+        """Whether one who was away is told which views came to nothing: once in D."""
+        if peer not in self._known or tick - self._told.get(peer, LONG_AGO) < self._delta_ms:
+            return False
+        self._told[peer] = tick
         return True

@@ -6,7 +6,7 @@ to come, what is held is bounded.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from protocols.consensus.evidence import encode_evidence
 from protocols.consensus.messages import MAX_NULLIFICATIONS, Certificate, Kind
@@ -14,6 +14,12 @@ from protocols.consensus.views import EVIDENCE_VIEWS, VIEWS_AHEAD, VIEWS_BEHIND,
 
 if TYPE_CHECKING:
     from protocols.consensus.messages import Vote
+
+
+MAX_PAST: Final = 8192
+"""Nullifications held of views that no proposal shows any more: as many as a rewritten log keeps."""
+MAX_SKIPPED_TOLD: Final = 64
+"""Nullifications in answer to one question."""
 
 
 class Book:
@@ -35,6 +41,8 @@ class Book:
         self.nullified: set[int] = set()
         self.open: set[int] = set()
         """Views with a certified block, after the last final one."""
+        self._past: dict[int, bytes] = {}
+        """Nullifications, as bytes, that no proposal shows any more."""
         self._committee = committee
         self._accused: set[bytes] = set()
 
@@ -100,10 +108,27 @@ class Book:
         found = (self.views[at].nullification for at in range(first, before) if at in self.views)
         return tuple(one for one in found if one is not None)
 
+    def hole(self, after: int, before: int) -> int | None:
+        """The first view between two of which nothing is known and no proposal will tell; None if there is none."""
+        oldest_shown = min(before, self.present - MAX_NULLIFICATIONS)
+        return next((at for at in range(after + 1, oldest_shown) if at not in self.nullified), None)
+
+    def skipped_from(self, number: int) -> list[Certificate]:
+        """The nullifications that are held of a view and of those after it, as many as are told at once."""
+        found = []
+        for at in range(number, min(number + MAX_SKIPPED_TOLD, self.present)):
+            view, past = self.views.get(at), self._past.get(at)
+            if view is not None and view.nullification is not None:
+                found.append(view.nullification)
+            elif past is not None:
+                found.append(Certificate.decode(past))
+        return found
+
     def forget(self) -> None:
         """Bound what is held of the views before the present one, however long none of them is final.
 
-        That a view is nullified stays known; the core leaves views alone whose own votes are forgotten.
+        That a view is nullified stays known, and what shows it for one who was away; the core leaves views alone whose own
+        votes are forgotten.
         """
         number = self.present
         for past in [at for at in self.views if at < number - VIEWS_BEHIND]:
@@ -112,12 +137,15 @@ class Book:
                 view.proposal = None
                 view.votes = {kind: {} for kind in Kind}
             else:
+                if view.nullification is not None and len(self._past) < MAX_PAST:
+                    self._past[past] = view.nullification.encode()
                 del self.views[past]
 
     def prune(self) -> None:
         """Forget what became of no use when a view became final."""
         self.nullified = {number for number in self.nullified if number > self.final}
         self.open = {number for number in self.open if number > self.final}
+        self._past = {at: shown for at, shown in self._past.items() if at > self.final}
         for number in [number for number in self.views if number <= self.final]:
             if number <= self.final - EVIDENCE_VIEWS:
                 del self.views[number]

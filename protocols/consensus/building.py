@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from protocols.consensus.messages import Kind
+from protocols.consensus.messages import Kind, skipped
 from protocols.consensus.tree import Status
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ class Building:
                     return certificate, block
                 tree.missing.add(certificate.block_id)
             if number not in book.nullified:
+                self._ask_over(max((at for at in book.open if at < number), default=0), number + 1)
                 return None
             number -= 1
         if book.final > 0 and book.top is None:
@@ -89,7 +90,10 @@ class Building:
             if parent is None:
                 tree.missing.add(certificate.block_id)
         gap = range(max(parent_view, book.final) + 1, proposal.view)
-        if parent is None or not all(number in book.nullified for number in gap):
+        if parent is None:
+            return None
+        if not all(number in book.nullified for number in gap):
+            self._ask_over(parent_view, proposal.view)
             return None
         if parent.height < self._last_height:
             if not self._is_child(block, parent, proposal.view):
@@ -100,6 +104,12 @@ class Building:
             return False
         status = tree.status(block)
         return None if status is Status.WAITING else status is Status.VALID
+
+    def _ask_over(self, after: int, before: int) -> None:
+        """Note which views between two are unknown though they are long past: who was away then has to ask for them."""
+        hole = self._book.hole(max(after, self._book.final), before)
+        if hole is not None:
+            self._tree.missing.add(skipped(hole))
 
     def _is_child(self, block: Block, parent: Block, number: int) -> bool:
         return (

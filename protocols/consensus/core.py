@@ -51,6 +51,7 @@ from protocols.consensus.messages import (
     Kind,
     Proposal,
     Vote,
+    skipped_from,
     verify_certificate,
 )
 from protocols.consensus.tree import BlockTree, Status
@@ -249,7 +250,12 @@ class Simplex:
             case Certify(certificate):
                 self._take_certificate(peer, certificate)
             case Ask(_, block_id):
-                self._give(peer, block_id)
+                number = skipped_from(block_id)
+                if number is None:
+                    self._give(peer, block_id)
+                elif self._asking.may_tell(peer, self._now.tick_ms):
+                    shown = self.book.skipped_from(number)
+                    self._effects += [SendTo(peer, Certify(one)) for one in shown]
             case Give(_, block):
                 if block.id in self.tree.missing and block.chain_id == self.chain_id:
                     self.tree.add(block)
@@ -320,6 +326,8 @@ class Simplex:
         for vote in votes_of(certificate, self.committee.validators):
             if not view.knows(self.committee.index[vote.voter], vote):
                 self._record(view, vote)
+        if certificate.view < self.view - MAX_NULLIFICATIONS:
+            self.book.forget()
         return True
 
     def _record(self, view: View, vote: Vote) -> None:
@@ -383,7 +391,7 @@ class Simplex:
         self._effects.append(Persist((encode_entry(certificate),)))
         if made and (certificate.kind is Kind.NULLIFY or self._ends_epoch(certificate)):
             self._effects.append(Broadcast(Certify(certificate)))
-        else:
+        elif certificate.kind is not Kind.NULLIFY or view.number >= self.view - MAX_NULLIFICATIONS:
             self._forwarding.owe(view.number, self._now.tick_ms)
         self._expose(view)
         if view.number >= self.view and self.view > 0 and not self.done:

@@ -3,7 +3,7 @@
 [1, view, block, parent certificate or null, [nullification, ...], the leader's notarize]   Propose
 [2, vote]                                                                                   Cast
 [3, certificate]                                                                            Certify
-[4, epoch, block id]                                                                        Ask for a block
+[4, epoch, block id]                                                                        Ask for a block, or for skipped views
 [5, epoch, block]                                                                           Give it
 """
 
@@ -65,6 +65,8 @@ __all__ = [
     "epoch_of",
     "genesis_block",
     "quorum",
+    "skipped",
+    "skipped_from",
     "verify_certificate",
 ]
 
@@ -140,7 +142,7 @@ class Certify:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """The sender lacks a certified block."""
+    """The sender lacks a certified block; or, where `skipped_from` reads a view, the nullifications from there on."""
 
     epoch: int
     block_id: bytes
@@ -148,6 +150,21 @@ class Ask:
     def encode(self) -> bytes:
         """Its canonical bytes."""
         return canonical.encode([4, self.epoch, self.block_id])
+
+
+_SKIPPED: Final = bytes(HASH_BYTES - 8)
+
+
+def skipped(view: int) -> bytes:
+    """What an `Ask` names that is for the nullifications of a view and of those after it: no block's id."""
+    return _SKIPPED + view.to_bytes(8, "big")
+
+
+def skipped_from(block_id: bytes) -> int | None:
+    """The first view whose nullification an `Ask` is for; None where it is for a block."""
+    if not block_id.startswith(_SKIPPED):
+        return None
+    return int.from_bytes(block_id[len(_SKIPPED) :], "big")
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,8 +31,9 @@ BATCH_BYTES = 2**20
 BATCH_WANTS = 256
 LARGE_BYTES = 2**16
 """A chunk this large is sent from where it was read to; shorter ones are joined, so that each is not a frame of its own."""
+PART_BYTES = 2**18
 SEND_SECONDS = 60.0
-"""A peer that does not take one batch within this time is given up."""
+"""A peer that does not take `PART_BYTES` within this time is given up: who takes 4 KiB a second is served."""
 IDLE_SECONDS = 300.0
 """A peer that is owed nothing and asks nothing for this long loses its stream; our own has closed it by then."""
 READ_BYTES = 2**16
@@ -151,12 +152,17 @@ class Serving:
 
     async def _send(self, receive: trio.MemoryReceiveChannel[list[bytes]]) -> None:
         async for parts in receive:
-            with trio.fail_after(SEND_SECONDS):
-                for part in parts:
-                    await self._stream.send_all(part)
-                    self._on_bytes(self._stream.peer, len(part))
+            for part in parts:
+                await self._send_part(memoryview(part))
             self._unsent -= 1
             self._used = trio.current_time()
+
+    async def _send_part(self, part: memoryview) -> None:
+        for at in range(0, len(part), PART_BYTES):
+            piece = part[at : at + PART_BYTES]
+            with trio.fail_after(SEND_SECONDS):
+                await self._stream.send_all(piece)
+            self._on_bytes(self._stream.peer, len(piece))
 
     async def _wait_until_idle(self) -> None:
         left = IDLE_SECONDS

@@ -41,9 +41,19 @@ async def converse(
     """
     exchange = Exchange(opener=opener)
     reader = FrameReader(stream, MAX_HELLO_BYTES)
-    while True:
-        if opener:
+
+    async def say() -> None:
+        with trio.move_on_after(exchange.patience_s) as saying:
             await stream.send_all(frame(mine().encode()))
+        if saying.cancelled_caught:
+            message = f"the peer takes no hello for {exchange.patience_s:g} s"
+            raise StreamError(message)
+
+    while True:
+        # Asked for before the Hello is written: what changes while its answer is under way is told next.
+        news = changed()
+        if opener:
+            await say()
         with trio.move_on_after(exchange.patience_s) as waiting:
             body = await reader.read()
         if waiting.cancelled_caught:
@@ -55,7 +65,7 @@ async def converse(
             if isinstance(effect, Heard):
                 heard(effect.hello)
             else:
-                await stream.send_all(frame(mine().encode()))
+                await say()
         if opener:
             with trio.move_on_after(REFRESH_S):
-                await changed().wait()
+                await news.wait()

@@ -1,4 +1,4 @@
-"""The rules: who may ask for a fetch now; pure, the time comes in."""
+"""The rules: how many may ask, and who for a fetch now; pure, the time comes in."""
 
 from __future__ import annotations
 
@@ -20,33 +20,15 @@ MAX_FETCHED_BYTES: Final = 8 * 2**20
 """On one way, fetched for a question."""
 
 
-class Turns:
-    """Who is answered now."""
+class Fetches:
+    """Those that are made for others now, and who asked for them lately."""
 
     def __init__(self) -> None:
-        self._open: dict[PeerId, int] = {}
         self._fetching = 0
         self._asked: OrderedDict[PeerId, deque[float]] = OrderedDict()
 
-    def begin(self, peer: PeerId) -> bool:
-        """A stream was opened; False: there are too many. `end` follows a True one."""
-        if self.is_greedy(peer) or sum(self._open.values()) >= STREAMS:
-            return False
-        self._open[peer] = self._open.get(peer, 0) + 1
-        return True
-
-    def is_greedy(self, peer: PeerId) -> bool:
-        """Whether a peer has as many streams as one may have."""
-        return self._open.get(peer, 0) >= STREAMS_PER_PEER
-
-    def end(self, peer: PeerId) -> None:
-        """A stream is done."""
-        self._open[peer] -= 1
-        if not self._open[peer]:
-            del self._open[peer]
-
-    def begin_fetch(self, peer: PeerId, now: float) -> bool:
-        """A peer asks for a fetch; False: not now. `end_fetch` follows a True one."""
+    def begin(self, peer: PeerId, now: float) -> bool:
+        """A peer asks for one; False: not now. `end` follows a True one."""
         asked = self._asked.pop(peer, None) or deque()
         while asked and asked[0] <= now - MINUTE_S:
             asked.popleft()
@@ -59,6 +41,6 @@ class Turns:
             self._asked.popitem(last=False)
         return is_allowed
 
-    def end_fetch(self) -> None:
-        """A fetch is done."""
+    def end(self) -> None:
+        """One is done."""
         self._fetching -= 1

@@ -9,8 +9,14 @@ from typing import TYPE_CHECKING, Final, Protocol
 import structlog
 import trio
 
+from protocols.answering import Answering
 from protocols.framing import FrameReader, frame
-from protocols.retrieval.core import MAX_FETCHED_BYTES, Turns
+from protocols.retrieval.core import (
+    MAX_FETCHED_BYTES,
+    STREAMS,
+    STREAMS_PER_PEER,
+    Fetches,
+)
 from protocols.retrieval.errors import Reason, RetrievalError
 from protocols.retrieval.messages import (
     MAX_ANSWER_BYTES,
@@ -94,27 +100,17 @@ class RetrievalService:
         self._store = store
         self._fetch = fetch
         self._limiter = limiter or trio.CapacityLimiter(THREADS)
-        self._turns = Turns()
+        self._answering = Answering(STREAMS, STREAMS_PER_PEER, QUESTION_BYTES, QUESTION_S)
+        self._fetches = Fetches()
         transport.handle(PROTOCOL, self._serve)
 
     async def _serve(self, stream: Stream) -> None:
-        if not self._turns.begin(stream.peer):
-            if self._turns.is_greedy(stream.peer):
-                message = "too many questions at once"
-                raise RemoteProtocolError(message)
-            await stream.reset()  # others have every place: no fault of this peer
-            return
-        try:
-            with trio.fail_after(QUESTION_S):
-                body = await FrameReader(stream, QUESTION_BYTES).read()
-            if body is not None:
-                await self._answer(stream, Question.decode(body))
-            await stream.close()
-        finally:
-            self._turns.end(stream.peer)
+        await self._answering.serve(
+            stream, lambda asked, body: self._answer(asked, Question.decode(body))
+        )
 
     async def _answer(self, stream: Stream, question: Question) -> None:
-        if question.fetches and not self._turns.begin_fetch(stream.peer, trio.current_time()):
+        if question.fetches and not self._fetches.begin(stream.peer, trio.current_time()):
             await _send(stream, Failed(Reason.BUSY))
             return
         try:
@@ -125,7 +121,7 @@ class RetrievalService:
             await _send(stream, Failed(error.reason))
         finally:
             if question.fetches:
-                self._turns.end_fetch()
+                self._fetches.end()
 
     async def _show(self, stream: Stream, question: Question) -> None:
         providers: Sequence[PeerId] = ()

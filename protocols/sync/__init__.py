@@ -13,7 +13,7 @@ carries its descendant's. The asker collects blocks until it meets one with its 
 them: nothing is executed that Q of the epoch's validators did not sign.
 
 Limits: genesis 4 MiB; a key 256 bytes; a proof 64 KiB; 512 blocks a request; 16 streams at once, 4 of one peer;
-10 s to begin an answer, 30 s for each frame. What is over a limit resets the stream.
+10 s to begin an answer, 30 s for each frame; an answer that is taken more slowly than 16 KiB a second over a minute ends. What is over a limit resets the stream.
 
 Genesis is asked of strangers (the handler serves peers of any network): its hash is the chain id, which the asker
 knows from elsewhere and checks.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import trio
 
-from protocols.answering import Answering
+from protocols.answering import Answering, Paced
 from protocols.patience import Patience
 from protocols.sync.asking import ANSWER_SECONDS, FRAME_SECONDS, ask, ask_one, send
 from protocols.sync.core import PeerBook
@@ -334,7 +334,7 @@ class SyncService:
 
     async def _serve(self, stream: Stream) -> None:
         await self._answering.serve(
-            stream, lambda asked, data: self._answer(asked, decode_request(data))
+            stream, lambda asked, data: self._answer(Paced(asked), decode_request(data))
         )
 
     async def _answer(self, stream: Stream, request: Request) -> None:

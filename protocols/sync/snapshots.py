@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import trio
 
-from protocols.answering import Answering
+from protocols.answering import Answering, Paced
 from protocols.sync.asking import ANSWER_SECONDS, ask, ask_one, send
 from protocols.sync.core import Pieces, choose
 from protocols.sync.errors import CheckpointError, SyncMessageError, UnsignedError
@@ -151,7 +151,7 @@ class SnapshotService:
 
     async def _serve(self, stream: Stream) -> None:
         await self._answering.serve(
-            stream, lambda asked, data: self._answer(asked, decode_request(data))
+            stream, lambda asked, data: self._answer(Paced(asked), decode_request(data))
         )
 
     async def _answer(self, stream: Stream, request: Request) -> None:

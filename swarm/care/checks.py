@@ -9,9 +9,8 @@ import ipaddress
 from typing import TYPE_CHECKING, Any, Final
 
 from swarm.care.check import Check, bad, good, unknown, warn
-from swarm.config import format_size
 from swarm.ledger.genesis import UNIT
-from swarm.sizes import counted
+from swarm.sizes import counted, format_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -38,6 +38,7 @@ MAX_END: Final = 2**36
 """Seconds since 1970 that a calendar still tells: the year 4147."""
 FILE: Final = "controls.json"
 MAX_FILE_BYTES: Final = 4096
+_UNITS: Final = (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1))
 _DURATION: Final = re.compile(
     r"(?P<bare>\d{1,6})|(?:(?P<d>\d{1,3})d)?(?:(?P<h>\d{1,5})h)?(?:(?P<m>\d{1,6})m)?(?:(?P<s>\d{1,8})s)?"
 )
@@ -243,6 +244,15 @@ def _span(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
+def span(seconds: int) -> str:
+    """A time as `parse_duration` reads it: `1h30m`; nothing is `0s`."""
+    left, told = seconds, ""
+    for unit, size in _UNITS:
+        count, left = divmod(left, size)
+        told += f"{count}{unit}" if count else ""
+    return told or "0s"
+
+
 def parse_duration(text: str) -> int:
     """Seconds of a time as people write it: `2h`, `90m`, `1d12h`, `45s`, or bare minutes.
 
@@ -255,10 +265,7 @@ def parse_duration(text: str) -> int:
         if match["bare"]:
             seconds = 60 * int(match["bare"])
         else:
-            seconds = sum(
-                size * int(match[unit] or 0)
-                for unit, size in (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1))
-            )
+            seconds = sum(size * int(match[unit] or 0) for unit, size in _UNITS)
     if not 0 < seconds <= MAX_PAUSE_SECONDS:
         message = f"{text[:32]!r} is not a time of up to a year"
         raise UsageError(message, "write it like 2h, 90m, 1d12h or 45s")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from swarm.serving.operations import ServingOperations
     from swarm.store.operations import StoreOperations
     from swarm.versions.operations import Versions
+    from swarm.work import Work
 
 Json: TypeAlias = dict[str, Any]
 
@@ -53,6 +54,10 @@ class NodeApi(Protocol):
     @property
     def serving(self) -> ServingOperations:
         """A language model for other programs: what `serve` asks."""
+
+    @property
+    def work(self) -> Work:
+        """What the worker is asked: to post a task, draw a sample, score a version, run a segment again."""
 
     @property
     def housekeeping(self) -> StoreOperations:
@@ -186,22 +191,6 @@ class NodeApi(Protocol):
             `name`, `version`, `cid`, `path`, `height`, `proof`, and with a path `card`: whether one was made.
         """
 
-    async def post_task(self, spec_text: str, folder: Path, progress: Progress) -> Json:
-        """Post a training task.
-
-        Args:
-            spec_text: The TOML text of the task.
-            folder: What relative paths in it are relative to.
-            progress: Told while data is published.
-
-        Returns:
-            `task`, `name`, `base`, `samples`, `parameters`, `doubts` (sentences), and of a task with a tokenizer
-            `bytes_per_token`.
-
-        Raises:
-            UsageError: A field is missing or malformed; the message names it.
-        """
-
     async def tasks(self) -> list[Json]:
         """Tasks on the ledger: at least `task`, `name`, `round`, `rounds`, `phase`, `version`, `loss`."""
 
@@ -215,39 +204,6 @@ class NodeApi(Protocol):
             `task`, `name`, `rounds`: `round`, `version`, `base_loss`, `loss`, `height` (at which it ended), and `submissions`:
             `worker`, `root`, `score`, `accepted`, `reason`, `paid` each.
         """
-
-    async def replay(
-        self, task: str, number: int, peer: str, segment: int | None, progress: Progress
-    ) -> Json:
-        """Run a recorded segment of a peer's round again.
-
-        Args:
-            task: Name or id.
-            number: Of the round.
-            peer: Whose.
-            segment: From 1; None: the one that the ledger drew, or the first.
-            progress: Told (stage, done, total).
-
-        Returns:
-            `task`, `name`, `round`, `peer`, `segment`, `segments`, `first_step`, `last_step`, `outcome` ("match", "within",
-            "mismatch", or "unfit" with `why`), `distance`, `tolerance`, `same_machine`, `step` and `step_distance`: the first
-            step that went another way and how far apart the two are after it, None where there is none; `seconds`, and
-            `stage`: how the ledger's own check stands, None where it drew none.
-        """
-
-    async def sample(
-        self,
-        name: str,
-        version: int | None,
-        prompt: str | None,
-        path: Path | None,
-        length: int,
-        seed: int,
-    ) -> Json:
-        """Use a checkpoint: `text` of a language model, or the `path` of a PNG grid of a GAN."""
-
-    async def evaluate(self, name: str, version: int | None) -> Json:
-        """The validation loss of a version: `loss`, in nats; of a GAN its Fréchet distance."""
 
     @property
     def ranges(self) -> Ranges:

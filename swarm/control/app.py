@@ -201,11 +201,11 @@ async def _fetch(node: NodeApi, fields: Fields, progress: Progress) -> Any:  # n
 
 async def _post_task(node: NodeApi, fields: Fields, progress: Progress) -> Any:  # noqa: ANN401
     spec = fields.text("spec", max_chars=MAX_BODY_BYTES)
-    return await node.post_task(spec, fields.path("folder"), progress)
+    return await node.work.post_task(spec, fields.path("folder"), progress)
 
 
 async def _replay(node: NodeApi, fields: Fields, progress: Progress) -> Any:  # noqa: ANN401
-    return await node.replay(
+    return await node.work.replay(
         fields.text("task"),
         fields.integer("round", None, 1, MAX_INT),
         fields.text("peer"),
@@ -215,7 +215,7 @@ async def _replay(node: NodeApi, fields: Fields, progress: Progress) -> Any:  # 
 
 
 async def _sample(node: NodeApi, fields: Fields, _: Progress) -> Any:  # noqa: ANN401
-    return await node.sample(
+    return await node.work.sample(
         fields.text("name"),
         fields.optional_integer("version", 0, MAX_INT),
         fields.optional_text("prompt", max_chars=MAX_SAMPLE_LENGTH),
@@ -227,7 +227,7 @@ async def _sample(node: NodeApi, fields: Fields, _: Progress) -> Any:  # noqa: A
 
 async def _evaluate(node: NodeApi, fields: Fields, _: Progress) -> Any:  # noqa: ANN401
     version = fields.optional_integer("version", 0, MAX_INT)
-    return await node.evaluate(fields.text("name"), version)
+    return await node.work.evaluate(fields.text("name"), version)
 
 
 async def _look(node: NodeApi, fields: Fields) -> Any:  # noqa: ANN401

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
     from swarm.control.api import NodeApi
 
-BACKLOG = 64
+BACKLOG = 1024
+"""Clients that wait for a place; an event loop that finds none free takes itself for connected, and fails."""
 MAX_CONNECTIONS = 256
 """More clients at once wait in the kernel's backlog."""
 

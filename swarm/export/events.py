@@ -107,6 +107,9 @@ def write(folder: Path, name: str, points: Iterable[Scalar], times: Mapping[int,
         folder.mkdir(parents=True, exist_ok=True)
         fresh.write_bytes(b"".join(parts))
         os.replace(fresh, path)  # noqa: PTH105 - as one
+        for earlier in folder.glob(f"{PREFIX}.*.swarm.{name}"):  # its start was another one then
+            if earlier != path:
+                earlier.unlink(missing_ok=True)
     except OSError as error:
         message = f"{path} cannot be written: {error.strerror}"
         raise RefusedError(message) from error

@@ -19,6 +19,7 @@ from storage import cid as cids
 from storage.errors import PathNotFoundError
 from swarm.control.faults import STATUS, translate
 from swarm.gateway import requests
+from swarm.gateway.paths import PATH
 from swarm.gateway.requests import CAR_TYPE, RAW_TYPE, UnsatisfiableError
 from swarm.gateway.stream import Stream
 from swarm.ranges import ENTITY
@@ -74,7 +75,7 @@ def routes(ranges: Callable[[], Ranges], *, check_host: bool) -> list[Route]:
         except Exception as error:  # noqa: BLE001 - the boundary: each becomes an answer
             return _failure(error)
 
-    return [Route("/ipfs/{path:path}", answer, methods=["GET", "HEAD"])]
+    return [Route(f"/ipfs/{PATH}", answer, methods=["GET", "HEAD"])]
 
 
 def _failure(error: Exception) -> Response:

@@ -18,6 +18,7 @@ from swarm.control.told import JsonAnswer
 from swarm.errors import NotFoundError, UsageError
 from swarm.gateway import requests
 from swarm.gateway.app import SANDBOX, type_of
+from swarm.gateway.paths import PATH
 from swarm.gateway.requests import UnsatisfiableError
 from swarm.gateway.stream import Stream
 from swarm.hub.errors import EntryNotFoundError, HubError, RepoNotFoundError
@@ -49,13 +50,13 @@ def routes(hub: Hub) -> list[Route]:
     for kind, before in (("models", ""), ("datasets", "/datasets")):
         repo = "{namespace}/{name}"
         api = f"/api/{kind}/{repo}"
-        one_file = f"{before}/{repo}/resolve/{{revision}}/{{path:path}}"
+        one_file = f"{before}/{repo}/resolve/{{revision}}/{PATH}"
         for path, work, methods in (
             (one_file, _resolve, ["GET", "HEAD"]),
             (api, _info, ["GET"]),
             (f"{api}/revision/{{revision}}", _info, ["GET"]),
             (f"{api}/tree/{{revision}}", _tree, ["GET"]),
-            (f"{api}/tree/{{revision}}/{{path:path}}", _tree, ["GET"]),
+            (f"{api}/tree/{{revision}}/{PATH}", _tree, ["GET"]),
             (f"{api}/paths-info/{{revision}}", _paths_info, ["POST"]),
             (f"{api}/refs", _refs, ["GET"]),
         ):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import structlog
 import trio
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from swarm.wallet import Wallet
 
     Name = tuple[bytes, bytes, int]
+
+SLOTS_FIRST: Final = 2
+"""So many of an auditor's pauses a keeper has for its slots before it is asked for its pieces as well."""
 
 _log = structlog.get_logger("swarm.auditing")
 
@@ -91,6 +94,7 @@ class Auditing:
         for key, duty in view.duties():
             if key in duties and duty.due <= audit.number:
                 duties[key].append(duty)
+        self._auditor.begin(drawn)
         round_ = _Round(self._auditor, audit, view.params.audit_leaves)
         began, is_over = trio.current_time(), False
         async with trio.open_nursery() as nursery:
@@ -147,19 +151,31 @@ class _Round:
         self.failed[key] = Found.SILENT
         self.missing |= names.keys()
         async with trio.open_nursery() as asking:
-            asking.start_soon(self._slots, kept)
+            shown = trio.Event()
+            asking.start_soon(self._slots, kept, shown)
+            # One question at a time: behind those for many pieces the slots would come too late.
+            with trio.move_on_after(SLOTS_FIRST * self._auditor.pause_s):
+                await shown.wait()
             for name, duty in names.items():
                 asking.start_soon(self._piece, name, duty)
 
     def end(self) -> None:
-        """Name nobody as silent whose answer waited for this auditor."""
+        """Name nobody as silent whose answer waited for this auditor, nor for a piece that it was not asked for although it was prompt."""
         unheard = self._auditor.unheard
         for key in [one for one in self.failed if one in unheard]:
             if self.failed[key] == Found.SILENT:
                 del self.failed[key]
         self.missing = {name for name in self.missing if name[0] not in unheard}
+        asked = {key for key, _, _ in self.missing} - self.failed.keys()
+        prompt = {key for key in asked if self._auditor.is_prompt(key)}
+        spared = {name for name in self.missing & self._auditor.untried if name[0] in prompt}
+        self.missing -= spared
+        if spared:
+            _log.warning(
+                "audit.not_asked", pieces=len(spared), why="too many for the time there is"
+            )
 
-    async def _slots(self, kept: Commitment) -> None:
+    async def _slots(self, kept: Commitment, shown: trio.Event) -> None:
         audit, key = self._audit, kept.keeper
         try:
             await self._auditor.ask_leaves(
@@ -171,6 +187,8 @@ class _Round:
         except AuditFailedError as error:
             self.failed[key] = int(error.failure)
             _log.info("audit.failed", keeper=key.hex(), why=str(error))
+        finally:
+            shown.set()
 
     async def _piece(self, name: Name, duty: Duty) -> None:
         key, deal, piece = name

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 BALANCE_PARTS: Final = 10
 """A tenth of the balance is not locked as collateral: it pays fees."""
 COMMIT_BLOCKS: Final = 2
-"""A commitment is sent while it is taken in so many of the next blocks."""
+"""A commitment is sent while it is taken in so many of the next blocks, where so many are open in a row."""
 GROWN_PARTS: Final = 64
 """Once all is sealed, a commitment that grows by less than this part waits for the next audit."""
 LAST_PARTS: Final = 16
@@ -145,8 +145,9 @@ def affordable(params: Params, account: Account, keeper: Keeper | None) -> int:
 
 
 def is_open(params: Params, height: int) -> bool:
-    """Whether a commitment that is sent now is taken in the next blocks."""
-    nexts = range(height + 1, height + 1 + COMMIT_BLOCKS)
+    """Whether a commitment that is sent now is taken in the next blocks, of which there may be one alone between audits."""
+    blocks = min(COMMIT_BLOCKS, schedule.open_blocks(params))
+    nexts = range(height + 1, height + 1 + blocks)
     return all(schedule.opens(params, one) == one for one in nexts)
 
 

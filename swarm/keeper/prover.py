@@ -79,6 +79,10 @@ class SlotProver:
         audited = self.audited
         return audited is not None and audited.number == audit and peer in audited.auditors
 
+    def pieces(self, audit: int) -> int:
+        audited = self.audited
+        return len(audited.duties) if audited is not None and audited.number == audit else 0
+
     def leaves(self, audit: int) -> Sequence[LeafProof]:
         audited = self._audited(audit)
         if self._leaves is None or self._leaves[0] != audited.seed:

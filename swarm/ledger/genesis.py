@@ -106,9 +106,9 @@ RANGES: dict[str, tuple[int, int]] = {
     "min_task_budget": (0, CAP),
     "slash_part": (0, _TEN_THOUSAND),
     "score_spread": (1, 1_000),
-    "audit_blocks": (4, 1_000_000),
+    "audit_blocks": (5, 1_000_000),
     "audit_answer_blocks": (1, 10_000),
-    "audit_report_blocks": (1, 10_000),
+    "audit_report_blocks": (2, 10_000),
     "audit_leaves": (1, 4_096),
     "auditors": (1, 31),
     "max_keepers": (0, 1_024),
@@ -135,7 +135,7 @@ RANGES: dict[str, tuple[int, int]] = {
     "replay_steps": (1, 10_000),
     "replay_tolerance": (1, 10**6),
 }
-"""Each parameter's lowest and highest value."""
+"""Each parameter's lowest and highest value. An auditor asks for a block and reports in the next: two at least."""
 
 MEANINGS: dict[str, tuple[str, str]] = {
     "block_interval_ms": ("ms", "from one block to the next"),
@@ -345,9 +345,12 @@ def _check(genesis: Genesis) -> None:
         message = f"the network's name has 1 to {MAX_NETWORK_NAME} characters"
         raise GenesisError(message)
     _check_int("timestamp_ms", genesis.timestamp_ms, 0, 2**53)
-    for name, value in asdict(genesis.params).items():
-        _check_int(name, value, *RANGES[name])
     params = genesis.params
+    if params.audit_report_blocks == 1:
+        message = "audit_report_blocks is 1: keepers are asked for a block before the one that takes the reports, so 2 at least"
+        raise GenesisError(message)
+    for name, value in asdict(params).items():
+        _check_int(name, value, *RANGES[name])
     if params.audit_answer_blocks + params.audit_report_blocks + 2 > params.audit_blocks:
         message = "an audit's answers and reports leave no block before the next audit"
         raise GenesisError(message)

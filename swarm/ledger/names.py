@@ -10,6 +10,18 @@ from storage.cid import Cid
 from swarm.ledger.errors import LedgerError
 
 NO_CID = Cid(b"")
+CID_CHARACTERS = 46
+"""No CID is shorter, in whatever base it is written."""
+READS_AS_CID = f"a name of {CID_CHARACTERS} characters or more has a -, else it reads as a CID"
+
+
+def reads_as_cid(name: str) -> bool:
+    """Whether a name could be taken for a CID: it is as long as one, and has no hyphen.
+
+    No base that can be all in lower case has a hyphen. Of the text alone, so that every node says the same whichever bases
+    its libraries know.
+    """
+    return len(name) >= CID_CHARACTERS and "-" not in name
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 
 from swarm.ledger import replays, scoring, settlement
 from swarm.ledger.errors import Refused
+from swarm.ledger.names import READS_AS_CID, reads_as_cid
 from swarm.ledger.state import (
     NO_CID,
     REASON_LATE,
@@ -62,6 +63,8 @@ if TYPE_CHECKING:
     )
 
 MAX_OPEN_TASKS = 64
+MIN_SCORE_COMMIT = 2
+"""Blocks: the beacon of the first of them draws the batches, so nobody commits to scores before the second."""
 MAX_ATTEMPTS = 16
 """A round that so often found no worker by its deadline closes its task: nobody wants it, or nobody can do it."""
 
@@ -72,7 +75,7 @@ def post(
     """Post a task: escrow its budget, bind its name, start its first round.
 
     Raises:
-        Refused: No funds, the name is another's or in use, or too many tasks are open.
+        Refused: No funds, the name is another's or in use or reads as a CID, too many tasks are open, or nobody could score.
     """
     account = draft.account(poster)
     if len(draft.open_tasks) >= MAX_OPEN_TASKS:
@@ -81,6 +84,10 @@ def post(
         raise Refused(f"the budget is below {draft.params.min_task_budget:,}")
     if account.balance < asked.budget:
         raise Refused("the balance does not cover the budget")
+    if asked.phases.score_commit < MIN_SCORE_COMMIT:
+        raise Refused(
+            f"score_commit is {MIN_SCORE_COMMIT} blocks at least: the first one draws the batches"
+        )
     version = _bind(draft, task_id, poster, asked, height)
     draft.put_account(replace(account, balance=account.balance - asked.budget))
     task = TaskState(
@@ -209,6 +216,8 @@ def _bind(draft: Draft, task_id: bytes, poster: bytes, asked: TaskPost, height: 
     """Make the task the only writer of its name; returns the version whose root is the base."""
     entry = draft.name(asked.name)
     if entry is None:
+        if reads_as_cid(asked.name):
+            raise Refused(READS_AS_CID)
         entry = NameEntry(asked.name, poster, asked.base, 0, NO_CID, height)
         draft.put_name(entry)
     elif entry.owner != poster:

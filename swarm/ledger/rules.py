@@ -10,6 +10,7 @@ from protocols.consensus import evidence as contradictions
 from protocols.consensus.errors import EvidenceError
 from swarm.ledger import capacity, deals, replays, rounds, slashing, state, validators, vrf
 from swarm.ledger.errors import Refused
+from swarm.ledger.names import READS_AS_CID, reads_as_cid
 from swarm.ledger.state import NO_CID, Account, Dataset, NameEntry
 from swarm.ledger.transactions import (
     AuditReport,
@@ -163,6 +164,8 @@ def _dataset_publish(
 def _name_register(draft: Draft, by: Transaction, asked: NameRegister, context: Context) -> None:
     if draft.name(asked.name) is not None:
         raise Refused("the name is taken")
+    if reads_as_cid(asked.name):
+        raise Refused(READS_AS_CID)
     draft.put_name(NameEntry(asked.name, by.sender, asked.root, 0, NO_CID, context.height))
 
 

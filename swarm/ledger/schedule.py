@@ -38,6 +38,12 @@ def closed_blocks(params: Params) -> int:
     return min(MAX_CLOSED_BLOCKS, free // 2)
 
 
+def open_blocks(params: Params) -> int:
+    """So many blocks in a row take commitments between two audits: one at least."""
+    taken = params.audit_answer_blocks + params.audit_report_blocks + 1
+    return params.audit_blocks - taken - closed_blocks(params)
+
+
 def opens(params: Params, height: int) -> int:
     """The height from which commitments are taken: that of the block itself, if they are taken in it."""
     number, place = divmod(height, params.audit_blocks)

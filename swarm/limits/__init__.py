@@ -4,6 +4,7 @@ A limit only ever holds back what is begun for others; votes, scores, reveals an
 tokens. The pure modules decide, the thin ones look.
 
 rate      a token bucket (pure)
+turns     whose turn it is, of many that wait for one rate (pure)
 line      how fast the line is, and the share of it that is taken if nobody says (pure)
 month     bytes of a calendar month, counted on disk ahead of what is sent; the cap (pure but for its file)
 traffic   the one limiter that every socket to another machine passes

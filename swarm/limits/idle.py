@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from swarm.care.controls import span
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -62,7 +64,8 @@ def judge(idle: Idle, wanted: float) -> str:
     if idle.seconds is None:
         return f"whether this machine is idle cannot be told: {idle.why}"
     if idle.seconds < wanted:
-        return f"not idle: {idle.seconds:.0f} of {wanted:.0f} s without input (by {idle.by})"
+        known = f"{span(int(idle.seconds))} of {span(int(wanted))}"
+        return f"not idle: {known} without input (by {idle.by})"
     return ""
 
 

@@ -12,9 +12,9 @@ import structlog
 import trio
 
 from swarm.care.controls import CPU, GPU, SEAL, SERVE, TRAIN, Reason, at
-from swarm.config import format_size
 from swarm.limits import gpu, idle, power
 from swarm.limits.month import ends_at
+from swarm.sizes import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,9 +18,12 @@ import trio
 from swarm.limits.line import AUTO, Line
 from swarm.limits.month import Month, auto_cap
 from swarm.limits.rate import Bucket
+from swarm.limits.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from swarm.limits.turns import Place
 
 SERVED: Final = ("/swarm/exchange/", "/swarm/retrieval/", "/swarm/snapshot/", "/ipfs/bitswap/")
 """Protocols that hand out content: not answered while serving is held back."""
@@ -29,8 +32,6 @@ PATIENT: Final = (*SERVED, "/swarm/sync/")
 LOOK_SECONDS: Final = 1.0
 WINDOW_SECONDS: Final = 1.0
 """Of the rate, that a peer may be ahead of the reader of a stream."""
-MAX_WAIT_SECONDS: Final = 1.0
-"""Before a wait is looked at again: the rate may have changed."""
 
 _log = structlog.get_logger("swarm.limits")
 
@@ -45,6 +46,8 @@ class Traffic:
 
     Attributes:
         is_cut: Whether content is not served now.
+        going: The line of connections before the rate of what can wait.
+        coming: The line of streams before the rate at which such bytes are taken off them.
     """
 
     def __init__(
@@ -60,6 +63,8 @@ class Traffic:
         self._now = now
         self._up = Bucket()
         self._down = Bucket()
+        self.going = Turns(self._up)
+        self.coming = Turns(self._down)
         self._asked = AUTO
         self._asked_cap = AUTO
         self.sent_rate = self.received_rate = 0.0
@@ -127,12 +132,12 @@ class Traffic:
         """Whether a peer that wants to be served is sent away."""
         return protocol.startswith(SERVED) and self.is_cut()
 
-    def wait(self) -> float:
-        """Seconds until what can wait may be sent; 0: now."""
-        return min(self._up.wait(self._clock()), MAX_WAIT_SECONDS)
+    def wait(self, place: Place) -> float:
+        """Seconds until one in the line `going` looks again whether it may send what can wait; 0: now."""
+        return self.going.wait(self._clock(), place)
 
     def turn(self, least: int, most: int) -> int:
-        """Bytes that one connection sends in its turn."""
+        """Bytes that one connection sends in its turn, and at most those of a frame."""
         return self._up.turn(least, most)
 
     def window(self, least: int, most: int) -> int:
@@ -140,9 +145,9 @@ class Traffic:
         rate = self._down.rate
         return most if not rate else max(least, min(most, int(rate * WINDOW_SECONDS)))
 
-    def reading_wait(self) -> float:
-        """Seconds until more of what can wait may be taken off its stream; 0: now."""
-        return min(self._down.wait(self._clock()), MAX_WAIT_SECONDS)
+    def reading_wait(self, place: Place) -> float:
+        """Seconds until one in the line `coming` looks again whether it may take what can wait off its stream; 0: now."""
+        return self.coming.wait(self._clock(), place)
 
     def part(self, least: int, most: int) -> int:
         """Bytes that one reader takes in its turn."""

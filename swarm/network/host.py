@@ -365,6 +365,7 @@ class Host:
         for told in self.on_told:
             told(link)
         if link.is_member and (first or before is not Standing.MEMBER):
+            self._supersede(link)
             for member in self.on_member:
                 member(link)
         if not link.is_member:
@@ -380,6 +381,13 @@ class Host:
             )
             if first and strangers > self._settings.max_strangers:
                 link.session.close("too many peers of other networks")
+
+    def _supersede(self, newer: Link) -> None:
+        """Close what a member dialled long before: who dials anew has lost it, and this side would wait for `SILENCE_S`."""
+        for link in () if newer.dialled else self.links.get(newer.peer, ()):
+            is_alike = not link.dialled and link.is_relayed == newer.is_relayed
+            if is_alike and newer.since - link.since > GREET_S:
+                link.session.close("the peer has connected anew")
 
     def note_misbehaviour(self, peer: str, reason: str) -> None:
         """Remember what a peer did; after several times it is disconnected and refused for a while."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING
@@ -58,10 +59,10 @@ class KnownPeers:
         data = self._book.dump()
         try:
             await trio.to_thread.run_sync(_write, path, data)
-        except Exception as error:
-            if lack(error) is None:
-                raise
+        except BaseException as error:
             self._book.changed = True  # not saved yet
+            if not isinstance(error, Exception) or lack(error) is None:
+                raise
             self.problem = f"the known peers cannot be written to {path}: {error}"
             log.warning("network.known_peers_unwritable", path=str(path), error=str(error))
         else:
@@ -94,6 +95,8 @@ def _write(path: Path, data: bytes) -> None:
     with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
         try:
             file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
             file.close()
             Path(file.name).replace(path)
         except BaseException:

@@ -208,6 +208,9 @@ class Found:
         self._found: set[Address] = set()
         self._at: Counter[str] = Counter()
 
+    def __contains__(self, address: Address) -> bool:
+        return address in self._found
+
     def add(self, address: Address) -> bool:
         """Remember an address; False where it is known or has no place."""
         is_full = len(self._found) >= MAX_FOUND or self._at[address.host] >= MAX_FOUND_AT_ONE
@@ -226,7 +229,7 @@ class LocalDiscovery:
         chain_id: Of its network, as of now.
         own: Where it can be dialled, as of now.
         interfaces: IP addresses of this machine.
-        learn: Called with each address that was found.
+        learn: Called with each address that was found, each time: it may have been forgotten.
     """
 
     def __init__(
@@ -279,8 +282,11 @@ class LocalDiscovery:
                 one, answer(self._name, texts_of(self._own(), self._me, self._chain_id()))
             )
         for address in found_in(packet.texts, sender, self._chain_id()):
-            if address.peer != self._me and self._found.add(address):
+            if address.peer == self._me:
+                continue
+            if self._found.add(address):
                 log.info("network.found_nearby", address=str(address))
+            if address in self._found:
                 self._learn(address)
 
     async def _ask(self, one: trio.socket.SocketType) -> None:

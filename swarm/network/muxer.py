@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from swarm.limits.traffic import Traffic
+    from swarm.limits.turns import Place
     from swarm.network.secure import SecureChannel
 
 PROTOCOL = "/yamux/1.0.0"
@@ -52,8 +53,8 @@ MAX_QUEUED = 2**20
 """Bytes that wait for the socket before writers wait."""
 MAX_CONTROL = 4096
 """Short frames that wait for the socket; a peer that makes us owe more and does not read loses the connection."""
-READ_PART = 2**16
-"""Bytes that a reader of what can wait takes in its turn, however low the rate is."""
+LEAST_PART = 4096
+"""Bytes of what can wait that go or are taken in one turn, however low the rate is."""
 WRITE_BYTES = 8 * MAX_PLAINTEXT
 """Bytes put into one write."""
 _MAX_ID = 2**32 - 1
@@ -80,6 +81,8 @@ class MuxedStream:
         self._flushed = trio.Event()
         self._readable = trio.Event()
         self._writable = trio.Event()
+        self._turned = trio.Event()
+        self._place = None if session.traffic is None else session.traffic.coming.place(self._turn)
 
     @property
     def peer(self) -> str:
@@ -100,10 +103,7 @@ class MuxedStream:
     async def receive_some(self, max_bytes: int = 2**18) -> bytes:
         """See `protocols.transport.Stream`."""
         await trio.lowlevel.checkpoint()
-        while not self._chunks or (wait := self._turn_in()):
-            if self._chunks:
-                await trio.sleep(wait)
-                continue
+        while not self._chunks:
             if self._finished_there:
                 return b""
             if self._failure is not None:
@@ -112,13 +112,35 @@ class MuxedStream:
                 self._readable = trio.Event()
             await self._readable.wait()
         traffic = self.session.traffic if self.can_wait else None
-        if traffic is not None:
-            max_bytes = traffic.part(min(max_bytes, READ_PART), max_bytes)
-        data = self._take_arrived(max_bytes)
-        if traffic is not None:
+        if traffic is None or self._place is None:
+            data = self._take_arrived(max_bytes)
+        else:
+            await self._wait_for_turn(traffic, self._place)
+            part = traffic.part(min(max_bytes, LEAST_PART), max_bytes)
+            data = self._take_arrived(part)
             traffic.came(len(data))
+            traffic.coming.took(self._place)
         self._consumed(len(data))
         return data
+
+    async def _wait_for_turn(self, traffic: Traffic, place: Place) -> None:
+        """Wait until this reader may take what has arrived.
+
+        Raises:
+            StreamError: It was given up meanwhile.
+        """
+        try:
+            while self._chunks and (wait := traffic.reading_wait(place)):
+                self._turned = trio.Event()
+                with trio.move_on_after(wait):
+                    await self._turned.wait()
+        finally:
+            traffic.coming.leave(place)
+        if not self._chunks:
+            raise StreamError(self._failure or "the stream was read elsewhere")
+
+    def _turn(self) -> None:
+        self._turned.set()
 
     def _take_arrived(self, max_bytes: int) -> bytes:
         """What has arrived, up to so many bytes."""
@@ -135,11 +157,6 @@ class MuxedStream:
                 room -= len(part)
             data = b"".join(parts)
         return bytes(data)
-
-    def _turn_in(self) -> float:
-        """Seconds until this reader may take what has arrived."""
-        traffic = self.session.traffic if self.can_wait else None
-        return 0.0 if traffic is None else traffic.reading_wait()
 
     def _consumed(self, count: int) -> None:
         self._unread -= count
@@ -163,24 +180,32 @@ class MuxedStream:
         await trio.lowlevel.checkpoint()
         view = memoryview(data).cast("B") if len(data) else memoryview(b"")
         at = 0
+        has_room = False
         while at < len(view):
             self._check_writable()
             if self._window == 0:
                 self._writable = trio.Event()
                 await self._writable.wait()
                 continue
-            if self.session.is_full_for(self):
+            if not has_room and self.session.is_full_for(self):
                 await self.session.wait_for_room(self)
+                has_room = True
                 continue
-            size = min(self._window, MAX_PAYLOAD, len(view) - at)
+            has_room = False
+            size = min(self._window, self.session.part_for(self), len(view) - at)
             self._window -= size
             self.session.send_data(self, 0, view[at : at + size])
             at += size
 
+    @property
+    def is_writable(self) -> bool:
+        """Whether more can be said on it."""
+        return self._failure is None and not self._finished_here
+
     def _check_writable(self) -> None:
         if self._failure is not None:
             raise StreamError(self._failure)
-        if self._finished_here:
+        if not self.is_writable:
             message = "the stream is closed for writing"
             raise StreamError(message)
 
@@ -235,6 +260,7 @@ class MuxedStream:
             self._failure = why
         self._readable.set()
         self._writable.set()
+        self._turned.set()
         self._flushed.set()
 
     def detach(self) -> None:
@@ -272,11 +298,41 @@ class MuxedStream:
         self._writable.set()
 
     def ended(self) -> None:
-        """The peer has finished writing."""
+        """The peer has finished writing; after a failure that is no end."""
+        if self._failure is not None:
+            return
         self._finished_there = True
         self._readable.set()
         if self._finished_here:
             self.detach()
+
+
+class Room:
+    """Writers that wait for room in a queue; who came first goes first, one frame each.
+
+    Attributes:
+        given: Writers that may go on and have not run since.
+    """
+
+    def __init__(self) -> None:
+        self._waiting = trio.lowlevel.ParkingLot()
+        self.given = 0
+
+    def __len__(self) -> int:
+        """Writers whose frames are not queued yet."""
+        return len(self._waiting) + self.given
+
+    async def wait(self) -> None:
+        """Until there is room; the frame has to be queued, or the room given on, before anything else is awaited."""
+        await self._waiting.park()
+        self.given -= 1
+
+    def give(self, frames: int) -> None:
+        """Let as many writers go on."""
+        frames = min(frames, len(self._waiting))
+        if frames > 0:
+            self.given += frames
+            self._waiting.unpark(count=frames)
 
 
 class Session:
@@ -323,7 +379,9 @@ class Session:
         self._patient: deque[tuple[MuxedStream, bytes]] = deque()
         self._patient_queued = 0
         self._work = trio.Event()
-        self._room = trio.Event()
+        self._place = None if traffic is None else traffic.going.place(self._wake)
+        self._room = Room()
+        self._patient_room = Room()
         self._pending = b""
         self._body_of: MuxedStream | None = None
         self._body_left = 0
@@ -335,16 +393,29 @@ class Session:
         return list(self._streams.values())
 
     def is_full_for(self, stream: MuxedStream) -> bool:
-        """Whether a writer should wait."""
-        queued = self._patient_queued if stream.can_wait else self._queued
-        return queued >= MAX_QUEUED
+        """Whether a writer should wait: as long as another does, or none would come to its turn."""
+        if stream.can_wait:
+            return self._patient_queued >= self._patience() or len(self._patient_room) > 0
+        return self._queued >= MAX_QUEUED or len(self._room) > 0
 
     async def wait_for_room(self, stream: MuxedStream) -> None:
-        """Wait until the socket has taken some of what is queued."""
-        if self._room.is_set():
-            self._room = trio.Event()
-        if self.is_full_for(stream) and not self.closed.is_set():
-            await self._room.wait()
+        """Wait until there is room for one frame of this stream; who came first goes first."""
+        room = self._patient_room if stream.can_wait else self._room
+        await room.wait()
+        if not stream.is_writable:
+            room.give(1)  # the next one takes it
+
+    def part_for(self, stream: MuxedStream) -> int:
+        """Bytes in one frame, so small that no other waits for long behind it."""
+        if self.traffic is None or not stream.can_wait:
+            return MAX_PAYLOAD
+        return self.traffic.turn(LEAST_PART, MAX_PAYLOAD)
+
+    def _patience(self) -> int:
+        """Bytes of what can wait that are queued: what goes in two turns, or a question would wait long behind an answer."""
+        if self.traffic is None:
+            return MAX_QUEUED
+        return min(MAX_QUEUED, 2 * self.traffic.turn(LEAST_PART, WRITE_BYTES))
 
     @property
     def window(self) -> int:
@@ -416,15 +487,19 @@ class Session:
             return
         self.reason = reason
         self.closed.set()
+        why = f"the connection to {self.peer} is gone: {reason}"
         for stream in list(self._streams.values()):
             stream.detach()
-            stream.fail(f"the connection to {self.peer} is gone: {reason}")
+            stream.fail(why)
+        for finished, _ in (*self._queue, *self._patient):
+            finished.fail(why)  # what it said last is lost
         self._queue.clear()
         self._patient.clear()
         self._control.clear()
         self._queued = self._patient_queued = 0
         self._work.set()
-        self._room.set()
+        self._room.give(len(self._room))
+        self._patient_room.give(len(self._patient_room))
         self._channel.close_now()
 
     async def run(self) -> None:
@@ -442,6 +517,7 @@ class Session:
                 nursery.cancel_scope.cancel()
         finally:
             self.close("this node closed the connection")
+            self._leave()
 
     async def _write_all(self) -> None:
         while not self.closed.is_set():
@@ -453,6 +529,7 @@ class Session:
                     await self._work.wait()
                 continue
             messages = self._gather()
+            self._leave()
             if not messages:
                 continue
             try:
@@ -460,9 +537,19 @@ class Session:
             except WireError as error:
                 self.close(str(error))
 
+    def _wake(self) -> None:
+        self._work.set()
+
     def _wait(self) -> float:
-        """Seconds until what can wait may go."""
-        return 0.0 if self.traffic is None else self.traffic.wait()
+        """Seconds until what can wait may go; this connection stands in the line for it."""
+        if self.traffic is None or self._place is None:
+            return 0.0
+        return self.traffic.wait(self._place)
+
+    def _leave(self) -> None:
+        """Let others go first: this connection is over, or writes, which may take long."""
+        if self.traffic is not None and self._place is not None:
+            self.traffic.going.leave(self._place)
 
     def _gather(self) -> list[bytes]:
         """Take up to `WRITE_BYTES` of frames, packed into Noise messages; what can wait comes last, in its turn."""
@@ -490,15 +577,20 @@ class Session:
             total += len(frame)
         if parts:
             messages.append(parts[0] if len(parts) == 1 else b"".join(parts))
-        if self._queued < MAX_QUEUED or self._patient_queued < MAX_QUEUED:
-            self._room.set()
+        for room, free in (
+            (self._room, MAX_QUEUED - self._queued),
+            (self._patient_room, self._patience() - self._patient_queued),
+        ):
+            if free > 0:
+                room.give(-(-free // MAX_PAYLOAD) - room.given)
         return messages
 
     def _turn(self) -> int:
-        """Bytes of what can wait that may go now."""
-        if not self._patient or self.traffic is None or self._wait():
+        """Bytes of what can wait that go now."""
+        if not self._patient or self.traffic is None or self._place is None or self._wait():
             return 0
-        return self.traffic.turn(MAX_PLAINTEXT, WRITE_BYTES)
+        self.traffic.going.took(self._place)
+        return self.traffic.turn(LEAST_PART, WRITE_BYTES)
 
     def _take(self, queue: deque[tuple[MuxedStream, bytes]]) -> bytes:
         """The next frame of a queue; empty where its stream was broken off."""

@@ -24,7 +24,7 @@ from swarm.network.gossip import Gossip
 from swarm.network.host import Host
 from swarm.network.known_peers import KnownPeers
 from swarm.network.link import GREET_S
-from swarm.network.peerbook import PeerBook
+from swarm.network.peerbook import MAX_ADDRESSES, PeerBook
 from swarm.network.routers import Routers
 from swarm.network.routing import Routing
 from swarm.network.search import Search, greeted
@@ -201,8 +201,8 @@ class Network:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
+                await nursery.start(self._gossip.run)  # before the first member can join
                 await nursery.start(self._host.run)
-                await nursery.start(self._gossip.run)
                 nursery.start_soon(self._routing.run)
                 nursery.start_soon(self._search.run)
                 nursery.start_soon(self._routers.run)
@@ -260,8 +260,9 @@ class Network:
             self._learn(link)
 
     def _found_nearby(self, address: Address) -> None:
-        self._book.learn(address.peer, [address])
-        self._search.look_again()
+        if address.peer is not None and address not in self._book.addresses_of(address.peer):
+            self._book.learn(address.peer, [address])
+            self._search.look_again()
 
     def _moved(self, peer: str) -> None:
         """A peer's relayed connection is gone, and a direct one is there: its gossip moves."""
@@ -278,6 +279,8 @@ class Network:
                 near = addresses.is_loopback(link.wire.remote.host)
                 if near or not addresses.is_loopback(address.host):
                     found.append(address)
+        # It tells the best first, and the book's last is dialled first.
+        found = found[MAX_ADDRESSES - 2 :: -1]
         if link.dialled:
             found.append(link.wire.remote)
         self._book.learn(link.peer, found, member=link.is_member)
@@ -287,6 +290,7 @@ class Network:
     def _member_lost(self, peer: str) -> None:
         log.info("network.member_lost", peer=peer)
         self._gossip.member_lost(peer)
+        self._routers.member_lost()
         self._book.lost(peer, trio.current_time())
         self._search.members_changed()
 

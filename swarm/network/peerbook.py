@@ -85,12 +85,14 @@ class PeerBook:
         if member and not entry.member:
             entry.member = self.changed = True
         entry.given = entry.given or given
+        before = set(entry.addresses)
         for address in good:
-            if address not in entry.addresses:
-                entry.addresses[address] = None
-                self.changed = True
+            # What is told again is as good as new.
+            entry.addresses.pop(address, None)
+            entry.addresses[address] = None
         while len(entry.addresses) > MAX_ADDRESSES:
             del entry.addresses[next(iter(entry.addresses))]
+        self.changed = self.changed or before != set(entry.addresses)
 
     def _make_room(self, newest: Entry) -> None:
         if len(self._entries) <= MAX_ENTRIES:
@@ -208,7 +210,7 @@ class PeerBook:
         return found
 
     def dump(self) -> bytes:
-        """The members and given peers, as the file keeps them."""
+        """The members, as the file keeps them."""
         self.changed = False
         saved = [entry for entry in self._entries.values() if entry.peer and entry.member]
         saved.sort(key=lambda entry: entry.failures)

@@ -82,7 +82,8 @@ class Routers:
         self.puncher = HolePuncher(host, self._outside)
         self.mapper: PortMapper | None = None
         self._mapped: list[Address] = []
-        self._leases: dict[str, float] = {}
+        self._leases: dict[str, tuple[Link, float]] = {}
+        """Of each place the connection that it was asked for on, and when it is asked for again."""
         self._refused: dict[str, float] = {}
         self._observed: dict[Link, float] = {}
         self._asked: dict[Link, float] = {}
@@ -166,6 +167,10 @@ class Routers:
         elif link.is_relayed and not link.dialled:
             self._nursery.start_soon(self._host.fence, self._improve, link)
 
+    def member_lost(self) -> None:
+        """A member's connections are gone, and with them a place that it gave."""
+        self._wake.set()
+
     async def _retire(self, peer: str) -> None:
         await trio.sleep(RETIRE_S)
         direct = self._host.direct_to(peer)
@@ -194,8 +199,11 @@ class Routers:
 
     async def run(self) -> None:
         """Look after this node's addresses until cancelled; a node of this machine alone has none."""
-        if not self._listening():
+        if all(addresses.is_loopback(one.host) for one in self._host.listening):
             return
+        # Until the machine has a network: nothing tells when that is.
+        while not self._listening():  # noqa: ASYNC110 - see above
+            await trio.sleep(LOOK_S)
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             try:
@@ -329,8 +337,10 @@ class Routers:
             link = self._host.direct_to(peer)
             if link is None or self.reach.confirmed():
                 del reserved[peer]
-            elif now >= self._leases[peer]:
-                del reserved[peer]
+                continue
+            asked_on, due_at = self._leases[peer]
+            # A relay may forget a place with the connection, and does when it starts again.
+            if now >= due_at or asked_on.session.closed.is_set():
                 await self._host.fence(self._take_place, link)
         for link in outside:
             if not self._wants_relays():
@@ -346,8 +356,9 @@ class Routers:
         try:
             lasts = await self.relay.reserve(link)
         except UnreachableError as error:
+            self.relay.reserved.pop(link.peer, None)
             log.info("network.no_place", relay=link.peer, reason=error.why)
         else:
             del self._refused[link.peer]
-            self._leases[link.peer] = now + lasts / 2
+            self._leases[link.peer] = (link, now + lasts / 2)
             log.info("network.place_taken", relay=link.peer, seconds=round(lasts))

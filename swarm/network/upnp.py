@@ -276,6 +276,7 @@ class Upnp:
     def __init__(self, router: str) -> None:
         self._router = router
         self._service: tuple[str, str] | None = None
+        self._outside = 0
 
     async def forward(self, port: int, here: str) -> Forwarded:
         """Have a port forwarded to this machine.
@@ -292,7 +293,7 @@ class Upnp:
         except ValueError as error:
             message = "the router does not know its public address"
             raise RouterError(message) from error
-        outside, lasts = port, LEASE_S
+        outside, lasts = self._outside or port, LEASE_S
         for _ in range(OUTSIDE_TRIES):
             fields = {
                 "NewRemoteHost": "",
@@ -307,6 +308,7 @@ class Upnp:
             found = dict(await self._command("AddPortMapping", fields))
             code = found.get("errorCode", "")
             if not code:
+                self._outside = outside
                 return Forwarded(Address("ip4", host, outside), lasts, self.name)
             if code == ONLY_PERMANENT:
                 lasts = 0

@@ -40,7 +40,7 @@ class Samples:
 
     Args:
         folder: Where they lie; made with the first.
-        make: `NodeApi.sample`.
+        make: `Work.sample`.
         root_of: The CID of a name's version; None where there is none.
     """
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Final
 import structlog
 import trio
 
-from swarm.config import PAGE_PORT
 from swarm.control.service import BACKLOG, serve_app
 from swarm.errors import RefusedError
 from swarm.page import access as accesses
 from swarm.page.access import Access
 from swarm.page.app import make_app, make_hub
+from swarm.values import PAGE_PORT
 
 if TYPE_CHECKING:
     from pathlib import Path

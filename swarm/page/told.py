@@ -107,7 +107,7 @@ class Told:
         self._last: tuple[int, Json | None] = (-1, None)
         self._far: dict[str, float] = {}
         self._measured = -PING_SECONDS
-        self.samples = Samples(node.settings.home / "page", api.sample, self._version_of)
+        self.samples = Samples(node.settings.home / "page", api.work.sample, self._version_of)
 
     async def node(self) -> Json:
         node, status = self._node, self._api.status()

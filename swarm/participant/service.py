@@ -1,7 +1,7 @@
 """The shell of a participant: watches finalized heights and does what `core.decide` says.
 
 One task of the event loop drives one open training task, so a slow round of one never holds up another;
-the worker process still does one job at a time.
+the worker process still does one job at a time, the most urgent first (`swarm.training.turns`).
 """
 
 from __future__ import annotations

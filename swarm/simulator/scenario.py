@@ -142,9 +142,9 @@ class Training:
 class Storage:
     """The audits of those who lend space; as in a genesis, but for what sealing costs, which is `seal_ms` of `Keepers`."""
 
-    audit_blocks: int = fields.whole(24, 4, 1_000_000)
+    audit_blocks: int = fields.whole(24, 5, 1_000_000)
     answer_blocks: int = fields.whole(4, 1, 10_000)
-    report_blocks: int = fields.whole(8, 1, 10_000)
+    report_blocks: int = fields.whole(8, 2, 10_000)
     leaves: int = fields.whole(32, 1, 4_096)
     auditors: int = fields.whole(3, 1, 31)
     strike_limit: int = fields.whole(3, 1, 1_000)

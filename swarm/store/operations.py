@@ -11,11 +11,11 @@ import trio
 from storage import cid as cids
 from storage.errors import FileSystemFullError
 from storage.pins import MAX_LABEL_CHARACTERS
-from swarm.config import format_size
 from swarm.control.faults import translate
 from swarm.datasets import Progress as Counter
 from swarm.datasets import is_reserved, told
 from swarm.errors import NotFoundError, RefusedError, UsageError
+from swarm.sizes import format_size
 from swarm.store import reading, repair
 from swarm.store.repair import Repair
 from swarm.store.sizes import Sizes

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from swarm.training import assignment, codec, data, models, philox
 from swarm.training.evaluator import Evaluator, scaled
-from swarm.training.local import Outcome, Place, check_loss, rate, write_file
+from swarm.training.local import Outcome, Place, check_loss, check_weights, rate, write_file
 from swarm.training.optimizers import AdamW
 from swarm.training.population import choose
 
@@ -66,7 +66,7 @@ def train(
         report: Called after each step with (step, steps, the discriminator's loss).
 
     Raises:
-        TrainingError: A loss is no number.
+        TrainingError: A loss is no number, or a weight after the last step.
     """
     started = time.monotonic()
     sizes, settings = spec.gan, spec.train
@@ -85,6 +85,7 @@ def train(
     check = assignment.torch_seed("check", place.task, place.round)
     first = judge.distance(judge.images(base.tensors, CHECK_SAMPLES, check), reference)
     values = _adversarial(spec, place, base, images, ids, device, report)
+    check_weights(values.values(), spec.train.steps)
     last = judge.distance(judge.images(values, CHECK_SAMPLES, check), reference)
     about = codec.About(
         kind="gan",

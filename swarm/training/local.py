@@ -34,7 +34,7 @@ from swarm.training.errors import TensorFileError, TrainingError
 from swarm.training.optimizers import AdamW, Muon
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor, nn
@@ -148,7 +148,7 @@ def train(
         units: Of work to do: each adds a batch to every step.
 
     Raises:
-        TrainingError: A loss is no number.
+        TrainingError: A loss is no number, or a weight after the last step.
     """
     started = time.monotonic()
     settings = spec.train
@@ -188,6 +188,7 @@ def train(
             recorder.after(len(losses), loss)
         report(len(losses), settings.steps, loss)
     after = codec.gather(models.values(model), layout)
+    check_weights(after, settings.steps)
     error = [old - new for old, new in zip(before, after, strict=True)]
     sparse = codec.compress(error, layout)
     about = codec.About(
@@ -260,6 +261,20 @@ def check_loss(loss: float, step: int, steps: int) -> None:
         message = (
             f"the loss is no number at step {step:,} of {steps:,}:"
             " the task's data or its learning rates are too large"
+        )
+        raise TrainingError(message)
+
+
+def check_weights(values: Iterable[Array], steps: int) -> None:
+    """Give up a round that no step came after to show it: its last one left a weight that is no number.
+
+    Raises:
+        TrainingError: It names the step.
+    """
+    if not all(np.isfinite(item).all() for item in values):
+        message = (
+            f"a weight is no number after step {steps:,} of {steps:,}:"
+            " the task's weights or its learning rates are too large"
         )
         raise TrainingError(message)
 

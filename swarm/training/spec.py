@@ -474,12 +474,18 @@ def _score(tables: dict[str, Any], kind: str) -> Score:
     return score
 
 
+_LEAST_BLOCKS = {"score_commit": 2}
+"""The first of them draws the batches."""
+
+
 def _phases(tables: dict[str, Any]) -> Phases:
     table = Table("phases", tables.get("phases", {}))
     defaults = Phases()
     phases = Phases(
         **{
-            item.name: table.integer(item.name, 1, 10**6, getattr(defaults, item.name))
+            item.name: table.integer(
+                item.name, _LEAST_BLOCKS.get(item.name, 1), 10**6, getattr(defaults, item.name)
+            )
             for item in dataclasses.fields(Phases)
         }
     )

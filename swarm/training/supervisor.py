@@ -1,19 +1,17 @@
 """The node's side of the worker process: starts it, gives it jobs, and survives it.
 
-One job at a time, in order of asking. The process is started for the first job, and again after it crashed,
-hung or was killed; a job that ends with it raises `WorkerError` with the cause, and the next job is served.
+One job at a time, in the order of `turns`: while one trains, a job that is more urgent is let in between two of its
+steps. The process is started for the first job, and again after it crashed, hung or was killed; a job that ends with
+it raises `WorkerError` with the cause, and the next job is served. One that was let in is then done again alone, and no
+other is let in after it: both together may be more than the memory holds.
 A caller that is cancelled gives its job up: the worker is asked to stop between two steps and is killed if it
 does not within `CANCEL_SECONDS`.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -36,15 +34,17 @@ from swarm.training.requests import (
     fields,
 )
 from swarm.training.sizes import FinetuneModel, LmModel
+from swarm.training.turns import Job, Turns
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from trio_typing import TaskStatus
 
     from swarm.training.completion import CompletionJob
     from swarm.training.sizes import Decoder
+    from swarm.training.turns import Progress
 
 START_SECONDS: Final = 120
 """How long the process may take to load torch."""
@@ -52,23 +52,6 @@ CANCEL_SECONDS: Final = 2
 """How long a job that was given up may run on before the process is killed."""
 MAX_SPEEDS: Final = 64
 """Tasks of which the speed is remembered."""
-_ON_THE_WAY: Final = frozenset({"progress", "text"})
-"""What a message has that does not end its job."""
-
-Progress: TypeAlias = Callable[[int, int, float], None]
-
-
-@dataclass(eq=False, slots=True)
-class _Job:
-    kind: str
-    number: int
-    packed: bytes
-    on_progress: Progress | None
-    on_text: Callable[[str], None] | None = None
-    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
-    done: trio.Event = field(default_factory=trio.Event)
-    result: dict[str, Any] | None = None
-    error: BaseException | None = None
 
 
 class Worker:
@@ -80,8 +63,10 @@ class Worker:
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
-        self._send, self._receive = trio.open_memory_channel[_Job](math.inf)
+        self._turns = Turns()
         self._child: Child | None = None
+        self._told: dict[int, Job] = {}  # by number; what the process has heard of and not ended
+        self._lets_in = True
         self._next = 0
         self.encodings: Callable[[bytes], AbstractAsyncContextManager[int]] | None = None
         """Gives a job of a task the bytes that kept encodings may take; None: as the settings say."""
@@ -96,20 +81,19 @@ class Worker:
     async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve jobs until cancelled; the process ends with this task, within two seconds."""
         task_status.started()
-        job: _Job | None = None
+        job: Job | None = None
         try:
             while True:
-                job = await self._receive.receive()
+                # One that was let in can outlast the job that it was let into.
+                job = next(iter(self._told.values()), None) or await self._turns.next()
                 await self._serve(job)
         finally:
-            waiting = [] if job is None or job.done.is_set() else [job]
-            with suppress(trio.WouldBlock, trio.EndOfChannel):
-                while True:
-                    waiting.append(self._receive.receive_nowait())
-            self._receive.close()
-            for left in waiting:
-                left.error = WorkerError(cause="closed", why="the node is shutting down")
-                left.done.set()
+            left = [*self._told.values(), *self._turns.close(), *([] if job is None else [job])]
+            self._told.clear()
+            for one in left:
+                if not one.done.is_set():
+                    one.error = WorkerError(cause="closed", why="the node is shutting down")
+                    one.done.set()
             await self._stop()
 
     async def describe(self) -> WorkerInfo:
@@ -291,85 +275,135 @@ class Worker:
             packed = messages.pack({"id": self._next, "job": kind, **fields})
         except ValueError as error:  # a text that is not UTF-8: the process has no part in it
             raise WorkerError(cause="failed", why=f"the job cannot be told: {error}") from error
-        job = _Job(kind, self._next, packed, on_progress, on_text)
-        try:
-            self._send.send_nowait(job)
-        except trio.BrokenResourceError as error:
-            raise WorkerError(cause="closed", why="the node is shutting down") from error
+        if self._turns.is_closed:
+            raise WorkerError(cause="closed", why="the node is shutting down")
+        job = Job(kind, self._next, packed, on_progress, on_text)
+        self._turns.add(job)
         try:
             await job.done.wait()
         finally:
             job.scope.cancel()
+            self._turns.drop(job)
         if job.error is not None:
             raise job.error
         assert job.result is not None  # noqa: S101 - `done` is set after one of the two
         return job.result
 
-    async def _serve(self, job: _Job) -> None:
-        if job.scope.cancel_called:  # given up before its turn: the process never hears of it
-            job.done.set()
-            return
+    async def _serve(self, job: Job) -> None:
         try:
+            if job.scope.cancel_called and job.number not in self._told:
+                return  # given up before its turn: the process never hears of it
             with job.scope:
-                job.result = await self._execute(job)
-            if job.result is None and self._child is not None:
-                await self._give_up(job.number)
+                await self._execute(job)
+            if not job.done.is_set() and self._child is not None:
+                await self._give_up(job)
         except WorkerError as error:
             job.error = error
-        except Exception as error:  # noqa: BLE001 - a progress callback's fault is its caller's
+        except Exception as error:  # noqa: BLE001 - what the process says must not end the node
             job.error = error
-            if self._child is not None:
-                await self._give_up(job.number)
+            await self._stop(job)
         finally:
             if job.result is not None or job.error is not None or job.scope.cancelled_caught:
                 job.done.set()
 
-    async def _execute(self, job: _Job) -> dict[str, Any]:
+    async def _execute(self, job: Job) -> None:
         child = await self._started()
         try:
             with trio.fail_after(self._settings.job_seconds):
-                await child.send(job.packed)
-                while True:
-                    with trio.fail_after(self._settings.silence_seconds):
-                        answer = await child.receive()
-                    if answer.get("id") != job.number:
-                        continue  # the tail of a job that was given up
-                    if "progress" in answer:  # empty: the job is alive and has no step to tell of
-                        if job.on_progress is not None and answer["progress"]:
-                            job.on_progress(*answer["progress"])
-                        continue
-                    if "text" in answer:
-                        if job.on_text is not None:
-                            job.on_text(answer["text"])
-                        continue
-                    if "error" in answer:
-                        raise WorkerError(answer["cause"], answer["error"])
-                    result: dict[str, Any] = answer["result"]
-                    return result
+                if job.number not in self._told:
+                    await self._tell(child, job)
+                while job.number in self._told:
+                    await self._hear(child)
+                    await self._let_in(child, job)
         except trio.TooSlowError as error:
-            await self._stop()
+            await self._stop(job)
             raise WorkerError(cause="timeout", why=f"job {job.kind} took too long") from error
         except (trio.BrokenResourceError, EOFError, ValueError) as error:
-            cause, why = await self._ended()
+            cause, why = await self._ended(job)
             raise WorkerError(cause, why) from error
 
-    async def _give_up(self, number: int) -> None:
-        """Ask the process to leave a job; kill it if it does not."""
+    async def _tell(self, child: Child, job: Job) -> None:
+        self._told[job.number] = job
+        await self._send(child, job.packed)
+
+    @staticmethod
+    async def _send(child: Child, message: bytes) -> None:
+        """Whoever gives up meanwhile: after half a message the process would understand no other."""
+        with trio.fail_after(CANCEL_SECONDS) as scope:
+            scope.shield = True
+            await child.send(message)
+
+    async def _hear(self, child: Child) -> None:
+        """Give what the process says next to the job that it is about."""
+        with trio.fail_after(self._settings.silence_seconds):
+            answer = await child.receive()
+        job = self._told.get(answer.get("id", 0))
+        if job is None:
+            return
+        if "error" not in answer and "result" not in answer:
+            try:
+                job.hear(answer)
+            except Exception as error:  # noqa: BLE001 - a progress callback's fault is its caller's
+                job.error = error
+                job.scope.cancel()
+            return
+        was_let_in = job is not next(iter(self._told.values()))
+        del self._told[job.number]
+        if answer.get("cause") == "memory" and was_let_in:
+            self._again(job)
+            return
+        if "error" in answer:
+            job.error = job.error or WorkerError(answer["cause"], answer["error"])
+        else:
+            job.result = answer["result"]
+        job.done.set()
+
+    async def _let_in(self, child: Child, job: Job) -> None:
+        """Let a more urgent job in, or give up one that was let in and that nobody waits for any more."""
+        for inner in self._told.values():
+            if inner is not job:
+                if inner.scope.cancel_called:
+                    await self._send(child, messages.pack({"cancel": inner.number}))
+                return
+        if not self._lets_in or not self._told or job.scope.cancel_called:
+            return
+        if (urgent := self._turns.before(job)) is not None:
+            await self._tell(child, urgent)
+
+    def _again(self, job: Job) -> None:
+        """Do a job again, alone, that was let in and had too little room."""
+        self._lets_in = False
+        if job.scope.cancel_called:
+            job.done.set()
+        else:
+            self._turns.add(job)
+
+    def _forget(self, ended: Job | None) -> None:
+        """The process is gone, and what it was told; what it did not end with is done again."""
+        told, self._told = self._told, {}
+        for one in told.values():
+            if one is not ended:
+                self._again(one)
+
+    async def _give_up(self, job: Job) -> None:
+        """Ask the process to leave a job; kill it if it does not, when what was let in is done."""
         child = self._child
         if child is None:
             return
         if not child.ready:
-            await self._stop()
+            await self._stop(job)
             return
         try:
+            await self._send(child, messages.pack({"cancel": job.number}))
+            with trio.fail_after(self._settings.job_seconds):
+                while len(self._told) > 1:
+                    await self._let_in(child, job)
+                    await self._hear(child)
             with trio.fail_after(CANCEL_SECONDS):
-                await child.send(messages.pack({"cancel": number}))
-                while True:
-                    answer = await child.receive()
-                    if answer.get("id") == number and answer.keys().isdisjoint(_ON_THE_WAY):
-                        return
+                while job.number in self._told:
+                    await self._hear(child)
         except (trio.TooSlowError, trio.BrokenResourceError, EOFError, ValueError):
-            await self._stop()
+            await self._stop(job)
 
     async def _started(self) -> Child:
         if self._child is None:
@@ -391,13 +425,16 @@ class Worker:
             raise WorkerError(cause="start", why=why) from error
         return child
 
-    async def _ended(self) -> tuple[str, str]:
+    async def _ended(self, job: Job | None = None) -> tuple[str, str]:
+        self._forget(job)
         child, self._child = self._child, None
         if child is None:
             return "crashed", "the process is gone"
         return await child.reap()
 
-    async def _stop(self) -> None:
+    async def _stop(self, job: Job | None = None) -> None:
+        """End the process, and a job with it."""
+        self._forget(job)
         child, self._child = self._child, None
         if child is not None:
             await child.stop()

@@ -1,8 +1,9 @@
 """The worker process: `python -m swarm.training.worker FD DEVICE THREADS NICE ENCODINGS BYTES`.
 
 The node starts it with one end of a socket pair and speaks `messages` with it.
-The main thread does one job at a time; a second thread reads, so that a job can be given up between two steps
-and so that the process ends when the node's end closes, even in the middle of a job.
+The main thread does one job at a time; one that comes while another is under way is more urgent, and is done between
+two steps of that (`turns`). A second thread reads, so that a job can be given up between two steps and so that the
+process ends when the node's end closes, even in the middle of a job.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import queue
 import socket
 import sys
 import threading
-from dataclasses import replace
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +42,11 @@ class _Link:
 
     def send(self, message: dict[str, Any]) -> None:
         self._sock.sendall(messages.pack(message))
+
+    def check(self, number: int) -> None:
+        """End a job that was given up."""
+        if number in self.cancelled:
+            raise _CancelledError
 
     def read_all(self) -> None:
         """Take in messages until the node's end closes, then end the process."""
@@ -92,16 +99,35 @@ def _bench(device: torch.device, drawers: Drawers) -> Bench:
     return jobs.Bench(device, lambda _step, _steps, _loss: None, encoders=Encoders(drawers))
 
 
-def _speaking(kept: Bench, link: _Link, number: int) -> Bench:
-    """The same bench for one job: what it says goes to the node, unless it gave the job up."""
+@dataclass(slots=True)
+class _Pause:
+    """How long a job stood still for others."""
+
+    seconds: float = 0.0
+
+
+def _speaking(kept: Bench, link: _Link, number: int, pause: _Pause | None) -> Bench:
+    """The same bench for one job: what it says goes to the node, unless it gave the job up.
+
+    Args:
+        kept: The bench.
+        link: To the node.
+        number: The job's.
+        pause: Of a job that lets others in; None: this one was let in itself.
+    """
 
     def send(**said: object) -> None:
-        if number in link.cancelled:
-            raise _CancelledError
+        link.check(number)
         link.send({"id": number, **said})
 
     def report(step: int, steps: int, loss: float) -> None:
         send(progress=[step, steps, loss])
+        if pause is None or link.jobs.empty():
+            return
+        began = time.monotonic()
+        while not link.jobs.empty():
+            _serve(link, link.jobs.get(), kept, was_let_in=True)
+        pause.seconds += time.monotonic() - began
 
     def alive() -> None:
         send(progress=[])
@@ -112,13 +138,18 @@ def _speaking(kept: Bench, link: _Link, number: int) -> Bench:
     return replace(kept, report=report, alive=alive, tell=tell)
 
 
-def _serve(link: _Link, job: dict[str, Any], kept: Bench) -> None:
+def _serve(link: _Link, job: dict[str, Any], kept: Bench, *, was_let_in: bool = False) -> None:
     from swarm.training import devices, jobs
 
     if (allowed := job.pop("encodings_bytes", None)) is not None:
         kept.encoders.allow(allowed)
+    pause = None if was_let_in else _Pause()
     try:
-        answer: dict[str, Any] = {"result": jobs.run(job, _speaking(kept, link, job["id"]))}
+        link.check(job["id"])
+        result = jobs.run(job, _speaking(kept, link, job["id"], pause))
+        if pause is not None and "seconds" in result:
+            result["seconds"] = max(0.0, result["seconds"] - pause.seconds)
+        answer: dict[str, Any] = {"result": result}
     except _CancelledError:
         answer = {"error": "given up", "cause": "cancelled"}
     except TrainingError as error:

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from cli.connection import START_SECONDS, answers
+from cli.connection import START_SECONDS, answers, connect
 from cli.demo.network import pause
 from cli.node_process import STOP_SECONDS
 
 pytestmark = pytest.mark.slow
+
+STOP_SECONDS_IN_ALL = 10
 
 
 @pytest.fixture
@@ -125,3 +127,38 @@ def test_a_command_that_finds_no_node_starts_a_temporary_one_and_stops_it(enviro
     assert "starting a temporary one (`swarm join` starts one that stays)" in err
     with pytest.raises(ProcessLookupError):
         os.kill(status["pid"], 0)
+
+
+@pytest.mark.filterwarnings("ignore:subprocess")  # which is left running on purpose
+def test_a_temporary_node_stays_while_another_command_uses_it(environ, tmp_path):
+    home = tmp_path / "home"
+    first = start(home)
+    try:
+        wait_until_it_answers(first, home)
+        first.terminate()
+        first.communicate(timeout=START_SECONDS)
+    finally:
+        first.kill()
+        first.wait()
+    with connect(home) as client:
+        status = client.status()
+        assert status["temporary"]
+        watching = subprocess.Popen(
+            [sys.executable, "-m", "cli", "status", "--watch", "--json", "--home", str(home)],
+            cwd=Path(__file__).parents[2],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        pid = status["pid"]
+        assert json.loads(watching.stdout.readline())["pid"] == pid
+    try:
+        for _ in range(2):
+            assert json.loads(watching.stdout.readline())["pid"] == pid  # who started it is gone
+    finally:
+        watching.send_signal(signal.SIGINT)
+        watching.communicate(timeout=START_SECONDS)
+    for _ in range(STOP_SECONDS_IN_ALL * 10):
+        if not answers(home):
+            return
+        pause(watching, 0.1)
+    pytest.fail("the node stays when nobody uses it")

@@ -122,6 +122,46 @@ def test_a_small_terminal_is_drawn_on_without_scrolling_and_given_back(node, tmp
     assert "data folder" in after  # what was shown last stays, whole
 
 
+@pytest.mark.slow
+def test_a_view_that_is_stopped_gives_the_terminal_back_until_it_goes_on(node):
+    ours, theirs = os.openpty()
+    child = subprocess.Popen(
+        [sys.executable, "-m", "cli", "status", "--watch"],
+        cwd=ROOT,
+        env=os.environ | {"TERM": "xterm"},
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        process_group=0,  # with a parent in its session, as under a shell: else the kernel stops nobody
+    )
+    os.close(theirs)
+    enter, leave, home = (one.encode() for one in (screen.ENTER, screen.LEAVE, screen.HOME))
+    seen = b""
+    try:
+        while home not in seen:
+            seen += os.read(ours, 4096)
+        child.send_signal(signal.SIGTSTP)
+        assert os.WIFSTOPPED(os.waitpid(child.pid, os.WUNTRACED)[1])
+        while leave not in seen:
+            seen += os.read(ours, 4096)
+        assert seen.endswith(leave)  # and the page of the shell is what stays
+        child.send_signal(signal.SIGCONT)
+        again = b""
+        while home not in again:
+            again += os.read(ours, 4096)
+        assert again.startswith(enter + home)
+        child.send_signal(signal.SIGINT)
+        while data := _read(ours):
+            again += data
+        assert (child.wait(10), child.stderr.read()) == (130, b"")
+        assert again.count(leave) == 1
+    finally:
+        child.kill()
+        child.wait()
+        child.stderr.close()
+        os.close(ours)
+
+
 def _read(descriptor):
     try:
         return os.read(descriptor, 4096)

@@ -46,6 +46,25 @@ class FakeChecks:
     nobody = False
 
 
+class FakeWork:
+    async def post_task(self, spec_text, folder, progress):
+        if "rounds" not in spec_text:
+            msg = "rounds: missing"
+            raise UsageError(msg)
+        return {"task": "12" * 32, "name": "tiny-gpt", "base": CID}
+
+    async def sample(self, name, version, prompt, path, length, seed):
+        if name == "broken":
+            msg = "a fault of the node's own"
+            raise ZeroDivisionError(msg)
+        if name == "gan":
+            return {"path": str(path)}
+        return {"text": f"{prompt or ''}…{length}…{seed}"}
+
+    async def evaluate(self, name, version):
+        return {"loss": 2.5}
+
+
 class FakeReceipts:
     def __init__(self) -> None:
         self.kept = []
@@ -56,6 +75,7 @@ class FakeReceipts:
 
 class FakeNode:
     housekeeping = FakeHousekeeping()
+    work = FakeWork()
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -188,12 +208,6 @@ class FakeNode:
             "proof": {"header": "00"},
         }
 
-    async def post_task(self, spec_text, folder, progress):
-        if "rounds" not in spec_text:
-            msg = "rounds: missing"
-            raise UsageError(msg)
-        return {"task": "12" * 32, "name": "tiny-gpt", "base": CID}
-
     async def tasks(self):
         one = {"task": "12" * 32, "name": "tiny-gpt", "round": 2, "rounds": 6}
         return [{**one, "phase": "train", "version": 1, "loss": 2.5}]
@@ -215,17 +229,6 @@ class FakeNode:
             {"round": 1, "version": 1, "base_loss": 4.2, "loss": 2.5, "submissions": [paid, failed]}
         ]
         return {"task": "12" * 32, "name": "tiny-gpt", "rounds": rounds}
-
-    async def sample(self, name, version, prompt, path, length, seed):
-        if name == "broken":
-            msg = "a fault of the node's own"
-            raise ZeroDivisionError(msg)
-        if name == "gan":
-            return {"path": str(path)}
-        return {"text": f"{prompt or ''}…{length}…{seed}"}
-
-    async def evaluate(self, name, version):
-        return {"loss": 2.5}
 
     def stop(self):
         self.stopped.set()

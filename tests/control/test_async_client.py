@@ -88,6 +88,17 @@ async def test_several_tasks_use_one_client_at_once(served, tmp_path):
         nursery.cancel_scope.cancel()
 
 
+async def test_a_question_does_not_wait_behind_a_hundred_operations(served, tmp_path):
+    node, client = served
+    async with trio.open_nursery() as nursery:
+        for _ in range(120):
+            nursery.start_soon(client.publish, tmp_path / "slow")
+        await node.began.wait()
+        with trio.fail_after(5):
+            assert (await client.status())["height"] == 42
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_node_of_another_version_is_refused_and_can_be_stopped(
     tmp_path, nursery, monkeypatch
 ):

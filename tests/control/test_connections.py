@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import socket
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
+from threading import Timer
 
 import pytest
 import trio
@@ -13,6 +14,9 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
+from cli.connection import answers
+from swarm import asking
+from swarm.client import Client, NetworkError, socket_of
 from swarm.control import service
 from swarm.control.operation import Operation
 from swarm.control.service import serve_app
@@ -148,3 +152,33 @@ async def test_one_who_went_with_a_question_behind_another_keeps_no_place(tmp_pa
         await gone.aclose()
         assert await served.is_answered()
         assert served.working == 0
+
+
+@pytest.fixture
+def full(tmp_path):
+    """A socket at which as many wait as may, and what takes one of them."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(str(socket_of(tmp_path)))
+        listener.listen(1)
+        for _ in range(2):
+            waiting = stack.enter_context(socket.socket(socket.AF_UNIX))
+            waiting.connect(str(socket_of(tmp_path)))
+        yield tmp_path, lambda: stack.enter_context(listener.accept()[0])
+
+
+def test_where_as_many_wait_as_may_a_client_waits_for_a_place(full):
+    home, take = full
+    later = Timer(0.1, take)
+    later.start()
+    asking.connected(socket_of(home)).close()
+    later.join()
+
+
+def test_a_node_that_takes_nobody_is_told_from_one_that_does_not_run(full, monkeypatch):
+    home, _ = full
+    monkeypatch.setattr(asking, "CONNECT_SECONDS", 0.1)
+    assert answers(home)  # and no second one is started
+    with pytest.raises(NetworkError, match="too many ask at once"):
+        Client.of_home(home).status()
+    assert not answers(home / "another")

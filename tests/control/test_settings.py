@@ -4,8 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarm.config import Settings, format_size, parse_address, parse_size
+from swarm.config import Settings
 from swarm.errors import UsageError
+from swarm.sizes import format_size
+from swarm.values import parse_address, parse_size
 
 PEER = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN"
 
@@ -132,3 +134,10 @@ def test_a_wrong_setting_is_named_with_its_source(tmp_path, flags, environ, text
     with pytest.raises(UsageError) as raised:
         Settings.build(flags, environ, file)
     assert words in raised.value.message
+
+
+def test_a_number_of_thousands_of_digits_in_the_file_is_told_as_a_fault_of_the_file(tmp_path):
+    path = tmp_path / "swarm.toml"
+    path.write_text(f"storage = {'1' * 5_000}")
+    with pytest.raises(UsageError, match=r"swarm\.toml: not TOML"):
+        Settings.build({}, {}, path)

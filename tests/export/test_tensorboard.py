@@ -96,6 +96,14 @@ def test_the_file_is_made_of_records_and_is_replaced_by_the_next_one(tmp_path):
     assert bodies[1] == events.event(points[0].tag, points[0].step, points[0].value, 1e9)
 
 
+def test_a_file_whose_first_rounds_are_pruned_meanwhile_is_replaced_too(tmp_path):
+    points = list(scalars(WATCHED))
+    events.write(tmp_path, "abc", points, times(WATCHED, {1: 1e9, 2: 2e9}))
+    events.write(tmp_path, "other", points, times(WATCHED, {1: 1e9, 2: 2e9}))
+    events.write(tmp_path, "abc", points, times(WATCHED, {2: 2e9}))
+    assert sorted(path.name.rpartition(".")[2] for path in tmp_path.iterdir()) == ["abc", "other"]
+
+
 def test_negative_steps_and_long_tags_are_written_as_protocol_buffers_have_them():
     assert events._varint(300) == b"\xac\x02"
     assert events._varint(-1) == b"\xff" * 9 + b"\x01"

@@ -11,9 +11,10 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from protocols.audit.errors import Failure
-from protocols.audit.service import AT_ONCE, PROTOCOL, Auditor, AuditService
+from protocols.audit.service import ASKS_PER_AUDIT, AT_ONCE, PROTOCOL, Auditor, AuditService
 from protocols.memory import open_memory_network
 from protocols.signing import Signer
+from storage.errors import StorageError
 from swarm.heights import Heights
 from swarm.keeper.auditing import Auditing, _Round
 from swarm.ledger.draws import audited_by
@@ -99,12 +100,66 @@ async def test_a_keeper_whose_answer_waited_for_the_auditor_is_not_named(keeper)
 
 
 def test_a_keeper_that_lied_is_named_although_another_answer_of_it_waited():
-    auditor = SimpleNamespace(unheard={SIGNER.public_key})
+    auditor = SimpleNamespace(unheard={SIGNER.public_key}, untried=set())
     audit = SimpleNamespace(number=7, seed=SEED, seed2=SEED2, answers={})
     round_ = _Round(auditor, audit, LEAVES)
     round_.failed = {SIGNER.public_key: int(Failure.OTHER_CONTENT)}
     round_.end()
     assert round_.failed == {SIGNER.public_key: Failure.OTHER_CONTENT}
+
+
+async def audit_of_many(keeper, pieces, is_over):
+    """What is said of one keeper with many pieces, when the block ends as soon as `is_over` says so, or all is asked."""
+    async with open_memory_network() as network:
+        asking = network.join(Signer(b"a" * 32).peer_id)
+        keeper.auditors.add(asking.me)
+        keeper.duties = pieces
+        AuditService(network.join(SIGNER.peer_id), keeper)
+        answers = {SIGNER.public_key: keeper.answer}
+        audit = SimpleNamespace(number=7, seed=SEED, seed2=SEED2, answers=answers)
+        round_ = _Round(Auditor(asking, SEALING), audit, LEAVES)
+        duties = [SimpleNamespace(deal=DEAL, piece=at, root=keeper.root) for at in range(pieces)]
+
+        async def ask(scope):
+            await round_.audit(keeper.commitment, duties)
+            scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, nursery.cancel_scope)
+            with trio.fail_after(60):
+                while not is_over():
+                    await wait_all_tasks_blocked(0.001)
+            nursery.cancel_scope.cancel()
+        round_.end()
+        return round_
+
+
+async def test_a_keeper_of_more_pieces_than_there_is_time_for_is_not_named(keeper):
+    round_ = await audit_of_many(keeper, 60, lambda: keeper.asked.count("held") > 9)
+    assert keeper.asked.count("held") < 60
+    assert keeper.asked.index("held") > keeper.asked.index("slot")  # which come first
+    assert (round_.failed, round_.missing) == ({}, set())
+
+
+async def test_who_owes_an_answer_is_named_for_all_that_could_not_be_asked(keeper):
+    whole = keeper.held
+
+    def lost(audit, deal, piece):
+        whole(audit, deal, piece)
+        message = "gone"
+        raise StorageError(message)
+
+    keeper.held = lost
+    round_ = await audit_of_many(keeper, 20, lambda: keeper.asked.count("held") > 1)
+    assert round_.failed == {}
+    assert round_.missing == {(SIGNER.public_key, DEAL, at) for at in range(20)}
+
+
+@pytest.mark.slow
+async def test_who_keeps_many_pieces_may_be_asked_for_all_of_them(keeper):
+    round_ = await audit_of_many(keeper, ASKS_PER_AUDIT + 20, lambda: False)
+    assert keeper.asked.count("held") == ASKS_PER_AUDIT + 20
+    assert (round_.failed, round_.missing) == ({}, set())
 
 
 class Said:

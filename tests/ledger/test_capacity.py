@@ -5,7 +5,10 @@ from fractions import Fraction
 from itertools import combinations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from swarm.keeper import core
 from swarm.ledger import schedule
 from swarm.ledger.audits import Panel
 from swarm.ledger.capacity import Jury
@@ -13,7 +16,7 @@ from swarm.ledger.errors import GenesisError
 from swarm.ledger.execute import check_supply
 from swarm.ledger.genesis import Params
 from swarm.ledger.holdings import EpochSet, EpochValidator
-from swarm.ledger.keeping import AuditPhase, Failure, Report, Verdict
+from swarm.ledger.keeping import AuditPhase, AuditState, Failure, Report, Verdict
 from swarm.ledger.transactions import (
     AuditReport,
     CapacityAnswer,
@@ -116,7 +119,7 @@ def test_no_commitment_is_taken_while_an_audit_is_near_or_runs(world, kim):
 
 def test_commitments_open_again_at_the_height_that_the_refusal_names():
     params = make_genesis([signer("v")]).params
-    for blocks, answers, reports in ((1440, 4, 8), (20, 2, 3), (4, 1, 1), (15, 4, 8)):
+    for blocks, answers, reports in ((1440, 4, 8), (20, 2, 3), (5, 1, 2), (15, 4, 8)):
         params = Params(
             audit_blocks=blocks, audit_answer_blocks=answers, audit_report_blocks=reports
         )
@@ -131,6 +134,60 @@ def test_an_audit_that_leaves_no_block_before_the_next_is_no_genesis():
     with pytest.raises(GenesisError, match="audit"):
         genesis.with_params(audit_blocks=13)
     assert genesis.with_params(audit_blocks=14)
+
+
+def test_reports_that_no_auditor_could_send_in_time_are_no_genesis():
+    genesis = make_genesis([signer("v")])
+    with pytest.raises(GenesisError, match=r"audit_report_blocks is 1: .* 2 at least"):
+        genesis.with_params(audit_report_blocks=1)
+    assert genesis.with_params(audit_report_blocks=2)
+
+
+AUDITED = make_genesis([signer("v")])
+
+
+@given(
+    answers=st.integers(1, 40),
+    reports=st.integers(1, 40),
+    free=st.integers(0, 60),
+    number=st.integers(1, 9),
+)
+def test_with_every_genesis_each_part_of_an_audit_can_be_done_by_a_node(
+    answers, reports, free, number
+):
+    try:
+        params = AUDITED.with_params(
+            audit_answer_blocks=answers,
+            audit_report_blocks=reports,
+            audit_blocks=answers + reports + free,
+        ).params
+    except GenesisError:
+        assert reports == 1 or free < 2
+        return
+    begun = schedule.start(params, number)
+    answers_end = schedule.answers_until(params, begun)
+    audit = AuditState(
+        number,
+        begun,
+        answers_end,
+        schedule.reports_until(params, begun),
+        AuditPhase.REPORT,
+        b"",
+        b"",
+        -1,
+        0,
+        {},
+        frozenset(),
+    )
+    assert begun < answers_end <= core.asks_from(params, audit)
+    assert core.asks_from(params, audit) < core.report_by(params, audit) < audit.reports_until
+    assert audit.reports_until + 1 < schedule.start(params, number + 1)
+    between = range(audit.reports_until, schedule.start(params, number + 1))
+    sent = [height for height in between if core.is_open(params, height)]
+    assert sent  # commitments, by which keepers come, grow and leave
+    assert all(schedule.opens(params, height + 1) == height + 1 for height in sent)
+    for height in (begun, answers_end, *between):
+        assert height < schedule.start(params, schedule.first_due(params, height))
 
 
 def test_where_all_places_are_taken_the_least_proven_gives_way_to_more_slots():

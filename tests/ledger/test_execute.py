@@ -4,13 +4,19 @@ import random
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from protocols.consensus.evidence import encode_evidence
 from protocols.consensus.messages import Kind, Vote
+from storage import cid
+from storage.errors import CidError
 from swarm.ledger.draft import Draft
 from swarm.ledger.errors import BlockError, UnknownEpochError
+from swarm.ledger.fields import check_name
+from swarm.ledger.names import reads_as_cid
 from swarm.ledger.rewards import next_base_fee
-from swarm.ledger.state import NO_CID, Phases, account_key
+from swarm.ledger.state import NO_CID, Phase, Phases, account_key
 from swarm.ledger.transactions import (
     CheckpointCommit,
     CheckpointReveal,
@@ -203,6 +209,61 @@ def test_names_are_taken_once_and_versions_go_up_by_one_from_the_named_predecess
     assert world.view.name_version("gpt", 0).previous == NO_CID
     assert world.view.name_version("gpt", 1).previous == BASE
     assert world.view.name_version("gpt", 2) is None
+
+
+def test_no_new_name_reads_as_a_cid_and_old_ones_go_on(world, alice, monkeypatch):
+    text = cid.text(BASE)
+    assert "reads as a CID" in world.run(alice, NameRegister(text, BASE))
+    phases = Phases(5, 3, 3, 3, 3)
+    task = TaskPost(text, "lm", b"", BASE, root("d"), root("p"), 1, 10, phases, 0)
+    assert "reads as a CID" in world.run(alice, task)
+    assert world.view.name(text) is None
+    with monkeypatch.context() as before:  # the rule was there
+        before.setattr("swarm.ledger.rules.reads_as_cid", lambda _: False)
+        assert world.run(alice, NameRegister(text, BASE)) == ""
+    assert world.run(alice, NameUpdate(text, MERGED, 1, BASE)) == ""
+    assert world.run(alice, replace(task, base=MERGED)) == ""
+    assert world.view.name(text).version == 1
+
+
+_BASES = (
+    ("b", "abcdefghijklmnopqrstuvwxyz234567"),
+    ("v", "0123456789abcdefghijklmnopqrstuv"),
+    ("h", "ybndrfg8ejkmcpqxot1uwisza345h769"),
+)
+
+
+@given(st.binary(min_size=32, max_size=32), st.sampled_from((0x55, 0x70, 0x71)))
+def test_every_cid_that_a_name_could_be_is_refused(digest, codec):
+    found = bytes((1, codec, 0x12, 0x20)) + digest
+    bits = int.from_bytes(found, "big") << 2  # 288 bits in 58 fives
+    texts = [
+        first + "".join(letters[bits >> 5 * (57 - at) & 31] for at in range(58))
+        for first, letters in _BASES
+    ]
+    number, short = int.from_bytes(found, "big"), ""
+    while number:
+        number, digit = divmod(number, 36)
+        short = "0123456789abcdefghijklmnopqrstuvwxyz"[digit] + short
+    for text in (*texts, "k" + short):
+        assert cid.parse(text) == found
+        check_name(text)  # so it is as a name is written
+        assert reads_as_cid(text)
+
+
+@pytest.mark.parametrize("name", ["bafy", "bafk-1", "qm", "a" * 45, "-".join(["a" * 31] * 2)])
+def test_what_no_cid_could_be_is_a_name_as_before(world, alice, name):
+    with pytest.raises(CidError):
+        cid.parse(name)
+    assert world.run(alice, NameRegister(name, BASE)) == ""
+
+
+def test_a_task_that_nobody_could_score_is_refused(world, alice):
+    """The beacon of the first block draws the batches: who commits in it would know it before its leader has spoken."""
+    with pytest.raises(AssertionError, match="the first one draws the batches"):
+        world.post(alice, score_commit=1)
+    task = world.post(alice, score_commit=2)
+    assert world.round(task).phase is Phase.TRAIN
 
 
 def test_a_dataset_is_listed_once(world, alice, bob):

@@ -33,7 +33,7 @@ from tests.ledger.test_slashing import double_vote
 from tests.ledger.world import BASE, MERGED, World, root
 
 SOAK = int(os.environ.get("SOAK", "1"))
-PHASES = Phases(1_000_000, 1, 1, 1, 1)
+PHASES = Phases(1_000_000, 1, 2, 1, 1)
 NAMES = ("gpt", "gan")
 ROOTS = (BASE, MERGED)
 people = st.integers(0, 5)

@@ -50,7 +50,7 @@ SMALL = {
     "worker_bond": (0, 50),
     "base_fee_floor": (0, 1, 3),
     "min_task_budget": (0, 1),
-    "audit_blocks": (4, 5, 6, 9, 20),
+    "audit_blocks": (5, 6, 7, 9, 20),
     "keeper_bond": (0, 1, 7, 10**6),
     "free_slots": (0, 1, 50, 2**32),
     "strike_limit": (1, 2, 3),
@@ -95,8 +95,8 @@ def odd_params(rng) -> Params:
     for name in ENDS:
         low, high = RANGES[name]
         drawn[name] = rng.choice((low, low + 1, getattr(Params(), name), high))
-    answers = rng.randrange(1, drawn["audit_blocks"] - 2)
-    reports = rng.randrange(1, drawn["audit_blocks"] - 1 - answers)
+    answers = rng.randrange(1, drawn["audit_blocks"] - 3)
+    reports = rng.randrange(2, drawn["audit_blocks"] - 1 - answers)
     return replace(Params(), **drawn, audit_answer_blocks=answers, audit_report_blocks=reports)
 
 

@@ -13,7 +13,7 @@ from swarm.limits.power import Supply
 
 def test_a_machine_that_is_in_use_or_that_does_not_tell_makes_work_wait():
     assert (
-        idle.judge(Idle(299.0, "logind"), 300) == "not idle: 299 of 300 s without input (by logind)"
+        idle.judge(Idle(299.0, "logind"), 300) == "not idle: 4m59s of 5m without input (by logind)"
     )
     assert idle.judge(Idle(300.0, "logind"), 300) == ""
     assert "cannot be told: no bus" in idle.judge(Idle(None, why="no bus"), 300)

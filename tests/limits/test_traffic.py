@@ -1,11 +1,14 @@
 """The limiter on real muxed sessions in virtual time, and on real sockets."""
 
+import contextlib
+
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
 from protocols.signing import Signer
 from protocols.transport import StreamError, UnreachableError
+from swarm.limits.rate import MIN_BURST
 from swarm.limits.traffic import Traffic
 from swarm.network import Network, NetworkSettings
 from swarm.network.muxer import INITIAL_WINDOW, Session
@@ -33,25 +36,28 @@ class Counted(Channel):
         return True
 
 
+def limited(upload=0, download=0):
+    traffic = Traffic(None, trio.current_time)
+    traffic.limit(upload, download, 0)
+    return traffic
+
+
+def connect(nursery, ours, theirs):
+    """One connection, its two ends limited each by its own."""
+    ends, arrived, sessions = (Counted(), Counted()), [], []
+    ends[0].other, ends[1].other = ends[1], ends[0]
+    for channel, traffic in zip(ends, (ours, theirs), strict=True):
+        channel.traffic = traffic
+        opens = {"opener": channel is ends[0], "on_stream": arrived.append, "traffic": traffic}
+        sessions.append(Session(channel, "peer", **opens))
+        nursery.start_soon(sessions[-1].run)
+    return *sessions, arrived
+
+
 @pytest.fixture
 def join(nursery):
     def begin(upload=0, download=0):
-        ends = Counted(), Counted()
-        ends[0].other, ends[1].other = ends[1], ends[0]
-        arrived, sessions = [], []
-        for channel, rates in zip(ends, ((upload, 0), (0, download)), strict=True):
-            channel.traffic = Traffic(None, trio.current_time)
-            channel.traffic.limit(*rates, 0)
-            session = Session(
-                channel,
-                "peer",
-                opener=channel is ends[0],
-                on_stream=arrived.append,
-                traffic=channel.traffic,
-            )
-            sessions.append(session)
-            nursery.start_soon(session.run)
-        return *sessions, arrived
+        return connect(nursery, limited(upload), limited(0, download))
 
     return begin
 
@@ -85,24 +91,15 @@ async def test_content_leaves_at_the_rate_that_is_allowed(join, nursery, autojum
 @pytest.mark.parametrize("rates", [(50_000, 0), (0, 50_000)], ids=["upload", "download"])
 async def test_many_connections_together_keep_to_the_rate(nursery, autojump_clock, rates):
     rate, seconds, taken = 50_000, 60, []
-    ours, theirs = Traffic(None, trio.current_time), Traffic(None, trio.current_time)
-    ours.limit(rates[0], 0, 0)
-    theirs.limit(0, rates[1], 0)
+    ours, theirs = limited(rates[0]), limited(0, rates[1])
 
     async def drain(stream):
         while True:
             taken.append(len(await stream.receive_some()))
 
     for _ in range(10):
-        ends, arrived = (Counted(), Counted()), []
-        ends[0].other, ends[1].other = ends[1], ends[0]
-        sessions = []
-        for channel, traffic in zip(ends, (ours, theirs), strict=True):
-            channel.traffic = traffic
-            opens = {"opener": channel is ends[0], "on_stream": arrived.append, "traffic": traffic}
-            sessions.append(Session(channel, "peer", **opens))
-            nursery.start_soon(sessions[-1].run)
-        here, there = await opened(sessions[0], arrived, CONTENT)
+        one, _, arrived = connect(nursery, ours, theirs)
+        here, there = await opened(one, arrived, CONTENT)
         nursery.start_soon(here.send_all, bytes(5 * MB))
         nursery.start_soon(drain, there)
     await trio.sleep(seconds)
@@ -110,6 +107,99 @@ async def test_many_connections_together_keep_to_the_rate(nursery, autojump_cloc
     assert 0.9 <= sum(taken) / rate / seconds <= 1.1
     assert theirs.month.received <= 1.1 * rate * seconds + 10 * INITIAL_WINDOW
     nursery.cancel_scope.cancel()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rates", [(50_000, 0), (0, 50_000)], ids=["upload", "download"])
+@pytest.mark.parametrize("shape", [(20, 1), (4, 5), (1, 20)], ids="{0[0]} x {0[1]}".format)
+async def test_none_of_many_streams_is_left_without_a_turn(nursery, autojump_clock, rates, shape):
+    ours, theirs = limited(rates[0]), limited(0, rates[1])
+    connections, streams = shape
+    taken, longest = [0] * 20, [0.0] * 20
+
+    async def drain(at, stream):
+        while True:
+            began = trio.current_time()
+            taken[at] += len(await stream.receive_some())
+            longest[at] = max(longest[at], trio.current_time() - began)
+
+    for connection in range(connections):
+        one, _, arrived = connect(nursery, ours, theirs)
+        for number in range(streams):
+            here, there = await opened(one, arrived, CONTENT)
+            nursery.start_soon(here.send_all, bytes(5 * MB))
+            nursery.start_soon(drain, connection * streams + number, there)
+    await trio.sleep(60)
+    nursery.cancel_scope.cancel()
+    # A turn is a tenth of a second, and twenty of them are due between two of the same stream.
+    assert max(longest) < 4
+    assert max(taken) - min(taken) <= MIN_BURST + 20_000
+    assert sum(taken) > 0.95 * 60 * 50_000
+
+
+async def test_a_question_does_not_wait_long_behind_an_answer(join, nursery, autojump_clock):
+    one, _, arrived = join(upload=50_000)
+    here, there = await opened(one, arrived, CONTENT)
+    nursery.start_soon(here.send_all, bytes(10 * MB))
+    nursery.start_soon(read, there, 10 * MB)
+    await trio.sleep(5)
+    asking, asked = await opened(one, arrived, CONTENT)
+    assert await timed(asking, asked, 100, nursery) < 1
+    nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("ending", ["reset", "cancelled", "connection"])
+async def test_who_goes_while_it_waits_for_its_turn_holds_up_nobody(
+    nursery, autojump_clock, ending
+):
+    traffic, pairs = limited(0, 50_000), []
+    for _ in range(2):
+        one, two, arrived = connect(nursery, limited(), traffic)
+        pairs.append((*await opened(one, arrived, CONTENT), two))
+    scope = trio.CancelScope()
+
+    async def leave(stream):
+        with scope, contextlib.suppress(StreamError):
+            await read(stream, 5 * MB)
+
+    async def give(stream):
+        with contextlib.suppress(StreamError):
+            await stream.send_all(bytes(MB))
+
+    for here, _, _ in pairs:
+        nursery.start_soon(give, here)
+    (_, goes, session), (_, stays, _) = pairs
+    nursery.start_soon(leave, goes)
+    await trio.sleep(2.05)  # it waits
+    match ending:
+        case "reset":
+            await goes.reset()
+        case "cancelled":
+            scope.cancel()
+        case "connection":
+            session.close("gone")
+    with trio.fail_after(16):  # what had arrived on the other is read too
+        await read(stays, 500_000)
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_stream_that_is_reset_while_it_waits_for_room_lets_the_next_go(
+    join, nursery, autojump_clock
+):
+    one, _, arrived = join(upload=50_000)
+    pairs = [await opened(one, arrived, CONTENT) for _ in range(6)]
+
+    async def give(stream):
+        with contextlib.suppress(StreamError):
+            await stream.send_all(bytes(MB // 4))
+
+    for here, _ in pairs:
+        nursery.start_soon(give, here)
+    await trio.sleep(2)
+    for here, _ in pairs[:5]:
+        await here.reset()
+    with trio.fail_after(6):
+        await read(pairs[5][1], MB // 4)
 
 
 async def test_a_vote_does_not_wait_behind_content(join, nursery, autojump_clock):

@@ -238,7 +238,7 @@ class Node:
             line, _, self._data = self._data.partition(b"\n")
             return json.loads(line)
 
-    async def until(self, what: str, true, seconds: float = 25) -> dict:
+    async def until(self, what: str, true, seconds: float = 100) -> dict:
         """Ask again and again until the answer is so."""
         answer = None
         with trio.move_on_after(seconds):
@@ -252,5 +252,5 @@ class Node:
     async def stop(self) -> None:
         """End it cleanly."""
         await self.ask("stop")
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             await self._process.wait()

@@ -39,9 +39,9 @@ def start(nursery, make):
 
 @pytest.fixture
 def until():
-    """`await until(lambda: …)`: wait for something to become true."""
+    """`await until(lambda: …)`: wait for something to become true, so long that a slow machine is in time."""
 
-    async def wait(true: Callable[[], object], seconds: float = 8) -> None:
+    async def wait(true: Callable[[], object], seconds: float = 60) -> None:
         with trio.fail_after(seconds):
             while not true():  # noqa: ASYNC110 - what is waited for has no event
                 await trio.sleep(0.01)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import socket
+from functools import partial
 
 import psutil
 import pytest
@@ -181,3 +182,45 @@ async def test_a_machine_that_is_out_of_files_leaves_the_addresses_as_they_were(
         assert one.reachability()["listening"]
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+
+
+async def test_a_renewed_lease_keeps_the_port_that_the_router_gave(nursery):
+    kind = "urn:schemas-upnp-org:service:WANIPConnection:1"
+    lent: set[str] = set()
+
+    async def answer(stream: trio.SocketStream) -> None:
+        async with stream:
+            asked = b""
+            while b"</s:Envelope>" not in asked:
+                asked += await stream.receive_some()
+            said = dict(upnp.elements(asked.partition(b"\r\n\r\n")[2]))
+            port = said.get("NewExternalPort", "")
+            fault = "<errorCode>718</errorCode>" if port == "4001" else ""
+            if port and not fault:
+                lent.add(port)
+            body = f"<a><NewExternalIPAddress>45.3.0.1</NewExternalIPAddress>{fault}</a>"
+            await stream.send_all(f"HTTP/1.0 200 OK\r\n\r\n{body}".encode())
+
+    (listener,) = await nursery.start(partial(trio.serve_tcp, answer, 0, host="127.0.0.1"))
+    port = listener.socket.getsockname()[1]
+    router = upnp.Upnp("127.0.0.1")
+    router._service = (kind, f"http://127.0.0.1:{port}/ctl")
+    first = await router.forward(4001, "127.0.0.1")
+    assert await router.forward(4001, "127.0.0.1") == first
+    assert lent == {str(first.outside.port)}
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_node_that_starts_before_its_machine_is_online_is_looked_after_then(
+    make, nursery, autojump_clock
+):
+    node = make(1, listen=("/ip4/0.0.0.0/tcp/0",), relay=False)
+    here = ["127.0.0.1"]
+    node._routers._interfaces = lambda: here
+    await nursery.start(node.run)
+    await trio.sleep(600)
+    assert node._routers._nursery is None
+    here.append("192.0.2.5")
+    await trio.sleep(2 * routers.LOOK_S)
+    assert node._routers._nursery is not None
+    nursery.cancel_scope.cancel()

@@ -198,6 +198,34 @@ async def test_unread_bytes_of_all_streams_have_one_bound(join, autojump_clock, 
     assert two.unread == 2**19
 
 
+async def test_a_stream_that_was_broken_off_does_not_end_well_with_its_last_frame(join):
+    one, two, arrived = join()
+    here = one.open_stream()
+    await wait_all_tasks_blocked()
+    there = arrived[0]
+    two._feed(HEADER.pack(0, muxer.DATA, muxer.FIN, here.number, 10) + b"12345")
+    there.break_off("too much is unread")
+    two._feed(b"67890")
+    with pytest.raises(StreamError):
+        await there.receive_some()
+
+
+async def test_who_waits_for_the_socket_of_a_finished_stream_is_woken_by_its_end(autojump_clock):
+    session = Session(Channel(), "peer", opener=True, on_stream=lambda stream: None)
+    session._channel.other = Channel()
+    here = session.open_stream()
+    await here.send_all(b"last words")
+    here.ended()
+    here.finish()
+    assert session.streams == []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(here.flushed)
+        await wait_all_tasks_blocked()
+        session.close("gone")
+        with trio.fail_after(1):
+            await here.flushed()
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     st.lists(

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols.signing import Signer
-from swarm.network import addresses, mdns, upnp
+from swarm.network import addresses, mdns, peerbook, upnp
 
 PEER = Signer(bytes(32)).peer_id
 CHAIN = b"c" * 32
@@ -130,3 +130,15 @@ def test_the_default_gateway_is_read_from_the_routes():
     default = "eth0\t00000000\t0101A8C0\t0003\t0\t0\t0\t00000000\n"
     assert upnp.gateway(head + local + default) == ROUTER
     assert upnp.gateway(head + local) is None
+
+
+async def test_a_node_that_was_given_up_is_tried_again_once_it_is_heard_again(make):
+    node, other = make(1), make(2)
+    nearby = mdns.LocalDiscovery(node.me, lambda: CHAIN, list, list, node._found_nearby)
+    said = mdns.answer("a" * 32, mdns.texts_of([HERE], other.me, CHAIN))
+    for _ in range(2):
+        await nearby._take(None, said, HERE.host)
+        assert node._book.addresses_of(other.me) == [HERE.of(other.me)]
+        for _ in range(peerbook.GIVE_UP_FAILURES):
+            node._book.failed(other.me, "refused", 0)
+        assert node._book.addresses_of(other.me) == []

@@ -21,8 +21,6 @@ from swarm.network.addresses import AddressError
 
 pytestmark = pytest.mark.slow
 ECHO = "/test/echo/1.0.0"
-PATIENCE_S = 40
-"""For 16 nodes in one process, which take seconds of CPU to find each other, on a machine that is busy."""
 
 
 async def echo(stream) -> None:
@@ -166,7 +164,7 @@ async def test_a_burst_of_gossip_arrives_once_and_in_order_and_not_at_its_publis
     await until(lambda: _meshed(one, two, "topic"))
     for number in range(100):
         await two.publish("topic", b"%d" % number)
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         assert [await heard.receive() for _ in range(100)] == [
             (two.me, b"%d" % number) for number in range(100)
         ]
@@ -180,11 +178,10 @@ async def test_gossip_reaches_everybody_where_all_know_all(start, until):
         hub,
         *[await start(number, bootstrap=tuple(hub.addresses())) for number in range(2, 17)],
     ]
-    await until(lambda: all(len(node.peers()) == 15 for node in nodes), PATIENCE_S)
+    await until(lambda: all(len(node.peers()) == 15 for node in nodes))
     channels = [node.subscribe("topic") for node in nodes]
     await until(
         lambda: all(len(node._gossip._router.mesh.get("topic", ())) > 3 for node in nodes),
-        PATIENCE_S,
     )
     for number in range(20):
         await nodes[5].publish("topic", b"%d" % number)
@@ -193,7 +190,6 @@ async def test_gossip_reaches_everybody_where_all_know_all(start, until):
             channel.statistics().current_buffer_used == 20
             for channel in (*channels[:5], *channels[6:])
         ),
-        PATIENCE_S,
     )
 
 
@@ -216,7 +212,7 @@ async def test_a_topic_subscribed_before_the_first_peer_and_one_after_are_both_h
     await until(lambda: one.peers() and two.peers())
     late = one.subscribe("late")
     for topic, channel in (("early", early), ("late", late)):
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             while True:
                 await two.publish(topic, b"news")
                 with trio.move_on_after(0.2):
@@ -253,7 +249,7 @@ async def test_a_peer_is_known_to_hear_a_topic_for_as_long_as_its_stream_says_so
         two._gossip.member_joined(one.me)
         await until(lambda: two._gossip._pubsub.peers)
         await two.publish("topic", b"news")
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             assert await heard.receive() == (two.me, b"news")
         nursery.cancel_scope.cancel()
     await until(lambda: not known.get("topic"))
@@ -286,7 +282,7 @@ async def test_gossip_of_the_greatest_size_arrives(pair, until):
     heard = one.subscribe("topic")
     await until(lambda: two._gossip._pubsub.peer_topics.get("topic"))
     await two.publish("topic", bytes(MAX_GOSSIP_BYTES))
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         assert await heard.receive() == (two.me, bytes(MAX_GOSSIP_BYTES))
 
 
@@ -307,7 +303,7 @@ async def test_a_provider_is_found_by_a_third_without_itself_and_without_doubles
             found = await three.find_providers(root)
             await trio.sleep(0.05)
 
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         await ask()
     assert await three.find_providers(root, limit=1) != [three.me]
     assert len(await three.find_providers(root, limit=1)) == 1
@@ -345,14 +341,14 @@ async def test_a_killed_peer_leaves_and_is_found_again_at_its_address(start, unt
     await until(lambda: not one.peers())
     child = await trio.lowlevel.open_process(program)
     try:
-        await until(one.peers, seconds=20)
+        await until(one.peers)
     finally:
         child.kill()
         await child.wait()
 
 
 async def _listens(port: int) -> bool:
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         while True:
             try:
                 await (await trio.open_tcp_stream("127.0.0.1", port)).aclose()
@@ -518,7 +514,8 @@ async def test_a_stream_to_a_peer_that_is_not_connected_is_dialled_through_the_n
     two = await start(2, bootstrap=tuple(one.addresses()))
     await until(two.peers)
     three = await start(3, bootstrap=tuple(one.addresses()), target_connections=1)
-    await until(lambda: three.me in one.peers())
+    await until(lambda: three.peers() == [one.me])  # the other side knew it before
+    await until(lambda: one._routing._table.size() == 2)
     two.handle(ECHO, echo)
     stream = await three.open_stream(two.me, ECHO)
     await stream.send_all(b"found you")

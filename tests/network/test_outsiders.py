@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 import trio
 
@@ -109,24 +111,26 @@ async def test_every_peer_can_identify_and_ping_us(start, come):
 async def test_who_uses_a_protocol_for_outsiders_stays_and_who_says_nothing_does_not(
     start, come, monkeypatch
 ):
-    monkeypatch.setattr(host, "GREET_S", 0.1)
     network = await start(1)
     network.handle(OUTSIDE, echo, members_only=False)
-    silent, user = await come(network, 7), await come(network, 8)
+    user = await come(network, 8)
     stream = await ask(user, OUTSIDE)
-    with trio.fail_after(5):
+    monkeypatch.setattr(host, "GREET_S", 0.1)
+    silent = await come(network, 7)
+    with trio.fail_after(60):
         await silent.closed.wait()
     await stream.send_all(b"still here")
     assert await stream.receive_some() == b"still here"
 
 
-async def test_an_outsider_is_refused_what_is_for_members_at_once(start, come):
+async def test_an_outsider_is_refused_what_is_for_members_at_once(start, come, monkeypatch):
+    monkeypatch.setattr(link, "ASKING_S", 600)
     network = await start(1)
     network.handle(OUTSIDE, echo, members_only=False)
     network.handle(INSIDE, echo)
     session = await come(network)
     await ask(session, OUTSIDE)
-    with trio.fail_after(link.ASKING_S), pytest.raises(multistream.NotSpokenError):
+    with trio.fail_after(60), pytest.raises(multistream.NotSpokenError):
         await ask(session, INSIDE)
     assert network.peers() == []
 
@@ -159,8 +163,9 @@ async def test_an_outsider_with_nothing_to_say_is_closed(start, come, monkeypatc
     network = await start(1)
     network.handle(OUTSIDE, echo, members_only=False)
     session = await come(network)
-    await ask(session, OUTSIDE)
-    with trio.fail_after(5):
+    with suppress(RemoteProtocolError, StreamError):  # a slow machine is closed before its answer
+        await ask(session, OUTSIDE)
+    with trio.fail_after(60):
         await session.closed.wait()
 
 

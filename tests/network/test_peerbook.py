@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import trio
 
+from protocols.handshake import Hello
 from protocols.signing import Signer
 from swarm.network import addresses, peerbook
 from swarm.network.addresses import AddressError
@@ -117,6 +120,46 @@ def test_bounds_hold_and_this_node_is_never_in_the_book():
     assert BERT in due(book, 0)
     book.learn(BERT, [at(port) for port in range(1, 100)])
     assert len(book.addresses_of(BERT)) == peerbook.MAX_ADDRESSES
+
+
+def test_a_peer_that_tells_the_same_addresses_again_changes_nothing():
+    book = PeerBook(ME)
+    told = [at(port) for port in range(1, peerbook.MAX_ADDRESSES + 1)]
+    book.learn(ANNA, told, member=True)
+    book.learn(ANNA, [at(99)])  # somebody else says so
+    book.learn(ANNA, told, member=True)
+    known = book.addresses_of(ANNA)
+    assert sorted(one.port for one in known) == [one.port for one in told]
+    book.dump()
+    book.learn(ANNA, told, member=True)
+    assert not book.changed
+    assert book.addresses_of(ANNA) == known
+
+
+def test_of_many_addresses_those_are_kept_that_a_member_tells_first(make):
+    node, other = make(1), make(2)
+    link = SimpleNamespace(
+        peer=other.me,
+        dialled=True,
+        is_member=True,
+        wire=SimpleNamespace(remote=at(4001, ip="192.0.2.1")),
+        hello=Hello(b"", "x", 0, 0, tuple(f"/ip4/198.51.100.{n}/tcp/1" for n in range(1, 17))),
+    )
+    for _ in range(2):
+        node._learn(link)
+        known = [one.host for one in node._book.addresses_of(other.me)]
+        assert known == ["192.0.2.1", *(f"198.51.100.{n}" for n in range(1, 8))]
+
+
+async def test_a_save_that_is_cancelled_is_made_up_for(tmp_path):
+    book = PeerBook(ME)
+    kept = KnownPeers(book, tmp_path / "peers.json")
+    book.learn(ANNA, [at(1)], member=True)
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await kept.save()
+    await kept.save_at_end()
+    assert ANNA in (tmp_path / "peers.json").read_text()
 
 
 def test_members_are_written_and_read_back():

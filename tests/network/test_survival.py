@@ -177,7 +177,7 @@ async def test_gossip_of_a_forged_publisher_is_not_delivered(served, attack, unt
     await _send_rpc(stream, rpc_pb2.RPC(publish=[forged]))
     await until(lambda: two._gossip._pubsub.peer_topics.get("topic"))
     await two.publish("topic", b"truth")
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         assert await heard.receive() == (two.me, b"truth")
 
 
@@ -256,7 +256,7 @@ async def test_a_hello_that_is_none_ends_its_connection_only(served, attack, bod
     stream = await _open(session, HANDSHAKE)
     await stream.send_all(body)
     await stream.close()
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         await session.closed.wait()
     await _still_serves(one, two)
 
@@ -265,7 +265,7 @@ async def test_a_connection_without_a_hello_is_closed(served, attack, monkeypatc
     one, two = served
     monkeypatch.setattr(host, "GREET_S", 0.1)
     session = await attack(one.addresses()[0])
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         await session.closed.wait()
     await _still_serves(one, two)
 
@@ -277,7 +277,7 @@ async def test_a_flood_of_hellos_ends_its_connection(served, attack):
     with suppress(StreamError):
         for _ in range(200):
             await stream.send_all(frame(Hello(CHAIN, "liar", 1, 0).encode()))
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         await session.closed.wait()
     await _still_serves(one, two)
 
@@ -299,7 +299,7 @@ async def test_frames_that_break_the_muxer_end_their_connection_only(served, att
     with suppress(WireError):
         for start in range(0, len(header), muxer.MAX_PLAINTEXT):
             await session._channel.send_messages([header[start : start + muxer.MAX_PLAINTEXT]])
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         await session.closed.wait()
     await _still_serves(one, two)
 
@@ -312,7 +312,7 @@ async def test_a_peer_that_writes_beyond_its_window_loses_its_connection(served,
     stream.credited(2**20)
     with suppress(StreamError):
         await stream.send_all(bytes(2**19))
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         await session.closed.wait()
     await _still_serves(one, two)
 
@@ -325,7 +325,7 @@ async def test_a_stranger_that_opens_streams_without_end_holds_few(served, attac
             await session._channel.send_messages([HEADER.pack(0, 0, muxer.SYN, number, 0)])
     session._next = 4001
     last = session.open_stream()
-    with suppress(StreamError), trio.fail_after(5):
+    with suppress(StreamError), trio.fail_after(60):
         await multistream.propose(last, [ECHO])
     (link,) = one._host.links[Signer((66).to_bytes(32, "big")).peer_id]
     assert len(link.session.streams) <= serving.MAX_STRANGER_STREAMS
@@ -389,4 +389,28 @@ async def test_a_dead_link_is_noticed_by_its_silence(served, until, monkeypatch)
     one.say_hello()
     # The wire stops taking bytes, as when a cable is pulled.
     monkeypatch.setattr(link.wire, "send_all", rest)
-    await until(lambda: link.session.closed.is_set(), seconds=25)
+    await until(lambda: link.session.closed.is_set())
+
+
+async def test_a_member_that_dials_anew_is_talked_with_on_the_new_connection_alone(pair, until):
+    one, two = await pair()
+    old = one._host.link_to(two.me)
+    stuck = two._host.link_to(one.me)
+    old.since -= 60
+    # Two has noticed that the connection is gone, and one has not: its end stays open.
+    release = stuck.wire.close_now
+    stuck.session._channel.close_now = stuck.wire.close_now = lambda: None
+    stuck.session.close("the cable was pulled")
+    await until(lambda: one._host.link_to(two.me) is not old and two.peers() == [one.me])
+    await until(lambda: one._host.links[two.me] == [one._host.link_to(two.me)])
+    assert "anew" in old.session.reason
+    assert one.peers() == [two.me]
+    release()
+
+
+async def test_connections_that_were_dialled_at_once_are_both_kept(pair, until):
+    one, two = await pair()
+    second = await two._host.dial(addresses.parse(one.addresses()[0]))
+    await second.greeted.wait()
+    assert len(one._host.links[two.me]) == len(two._host.links[one.me]) == 2
+    assert not any(link.session.closed.is_set() for link in one._host.links[two.me])

@@ -39,7 +39,7 @@ class Machine:
 
     async def swarm(self, *words: str, code: int = 0) -> str:
         """Run a command to its end; what it printed, or what it said where it fails."""
-        with trio.fail_after(60):
+        with trio.fail_after(240):
             done = await trio.run_process(
                 [*self._line, *words],
                 env=self._environ,
@@ -69,7 +69,7 @@ class Machine:
                     await process.wait()
 
         nursery.start_soon(hold)
-        with trio.fail_after(60):
+        with trio.fail_after(240):
             while not (self.home / "control.sock").is_socket():  # noqa: ASYNC110 - another process
                 await trio.sleep(0.1)
         return process
@@ -85,7 +85,7 @@ class Machine:
     async def until(self, true) -> dict:
         """Ask for the status until it is so."""
         status = None
-        with trio.move_on_after(60):
+        with trio.move_on_after(240):
             while True:
                 status = await trio.to_thread.run_sync(self.status)
                 if status is not None and true(status):

@@ -13,10 +13,12 @@ import pytest
 
 from protocols.consensus import core, replica, views
 from protocols.consensus.evidence import verify_evidence
+from protocols.consensus.messages import MAX_NULLIFICATIONS
+from swarm.ledger.errors import LedgerError
 from swarm.simulator.errors import SimulationError
 from swarm.simulator.memo import remembered
 from swarm.simulator.plain import CHAIN
-from swarm.simulator.scenario import Consensus, Liars, Links, Scenario
+from swarm.simulator.scenario import Consensus, Crash, Liars, Links, Partition, Scenario
 from swarm.simulator.simulation import Simulation
 from tests.simulation.plans import CONSENSUS, crash_often, drawn, play
 
@@ -70,6 +72,37 @@ def test_above_f_the_chain_forks_and_the_evidence_weighs_more_than_a_third():
         accused = sum(TWINS.weight(simulation.place_of[key]) for key in found)
         assert 3 * accused > sum(TWINS.weight(place) for place in range(4))
     assert forked >= 3
+
+
+@pytest.mark.slow
+def test_one_who_was_away_for_hundreds_of_views_that_came_to_nothing_votes_again_when_it_is_needed():
+    """No proposal shows so many, and without its vote no block would ever be final again."""
+    away, back, gone = 3, 450_000, 0
+    plan = Scenario(
+        chaos_ms=back,
+        calm_ms=120_000,
+        consensus=Consensus(delta_ms=100, block_interval_ms=0, epoch_length=50),
+        links=Links((20,) * 4),
+        partitions=(Partition(0, back, (away,)),),
+        crashes=(Crash(back - 100, gone, 10**6),),
+    )
+    simulation = Simulation(plan, 1)
+    for node in simulation.nodes:
+        node.application.prepare = _no_block
+    simulation.run_until(back)
+    views = [node.replica.core.view for node in simulation.nodes if node.place not in (away, gone)]
+    assert simulation.heights == [0, 0, 0, 0]
+    assert min(views) > MAX_NULLIFICATIONS + 1
+    for node in simulation.nodes:
+        del node.application.prepare
+    simulation.run()
+    simulation.check()
+    assert min(height for at, height in enumerate(simulation.heights) if at != gone) > 3
+
+
+def _no_block(*_):
+    message = "nothing to build a block of"
+    raise LedgerError(message)
 
 
 @pytest.mark.slow

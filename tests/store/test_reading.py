@@ -65,21 +65,22 @@ def store(tmp_path):
     store.close()
 
 
-def test_a_reading_stopped_anywhere_goes_on_and_comes_to_the_same(store, tmp_path):
+@pytest.mark.parametrize("after", [0, 1, 2, 3])
+def test_a_reading_stopped_anywhere_goes_on_and_comes_to_the_same(store, tmp_path, after):
     note = tmp_path / "verify.json"
     stops = 0
     while True:
         try:
-            read = read_everything(store, stopping(3), note)
+            read = read_everything(store, stopping(after), note)
         except StopError:
             stops += 1
             assert note.exists()
         else:
             break
-    assert stops == 3
+    assert stops >= 14 // (after + 1)
     assert (read.chunks, read.bad) == (15, 2)
     assert list(read.files.values()) == [str(tmp_path / "own")]
-    assert 0 < read.earlier < read.size
+    assert 0 < read.earlier <= read.size
     assert not note.exists()
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from swarm.training import checkpoint, codec, jobs, local, tensors
-from swarm.training.errors import WRONG_BASE, WRONG_SHAPES, UpdateError
+from swarm.training import checkpoint, codec, hf, jobs, local, tensors
+from swarm.training.errors import WRONG_BASE, WRONG_SHAPES, TrainingError, UpdateError
 from swarm.training.spec import parse_spec
 
 if TYPE_CHECKING:
@@ -135,6 +135,25 @@ def test_a_worker_keeps_its_place_where_others_have_come_to_it(parted: Room) -> 
         np.testing.assert_allclose(whole, wanted, rtol=0, atol=1e-5)
         heard += int((np.abs(wanted - share * error) > 1e-4).sum())
     assert heard > 10
+
+
+def test_a_round_whose_last_step_leaves_no_numbers_fails_and_leaves_no_update(room: Room) -> None:
+    room.spec = (
+        room.spec.replace(b"layers = 1", b"layers = 8")
+        .replace(b"steps = 6", b"steps = 1")
+        .replace(b"learning_rate = 0.01", b"learning_rate = 1.0\nmuon_learning_rate = 1.0")
+    )
+    run("initial", spec=room.spec, dataset=str(room.train), out=str(room.folder / "v0"))
+    draw = np.random.default_rng(3)
+    huge = {
+        name: (draw.normal(size=item.shape) * 256).astype(np.float32)
+        for name, item in values(room, "v0").items()
+    }
+    tensors.write(room.folder / "v0" / "model.safetensors", huge, hf.TENSOR_METADATA)
+    with pytest.raises(TrainingError, match="a weight is no number after step 1 of 1"):
+        train(room, "a", 1, "v0")
+    assert not (room.folder / "u1-a").exists()
+    assert not (room.folder / "state-a").exists()
 
 
 def test_a_disk_that_is_full_is_not_filled_further_by_what_is_half_written(room: Room) -> None:

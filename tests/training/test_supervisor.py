@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 import trio
+import trio.testing
 
 from swarm.training.child import Child, WorkerSettings
 from swarm.training.completion import CompletionJob
@@ -23,6 +24,9 @@ from swarm.training.supervisor import Worker
 from tests.training.conftest import BEACON, TASK
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from swarm.training.requests import ScoreResult
     from tests.training.conftest import Room
 
 pytestmark = pytest.mark.slow
@@ -130,6 +134,130 @@ async def test_jobs_are_done_in_order_and_faults_are_survived(room: Room) -> Non
     assert not psutil.pid_exists(second)
     with pytest.raises(WorkerError):
         await worker.describe()
+
+
+def scoring(room: Room) -> ScoreJob:
+    folder = room.folder
+    return ScoreJob(
+        room.spec, TASK, 1, BEACON, "bafyv0", folder / "v0", room.train, room.pool, [folder / "u0"]
+    )
+
+
+async def test_scores_are_made_between_two_steps_of_a_long_training(room: Room) -> None:
+    worker = Worker(SETTINGS)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(worker.run)
+        await worker.initial(room.spec, room.train, room.folder / "v0")
+        await worker.train(job(room))
+        alone = (room.folder / "u0").read_bytes()
+        short = await worker.score(scoring(room))
+        first = worker.pid
+
+        started, seen = trio.Event(), []
+
+        def step(at: int, *_: object) -> None:
+            seen.append(at)
+            started.set()
+
+        async with trio.open_nursery() as inner:
+            inner.start_soon(worker.train, endless(room), step)
+            await started.wait()
+            with trio.fail_after(20):
+                assert await worker.score(scoring(room)) == short
+                begun = len(seen)
+                # Given up by its caller before its turn or in it: the training goes on, and the next is served.
+                with trio.CancelScope() as left:
+                    left.cancel()
+                    await worker.score(scoring(room))
+                async with trio.open_nursery() as asking:
+                    asking.start_soon(worker.score, scoring(room))
+                    await trio.testing.wait_all_tasks_blocked()
+                    asking.cancel_scope.cancel()
+                assert await worker.score(scoring(room)) == short
+            assert worker.pid == first
+            assert len(seen) >= begun
+            # What was let in is finished when the training that let it in is given up.
+            async with trio.open_nursery() as asking:
+                found: list[ScoreResult] = []
+
+                async def ask() -> None:
+                    found.append(await worker.score(scoring(room)))
+
+                asking.start_soon(ask)
+                await trio.testing.wait_all_tasks_blocked()
+                inner.cancel_scope.cancel()
+            assert found == [short]
+        assert worker.pid == first
+        # The training that was not interrupted and the one that was have the same bytes.
+        spec = room.spec.replace(b"steps = 6", b"steps = 60")
+        updates = []
+        for wanted in (False, True):
+            again = dataclasses.replace(
+                job(room, spec),
+                state=room.folder / f"state{wanted}",
+                out=room.folder / f"u{wanted}",
+            )
+            begun_again = trio.Event()
+            async with trio.open_nursery() as both:
+                both.start_soon(worker.train, again, lambda *_, begun=begun_again: begun.set())
+                await begun_again.wait()
+                if wanted:
+                    assert await worker.score(scoring(room)) == short
+            updates.append(again.out.read_bytes())
+        assert updates[0] == updates[1]
+        assert alone != updates[0]
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_was_let_in_and_ended_with_the_process_is_done_again_alone(room: Room) -> None:
+    worker = Worker(SETTINGS)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(worker.run)
+        await worker.initial(room.spec, room.train, room.folder / "v0")
+        await worker.train(job(room))
+        short = await worker.score(scoring(room))
+
+        started = trio.Event()
+        causes, found = [], []
+
+        async def train() -> None:
+            with pytest.raises(WorkerError) as caught:
+                await worker.train(endless(room), lambda *_: started.set())
+            causes.append(caught.value.cause)
+
+        async def ask() -> None:
+            found.append(await worker.score(scoring(room)))
+
+        nursery.start_soon(train)
+        await started.wait()
+        async with trio.open_nursery() as asking:
+            asking.start_soon(ask)
+            while len(worker._told) < 2:  # noqa: ASYNC110 - no event tells when one was let in
+                await trio.sleep(0.001)
+            assert worker.pid is not None
+            os.kill(worker.pid, signal.SIGKILL)
+        assert found == [short]
+        assert causes == ["killed"]
+
+        # From now on a score waits until the training is over, and goes before another one.
+        order = []
+
+        async def note(name: str, call: Callable[[], Awaitable[object]]) -> None:
+            await call()
+            order.append(name)
+
+        spec = room.spec.replace(b"steps = 6", b"steps = 300")
+        started = trio.Event()
+        async with trio.open_nursery() as both:
+            both.start_soon(
+                note, "first", lambda: worker.train(job(room, spec), lambda *_: started.set())
+            )
+            await started.wait()
+            both.start_soon(note, "second", lambda: worker.train(job(room)))
+            await trio.testing.wait_all_tasks_blocked()
+            both.start_soon(note, "score", lambda: worker.score(scoring(room)))
+        assert order == ["first", "score", "second"]
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_text_that_cannot_be_told_to_the_process_does_not_end_it(room: Room) -> None:

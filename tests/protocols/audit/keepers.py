@@ -36,6 +36,7 @@ class Keeper:
     commitment: Commitment
     auditors: set[str] = field(default_factory=set)
     seed: bytes = SEED
+    duties: int = 0
     asked: list[str] = field(default_factory=list)
 
     @property
@@ -54,6 +55,9 @@ class Keeper:
 
     def allows(self, audit, peer):
         return audit == 7 and peer in self.auditors
+
+    def pieces(self, audit):
+        return self.duties
 
     def leaves(self, audit):
         self.asked.append("leaves")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -54,6 +55,7 @@ class Puppet:
         self.transport = transport
         self.send, self.heard = trio.open_memory_channel[Message](1_000)
         self.is_deaf = False
+        self.rate = math.inf
         self.streams = 0
         for protocol in protocols:
             transport.handle(protocol, self._read, members_only=False)
@@ -67,9 +69,10 @@ class Puppet:
         frames = Frames()
         if self.is_deaf:
             await trio.sleep_forever()
-        while data := await stream.receive_some():
+        while data := await stream.receive_some(2**14):
             for frame in frames.feed(data, MAX_FRAME_BYTES):
                 self.send.send_nowait(decode(frame))
+            await trio.sleep(len(data) / self.rate)
         await stream.close()
 
     async def open(self, node: Node):

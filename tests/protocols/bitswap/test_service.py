@@ -8,7 +8,7 @@ import trio
 
 from protocols.bitswap import lines, service
 from protocols.bitswap.errors import NotHeldError, StalledError, TooLargeError
-from protocols.bitswap.messages import OLDEST, Entry, Message, block_frame, decode, encode
+from protocols.bitswap.messages import OLDEST, Entry, Message, block_frame, decode, encode, name
 from protocols.transport import StreamError, UnreachableError
 from storage import cid as cids
 from storage.dag_pb import bytes_field, varint
@@ -155,6 +155,20 @@ def test_a_slow_reader_holds_up_nobody_and_little_memory(in_world, monkeypatch):
         assert await quick.blocks(1) == [wanted[0]]
         await trio.sleep(lines.SEND_SECONDS + 1)
         assert slow.peer not in node.bitswap._ways, "given up"
+
+    in_world(test)
+
+
+@pytest.mark.slow
+def test_a_peer_on_a_line_of_eight_kilobytes_a_second_gets_a_large_chunk(in_world):
+    async def test(world):
+        node, slow = await world.node(), world.puppet()
+        slow.rate = 8_000
+        (wanted,) = node.hold(os.urandom(MB))
+        await slow.want(node, entry(wanted))
+        with trio.fail_after(200):
+            message = await slow.heard.receive()
+        assert name(message.blocks[0]) == wanted
 
     in_world(test)
 

@@ -39,6 +39,8 @@ from protocols.consensus.messages import (
     Proposal,
     Vote,
     genesis_block,
+    skipped,
+    skipped_from,
 )
 from protocols.consensus.views import VIEWS_AHEAD, VIEWS_BEHIND, Timing
 from protocols.signing import Signer
@@ -759,3 +761,70 @@ def test_an_older_finalization_does_not_take_the_place_of_a_newer_one():
     bench.hear(Certify(certificate(Kind.FINALIZE, 1, one)))
     bench.hear(Give(0, two)).hear(Give(0, one))
     assert [effect.block for effect in bench.all(Commit)] == [one, two]
+
+
+LONG = 2 * MAX_NULLIFICATIONS + 10
+
+
+def asked_views(bench):
+    asks = [e.message for e in bench.all(SendTo) if isinstance(e.message, Ask)]
+    return [skipped_from(one.block_id) for one in asks]
+
+
+def told(bench, peer, view):
+    bench.out.clear()
+    bench.hear(Ask(0, skipped(view)), peer)
+    return [effect.message.certificate for effect in bench.all(SendTo)]
+
+
+def test_who_was_away_for_more_views_than_a_proposal_shows_asks_for_the_older_ones():
+    gap = [certificate(Kind.NULLIFY, view) for view in range(1, LONG)]
+    bench = Bench().hear(proposal(child(GENESIS, LONG), gap=gap[-MAX_NULLIFICATIONS:]))
+    assert bench.core.view == LONG
+    assert bench.wait(25).cast() == []
+    assert asked_views(bench) == [1]
+    for one in gap[:200]:
+        bench.hear(Certify(one))
+    bench.out.clear()
+    assert asked_views(bench.wait(1).wait(25)) == [201]
+    for one in gap[200 : LONG - MAX_NULLIFICATIONS]:
+        bench.hear(Certify(one))
+    assert bench.cast() == [(Kind.NOTARIZE, LONG)]
+    assert len(bench.core.views) < MAX_NULLIFICATIONS + VIEWS_AHEAD
+
+
+def test_who_leads_asks_too_and_nobody_asks_for_what_a_proposal_will_show():
+    gap = [certificate(Kind.NULLIFY, view) for view in range(1, LONG)]
+    bench = Bench(lead=lambda _: ME.public_key)
+    bench.hear(Certify(gap[-1])).wait(1).wait(25)
+    assert bench.core.view == LONG
+    assert asked_views(bench) == [1]
+    for one in gap[: LONG - MAX_NULLIFICATIONS - 1]:
+        bench.hear(Certify(one))
+    bench.out.clear()
+    assert asked_views(bench.wait(100).wait(100)) == []
+    assert not bench.all(Prepare)
+    for one in gap[LONG - MAX_NULLIFICATIONS - 1 :]:
+        bench.hear(Certify(one))
+    assert bench.all(Prepare)
+
+
+def test_views_that_came_to_nothing_are_told_again_also_after_a_crash_and_not_more_than_once_in_delta():
+    gap = [certificate(Kind.NULLIFY, view) for view in range(1, LONG)]
+    bench = Bench()
+    for one in gap:
+        bench.hear(Certify(one))
+    for one in (bench, Bench(bench.log)):
+        assert told(one, B, 5) == gap[4:68]
+        assert told(one, B, 69) == []
+        assert told(one, C, LONG - 10) == gap[LONG - 11 :]
+        one.wait(100)
+        assert told(one, B, 69) == gap[68:132]
+        one.wait(100)
+        assert told(one, B, 2**64 - 1) == told(one, C, LONG) == []
+    stranger = Signer(bytes(32))
+    assert told(bench.wait(100), stranger, 1) == []
+    b = child(GENESIS, LONG)
+    bench.hear(proposal(b, gap=gap[-MAX_NULLIFICATIONS:]))
+    bench.hear(Certify(certificate(Kind.FINALIZE, LONG, b))).wait(100)
+    assert told(bench, B, 1) == []  # nobody needs them any more

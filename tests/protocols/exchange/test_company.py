@@ -12,6 +12,7 @@ from protocols.exchange import service, serving
 from protocols.exchange.messages import PROTOCOL, Want, encode
 from protocols.exchange.search import RELAYED_PATIENCE_SECONDS
 from protocols.transport import StreamError
+from storage.cid import of_raw
 from storage.memory import MemoryBlockstore
 from tests.protocols.exchange.conftest import copy_of, open_neighbourhood
 
@@ -237,3 +238,16 @@ async def test_for_a_reader_that_stops_two_batches_are_read_and_after_a_minute_i
         assert giver.exchange.stats().serving == 0
         with pytest.raises(StreamError):
             await stream.receive_some()
+
+
+async def test_a_large_chunk_comes_over_a_line_of_eight_kilobytes_a_second(
+    threadless, autojump_clock
+):
+    data = bytes(2**20)
+    async with open_neighbourhood() as near:
+        giver = await _provider(near, MemoryBlockstore(), 8_000)
+        giver.store.put_many([(of_raw(data), data)])
+        taker = await near.node()
+        with trio.fail_after(180):
+            await taker.exchange.fetch(of_raw(data), [giver.peer])
+        assert taker.store.get(of_raw(data)) == data

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocols.framing import frame
 from protocols.handshake import HandshakeError, Hello, core, messages, service
 from protocols.handshake.core import Exchange, Heard, Say, Standing, standing
 from protocols.memory import open_memory_network
@@ -120,6 +123,65 @@ async def _talk(silent: bool, seconds: float) -> tuple[list[Hello], str]:
             except StreamError as error:
                 end = str(error)
     return heard, end
+
+
+class Joined:
+    """One end of a stream: what is said here stands in `said`, after `way` seconds each."""
+
+    peer = "peer"
+
+    def __init__(self, way: float) -> None:
+        self.said: list[bytes] = []
+        self._way = way
+        self._send, self._incoming = trio.open_memory_channel(10)
+
+    async def send_all(self, data) -> None:
+        await trio.sleep(self._way)
+        self.said.append(data)
+
+    def hear(self, data: bytes) -> None:
+        self._send.send_nowait(data)
+
+    async def receive_some(self, max_bytes: int = 0) -> bytes:
+        return await self._incoming.receive()
+
+
+async def test_what_changes_while_an_answer_is_awaited_is_told_at_once(autojump_clock, nursery):
+    stream = Joined(0)
+    news = trio.Event()
+    head = 1
+
+    async def open_() -> None:
+        await service.converse(
+            stream,
+            opener=True,
+            mine=lambda: Hello(A, "one", head, 0),
+            heard=lambda hello: None,
+            changed=lambda: news,
+        )
+
+    nursery.start_soon(open_)
+    await trio.sleep(1)
+    head = 2
+    news.set()
+    news = trio.Event()
+    stream.hear(frame(HELLO.encode()))
+    await trio.sleep(1)
+    assert [messages.decode(each[4:]).head for each in stream.said] == [1, 2]
+
+
+@pytest.mark.parametrize("opener", [True, False])
+async def test_a_peer_that_takes_no_hello_is_given_up(autojump_clock, opener):
+    stream = Joined(math.inf)
+    stream.hear(frame(HELLO.encode()))
+    with trio.fail_after(60), pytest.raises(StreamError, match="takes no hello"):
+        await service.converse(
+            stream,
+            opener=opener,
+            mine=lambda: HELLO,
+            heard=lambda hello: None,
+            changed=trio.Event,
+        )
 
 
 async def test_heads_are_told_again_every_five_seconds(autojump_clock):

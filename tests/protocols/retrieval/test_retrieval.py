@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from protocols.framing import frame
-from protocols.retrieval.core import FETCHES_A_MINUTE, STREAMS, STREAMS_PER_PEER, Turns
+from protocols.retrieval.core import FETCHES_A_MINUTE, STREAMS, STREAMS_PER_PEER, Fetches
 from protocols.retrieval.errors import Reason, RetrievalError
 from protocols.retrieval.messages import PROTOCOL, Block, Failed, Question, Sources, decode, encode
 from protocols.retrieval.service import RetrievalService, Retriever
-from protocols.transport import RemoteProtocolError
+from protocols.transport import RemoteProtocolError, StreamError
 from storage import cid as cids
 from storage.memory import MemoryBlockstore
 from storage.unixfs import add_path
@@ -147,29 +147,38 @@ async def test_who_asks_for_too_many_fetches_in_a_minute_is_told_to_wait(folder)
         await retriever.ask(stranger.peer, root, fetches=False)
 
 
-def test_turns_come_back_with_time_and_with_the_end_of_a_fetch():
-    turns = Turns()
-    assert turns.begin_fetch("a", 0.0)
-    assert turns.begin_fetch("b", 0.0)
-    assert not turns.begin_fetch("c", 0.0)
-    turns.end_fetch()
-    assert turns.begin_fetch("c", 0.0)
+async def test_who_asks_nothing_gives_way_and_who_asks_too_much_at_once_is_refused(
+    folder, patient_clock
+):
+    async with three(folder) as (publisher, _, retriever, root, there):
+        silent = []
+        for _ in range(STREAMS // STREAMS_PER_PEER):
+            stranger = there.transport()
+            for _ in range(STREAMS_PER_PEER):
+                silent.append(await stranger.open_stream(publisher.peer, PROTOCOL))
+                await trio.sleep(0.01)
+        more = await stranger.open_stream(publisher.peer, PROTOCOL)
+        with pytest.raises(StreamError):
+            await more.receive_some()
+        began = trio.current_time()
+        await retriever.ask(publisher.peer, root, fetches=False)
+        assert trio.current_time() - began < 1
+
+
+def test_fetches_come_back_with_time_and_with_the_end_of_a_fetch():
+    fetches = Fetches()
+    assert fetches.begin("a", 0.0)
+    assert fetches.begin("b", 0.0)
+    assert not fetches.begin("c", 0.0)
+    fetches.end()
+    assert fetches.begin("c", 0.0)
     for _ in range(2):
-        turns.end_fetch()
+        fetches.end()
     for _ in range(FETCHES_A_MINUTE - 1):
-        assert turns.begin_fetch("a", 1.0)
-        turns.end_fetch()
-    assert not turns.begin_fetch("a", 59.0)
-    assert turns.begin_fetch("a", 61.0)
-
-
-def test_streams_of_one_peer_are_bounded():
-    turns = Turns()
-    assert all(turns.begin("a") for _ in range(STREAMS_PER_PEER))
-    assert not turns.begin("a")
-    assert turns.begin("b")
-    turns.end("a")
-    assert turns.begin("a")
+        assert fetches.begin("a", 1.0)
+        fetches.end()
+    assert not fetches.begin("a", 59.0)
+    assert fetches.begin("a", 61.0)
 
 
 def test_the_bytes_are_those_of_the_document():
@@ -207,12 +216,3 @@ def test_an_empty_store_is_asked_beside(tmp_path):
     added = add_path(tmp_path / "file", store)
     assert (before.root, before.new_bytes) == (added.root, added.new_bytes)
     assert hash_path(tmp_path / "file", beside=store).new_bytes == 0
-
-
-def test_who_finds_every_place_taken_is_not_to_blame():
-    turns = Turns()
-    assert all(turns.begin(f"peer {n}") for n in range(STREAMS))
-    assert not turns.begin("late")
-    assert not turns.is_greedy("late")
-    assert turns.begin("peer 0") is False
-    assert not turns.is_greedy("peer 0")

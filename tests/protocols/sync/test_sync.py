@@ -344,6 +344,48 @@ async def test_who_only_opens_streams_keeps_nobody_out(autojump_clock, network):
     assert len(idle) == STREAMS
 
 
+class Long:
+    """A source of 512 blocks of 8 KiB, of which nobody asks what they say."""
+
+    def blocks(self, height, limit):
+        return [(Bytes(), Bytes(b""))] * limit if height <= 512 else []
+
+
+class Bytes:
+    def __init__(self, data=bytes(2**13)):
+        self._data = data
+
+    def encode(self):
+        return self._data
+
+
+async def taken(network, seconds, rate):
+    """Frames that a peer gets that reads for so long, so many bytes a second."""
+    SyncService(network.join(SERVER, CHAIN), None, Long(), in_thread=False)
+    stream = await network.join(READER, CHAIN).open_stream(SERVER, PROTOCOL)
+    await stream.send_all(frame(AskBlocks(1, 512).encode()))
+    await stream.close()
+    came = 0
+    with trio.move_on_after(seconds):
+        while data := await stream.receive_some(2**13):
+            came += len(data)
+            await trio.sleep(len(data) / rate)
+    return came // 2**13
+
+
+async def test_who_takes_a_block_every_half_minute_loses_its_place_in_minutes(
+    autojump_clock, network
+):
+    began = trio.current_time()
+    with pytest.raises(StreamError):
+        await taken(network, 3600, rate=2**13 / 29)
+    assert trio.current_time() - began < 120
+
+
+async def test_a_slow_line_gets_all_that_it_asked_for(autojump_clock, network):
+    assert await taken(network, 3600, rate=32_000) >= 512
+
+
 async def test_a_peer_that_finds_every_place_taken_is_not_to_blame(autojump_clock):
     answering, asked = Answering(STREAMS, STREAMS_PER_PEER, 512, 10.0), trio.Event()
 
