@@ -120,7 +120,7 @@ class Paced:
         with trio.fail_after(self._left + len(data) / LEAST_RATE):
             await self._stream.send_all(data)
         left = self._left + len(data) / LEAST_RATE - (trio.current_time() - began)
-        self._left = min(LAG_SECONDS, left)
+        self._left = max(0.0, min(LAG_SECONDS, left))
 
     async def close(self) -> None:
         """See `protocols.transport.Stream`."""
