@@ -105,11 +105,12 @@ async def test_steps_are_taken_some_blocks_apart_again_after_a_refusal_and_none_
     autojump_clock,
 ) -> None:
     account, sent, heights, controls = replace(NEW), Sent(), Heights(5), Controls()
+    jailed_until: int | None = None
     view = SimpleNamespace(
         account=lambda _: account,
         params=PARAMS,
-        jailed_until=lambda _: None,
-        keeper=lambda _: SimpleNamespace(slots=2),
+        jailed_until=lambda _: jailed_until,
+        keeper=lambda _: SimpleNamespace(slots=1),
     )
     membership = Membership(
         Me(KEY, trains=True, validates=True),
@@ -141,4 +142,11 @@ async def test_steps_are_taken_some_blocks_apart_again_after_a_refusal_and_none_
         assert (await by(5 + 3 * LOOK_BLOCKS))[3:] == []
         controls.is_leaving = False
         assert (await by(5 + 4 * LOOK_BLOCKS))[3:] == ["Stake"]
+        # The next block is the first that may let it out of jail.
+        account = replace(account, stake=PARAMS.min_bond)
+        jailed_until = 5 + 6 * LOOK_BLOCKS + 1
+        assert (await by(5 + 5 * LOOK_BLOCKS))[4:] == []
+        assert (await by(5 + 6 * LOOK_BLOCKS))[4:] == ["Unjail"]
+        jailed_until = 5 + 7 * LOOK_BLOCKS + 2
+        assert (await by(5 + 7 * LOOK_BLOCKS))[5:] == []
         nursery.cancel_scope.cancel()
