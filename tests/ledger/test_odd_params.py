@@ -40,7 +40,7 @@ from tests.ledger.test_slashing import double_vote
 from tests.ledger.world import BASE, Memory, World, check_pool, root, signer
 
 SOAK = int(os.environ.get("SOAK", "1"))
-SEEDS = 6
+SEEDS = 8
 BLOCKS = 160
 PEOPLE = ("alice", "bob", "kim", "lee", "max")
 SMALL = {
