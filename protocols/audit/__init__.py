@@ -21,9 +21,9 @@ answered; a whole slot hashes to its label, and unseals to the chunk that the la
 hashes to its CID, as every block on the way to it does.
 
 **Limits.** 4,096 leaves, 33 hashes to a root, 96 blocks of 2 MiB on a way; a keeper serves 16 streams, 2 a peer, and
-256 requests a peer and audit; `REQUEST_S`, `ANSWER_S`, `FRAME_S` and `ASK_S` bound every wait. An auditor takes in 32
-answers at once, one of a keeper. A keeper that has not begun to answer holds none of these places, and one that is slow
-gives its place up where another waits.
+256 requests a peer and audit, and `ASKS_PER_PIECE` more for each piece; `REQUEST_S`, `ANSWER_S`, `FRAME_S` and `ASK_S`
+bound every wait. An auditor takes in 32 answers at once, one of a keeper. A keeper that has not begun to answer holds
+none of these places, and one that is slow gives its place up where another waits.
 
 **Refused.** A peer that is not an auditor of this keeper in this audit is told `[]`.
 A malformed request resets the stream. A malformed answer counts as a wrong one.

@@ -155,6 +155,7 @@ class Line:
         self.ledger = Ledger()
         self._outbox.clear()
         self._frames.clear()
+        self._tries = 0
 
     async def converse(self, opened: trio.Event) -> None:
         """Say what there is to say, on one stream after the other; a stream is closed when nothing is left to say.

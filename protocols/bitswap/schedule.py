@@ -208,6 +208,7 @@ class Schedule:
         self._unqueue(cid)
         effects: list[Effect] = []
         others = want.told - {peer}
+        is_due = want.holder == peer
         if want.holder is not None:
             others |= {want.holder} - {peer}
             self._take_back(want)
@@ -216,7 +217,8 @@ class Schedule:
         if found is not None:
             found.strikes = 0
             found.last_heard = found.last_chunk = now
-            _measure(found, size, now)
+            if is_due or found.in_flight:  # or another fetch asked for it, and no sample has begun
+                _measure(found, size, now)
         self.last_progress = now
         return True, effects
 

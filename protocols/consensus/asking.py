@@ -36,13 +36,15 @@ class Asking:
         return [at for at, _ in self._asking.values()]
 
     def questions(self, missing: set[bytes], tick: int) -> list[tuple[bytes, bytes]]:
-        """Whom to ask for which block now: first after a quarter of D, then one validator after another, each D."""
+        """Whom to ask for which block or skipped views now: first after a quarter of D, then one validator after another, each D."""
         self._asking = {key: value for key, value in self._asking.items() if key in missing}
         found = []
         for block_id in sorted(missing) if self._others else ():
             at, tries = self._asking.get(block_id, (tick + self._delta_ms // 4, 0))
             if tick >= at:
-                found.append((self._others[(block_id[0] + tries) % len(self._others)], block_id))
+                # A question for skipped views begins with zeros; one who tells of few is not asked first again.
+                first = block_id[0] or block_id[-1]
+                found.append((self._others[(first + tries) % len(self._others)], block_id))
                 at, tries = tick + self._delta_ms, tries + 1
             self._asking[block_id] = (at, tries)
         return found

@@ -133,7 +133,7 @@ class Book:
         number = self.present
         for past in [at for at in self.views if at < number - VIEWS_BEHIND]:
             view = self.views[past]
-            if past in self.open or past > number - MAX_NULLIFICATIONS:
+            if past in self.open or past >= number - MAX_NULLIFICATIONS:
                 view.proposal = None
                 view.votes = {kind: {} for kind in Kind}
             else:

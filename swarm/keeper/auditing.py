@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 import trio
 
-from protocols.audit.draw import draw_slots
+from protocols.audit.draw import draw_slots, held_seed
 from protocols.audit.errors import AuditFailedError
 from protocols.audit.errors import Failure as Found
 from protocols.audit.verify import Commitment
@@ -20,7 +20,7 @@ from swarm.ledger.payloads import MAX_FAILED, MAX_MISSING
 from swarm.ledger.transactions import AuditReport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from protocols.audit.service import Auditor
     from swarm.heights import Heights
@@ -156,8 +156,15 @@ class _Round:
             # One question at a time: behind those for many pieces the slots would come too late.
             with trio.move_on_after(SLOTS_FIRST * self._auditor.pause_s):
                 await shown.wait()
-            for name, duty in names.items():
-                asking.start_soon(self._piece, name, duty)
+            for name in self._in_turn(names):
+                asking.start_soon(self._piece, name, names[name])
+                # Of those that begin at once the last may queue first.
+                await trio.lowlevel.checkpoint()
+
+    def _in_turn(self, names: Iterable[Name]) -> list[Name]:
+        """The same for all auditors, and known to no keeper before: who is slow cannot choose what it is not asked for."""
+        seed2 = self._audit.seed2
+        return sorted(names, key=lambda name: held_seed(seed2, *name))
 
     def end(self) -> None:
         """Name nobody as silent whose answer waited for this auditor, nor for a piece that it was not asked for although it was prompt."""

@@ -61,7 +61,11 @@ _MAX_ID = 2**32 - 1
 
 
 class MuxedStream:
-    """One stream; implements `protocols.transport.Stream`."""
+    """One stream; implements `protocols.transport.Stream`.
+
+    Attributes:
+        waiting: Its frames among those that can wait.
+    """
 
     def __init__(self, session: Session, number: int, *, inbound: bool) -> None:
         self.session = session
@@ -78,6 +82,7 @@ class MuxedStream:
         self._failure: str | None = None
         self._detached = False
         self._in_queue = 0
+        self.waiting = 0
         self._flushed = trio.Event()
         self._readable = trio.Event()
         self._writable = trio.Event()
@@ -184,12 +189,12 @@ class MuxedStream:
         while at < len(view):
             self._check_writable()
             if self._window == 0:
-                self._writable = trio.Event()
+                if self._writable.is_set():  # or another writer waits for the one that is there
+                    self._writable = trio.Event()
                 await self._writable.wait()
                 continue
             if not has_room and self.session.is_full_for(self):
-                await self.session.wait_for_room(self)
-                has_room = True
+                has_room = await self.session.wait_for_room(self)
                 continue
             has_room = False
             size = min(self._window, self.session.part_for(self), len(view) - at)
@@ -201,6 +206,11 @@ class MuxedStream:
     def is_writable(self) -> bool:
         """Whether more can be said on it."""
         return self._failure is None and not self._finished_here
+
+    @property
+    def can_take(self) -> bool:
+        """Whether more can be said on it now: another writer may have used up its window."""
+        return self.is_writable and self._window > 0
 
     def _check_writable(self) -> None:
         if self._failure is not None:
@@ -226,7 +236,8 @@ class MuxedStream:
     async def flushed(self) -> None:
         """Wait until what was written is with the socket."""
         while self._in_queue and self._failure is None:
-            self._flushed = trio.Event()
+            if self._flushed.is_set():
+                self._flushed = trio.Event()
             await self._flushed.wait()
 
     def left_queue(self) -> None:
@@ -398,12 +409,17 @@ class Session:
             return self._patient_queued >= self._patience() or len(self._patient_room) > 0
         return self._queued >= MAX_QUEUED or len(self._room) > 0
 
-    async def wait_for_room(self, stream: MuxedStream) -> None:
-        """Wait until there is room for one frame of this stream; who came first goes first."""
+    async def wait_for_room(self, stream: MuxedStream) -> bool:
+        """Wait until there is room for one frame of this stream; who came first goes first.
+
+        Returns:
+            Whether the room is kept for it: what cannot use it now has given it on.
+        """
         room = self._patient_room if stream.can_wait else self._room
         await room.wait()
-        if not stream.is_writable:
-            room.give(1)  # the next one takes it
+        if not stream.can_take:
+            room.give(1)
+        return stream.can_take
 
     def part_for(self, stream: MuxedStream) -> int:
         """Bytes in one frame, so small that no other waits for long behind it."""
@@ -471,9 +487,11 @@ class Session:
             return
         kind = DATA if data else WINDOW_UPDATE
         body = b"".join((HEADER.pack(0, kind, flags, stream.number, len(data)), data))
-        if stream.can_wait:
+        # An end without data before it waits for nothing: a peer that opens and resets streams would heap such ends up.
+        if stream.can_wait and (data or stream.waiting):
             self._patient.append((stream, body))
             self._patient_queued += len(body)
+            stream.waiting += 1
         else:
             self._queue.append((stream, body))
             self._queued += len(body)
@@ -597,6 +615,7 @@ class Session:
         stream, frame = queue.popleft()
         if queue is self._patient:
             self._patient_queued -= len(frame)
+            stream.waiting -= 1
         else:
             self._queued -= len(frame)
         stream.left_queue()

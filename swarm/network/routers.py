@@ -336,7 +336,7 @@ class Routers:
         for peer in list(reserved):
             link = self._host.direct_to(peer)
             if link is None or self.reach.confirmed():
-                del reserved[peer]
+                del reserved[peer], self._leases[peer]
                 continue
             asked_on, due_at = self._leases[peer]
             # A relay may forget a place with the connection, and does when it starts again.
@@ -357,6 +357,7 @@ class Routers:
             lasts = await self.relay.reserve(link)
         except UnreachableError as error:
             self.relay.reserved.pop(link.peer, None)
+            self._leases.pop(link.peer, None)
             log.info("network.no_place", relay=link.peer, reason=error.why)
         else:
             del self._refused[link.peer]

@@ -309,15 +309,15 @@ class Worker:
     async def _execute(self, job: Job) -> None:
         child = await self._started()
         try:
-            with trio.fail_after(self._settings.job_seconds):
-                if job.number not in self._told:
-                    await self._tell(child, job)
-                while job.number in self._told:
-                    await self._hear(child)
-                    await self._let_in(child, job)
+            if job.number not in self._told:
+                await self._tell(child, job)
+            while job.number in self._told:
+                await self._hear(child)
+                await self._let_in(child, job)
         except trio.TooSlowError as error:
+            late = self._under_way.kind
             await self._stop(job)
-            raise WorkerError(cause="timeout", why=f"job {job.kind} took too long") from error
+            raise WorkerError(cause="timeout", why=f"job {late} took too long") from error
         except (trio.BrokenResourceError, EOFError, ValueError) as error:
             cause, why = await self._ended(job)
             raise WorkerError(cause, why) from error
@@ -333,10 +333,20 @@ class Worker:
             scope.shield = True
             await child.send(message)
 
+    @property
+    def _under_way(self) -> Job:
+        """Of what the process was told, the last: the others stand still for it."""
+        return next(reversed(self._told.values()))
+
     async def _hear(self, child: Child) -> None:
         """Give what the process says next to the job that it is about."""
-        with trio.fail_after(self._settings.silence_seconds):
-            answer = await child.receive()
+        one, began = self._under_way, trio.current_time()
+        left = max(0.0, self._settings.job_seconds - one.seconds)
+        try:
+            with trio.fail_after(min(left, self._settings.silence_seconds)):
+                answer = await child.receive()
+        finally:
+            one.seconds += trio.current_time() - began
         job = self._told.get(answer.get("id", 0))
         if job is None:
             return
@@ -373,6 +383,7 @@ class Worker:
     def _again(self, job: Job) -> None:
         """Do a job again, alone, that was let in and had too little room."""
         self._lets_in = False
+        job.seconds = 0.0
         if job.scope.cancel_called:
             job.done.set()
         else:
@@ -395,10 +406,9 @@ class Worker:
             return
         try:
             await self._send(child, messages.pack({"cancel": job.number}))
-            with trio.fail_after(self._settings.job_seconds):
-                while len(self._told) > 1:
-                    await self._let_in(child, job)
-                    await self._hear(child)
+            while len(self._told) > 1:
+                await self._let_in(child, job)
+                await self._hear(child)
             with trio.fail_after(CANCEL_SECONDS):
                 while job.number in self._told:
                     await self._hear(child)

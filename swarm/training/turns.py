@@ -36,6 +36,8 @@ class Job:
     done: trio.Event = field(default_factory=trio.Event)
     result: dict[str, Any] | None = None
     error: BaseException | None = None
+    seconds: float = 0.0
+    """Of waiting for it, without those in which it stood still for another."""
 
     @property
     def turn(self) -> tuple[int, int]:

@@ -10,6 +10,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from protocols.audit.draw import held_seed
 from protocols.audit.errors import Failure
 from protocols.audit.service import ASKS_PER_AUDIT, AT_ONCE, PROTOCOL, Auditor, AuditService
 from protocols.memory import open_memory_network
@@ -153,6 +154,24 @@ async def test_who_owes_an_answer_is_named_for_all_that_could_not_be_asked(keepe
     round_ = await audit_of_many(keeper, 20, lambda: keeper.asked.count("held") > 1)
     assert round_.failed == {}
     assert round_.missing == {(SIGNER.public_key, DEAL, at) for at in range(20)}
+
+
+async def test_pieces_are_asked_for_in_an_order_that_no_keeper_knows_before_and_all_auditors_share(
+    keeper,
+):
+    drawn = sorted(range(12), key=lambda at: held_seed(SEED2, SIGNER.public_key, DEAL, at))
+    assert drawn != sorted(drawn)
+    whole, seen = keeper.held, []
+
+    def noted(audit, deal, piece):
+        seen.append(piece)
+        return whole(audit, deal, piece)
+
+    keeper.held = noted
+    for _ in range(4):
+        seen.clear()
+        await audit_of_many(keeper, 12, lambda: False)
+        assert seen == drawn
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from protocols.transport import RemoteProtocolError, StreamError
+from swarm.limits.traffic import Traffic
 from swarm.network import muxer
 from swarm.network.muxer import HEADER, Session
 
@@ -268,3 +269,62 @@ async def test_a_short_part_of_a_long_message_does_not_keep_the_message_in_memor
         two._feed(frame + ping * 4_000)
     kept = [memoryview(chunk).obj for chunk in arrived[0]._chunks]
     assert sum(map(len, kept)) == arrived[0]._unread == 4 * muxer.JOIN_BYTES
+
+
+async def test_two_writers_of_one_stream_both_go_on_when_its_window_grows(
+    join, autojump_clock, nursery
+):
+    one, _, arrived = join()
+    here, there = await _other_end(one, arrived)
+    for _ in range(2):
+        nursery.start_soon(here.send_all, bytes(300_000))
+    got = 0
+    with trio.fail_after(100):
+        while got < 600_000:
+            got += len(await there.receive_some())
+
+
+async def test_a_writer_whose_window_another_used_up_gives_its_room_on(
+    join, autojump_clock, nursery, monkeypatch
+):
+    monkeypatch.setattr(muxer, "MAX_QUEUED", 2**14)
+    monkeypatch.setattr(muxer, "MAX_PAYLOAD", 2**14)
+    one, _, arrived = join()
+    here, _ = await _other_end(one, arrived)
+    other, end = await _other_end(one, arrived)
+    gate = trio.Event()
+    send = one._channel.send_messages
+
+    async def send_late(messages):
+        await gate.wait()
+        await send(messages)
+
+    one._channel.send_messages = send_late
+    here._window = 3 * 2**14
+    for _ in range(5):  # one is with the socket, one fills the queue, one uses up the window
+        nursery.start_soon(here.send_all, bytes(2**14))
+        await wait_all_tasks_blocked()
+    nursery.start_soon(other.send_all, b"a word")
+    await wait_all_tasks_blocked()
+    gate.set()
+    with trio.fail_after(100):
+        assert await end.receive_some() == b"a word"
+
+
+async def test_the_ends_of_streams_that_the_peer_resets_wait_for_no_rate(nursery, autojump_clock):
+    traffic = Traffic(clock=trio.current_time)
+    traffic.limit(50_000, 0, 0)
+    traffic.begins(10**6)  # in debt: what can wait does not go
+    channel = Channel()
+    channel.other = Channel()
+    session = Session(channel, "peer", opener=False, on_stream=lambda stream: None, traffic=traffic)
+    nursery.start_soon(session.run)
+    for number in range(1, 2001, 2):
+        session._feed(HEADER.pack(0, muxer.WINDOW_UPDATE, muxer.SYN, number, 0))
+        stream = session._streams[number]
+        stream.protocol = "/ipfs/bitswap/1.2.0"
+        session._feed(HEADER.pack(0, muxer.WINDOW_UPDATE, muxer.FIN, number, 0))
+        stream.finish()
+    await wait_all_tasks_blocked()
+    assert not session._patient
+    assert not session._queue

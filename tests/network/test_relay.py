@@ -91,6 +91,17 @@ async def test_a_relay_that_started_again_is_asked_for_a_place_again(three, unti
     assert middle._routers.relay.places.has(one.me, trio.current_time())
 
 
+async def test_a_place_that_is_given_up_keeps_no_connection_in_memory(three, monkeypatch):
+    middle, one, _ = await three()
+    await one._routers._keep_places([one._host.link_to(middle.me)])
+    assert set(one._routers._leases) == set(one._routers.relay.reserved) == {middle.me}
+    monkeypatch.setattr(
+        one._routers.reach, "confirmed", lambda: [addresses.parse("/ip4/1.2.3.4/tcp/1")]
+    )
+    await one._routers._keep_places([])
+    assert not one._routers._leases
+
+
 async def test_nobody_is_reached_through_a_relay_without_a_place_there(three):
     middle, one, two = await three()
     address = f"{middle.addresses()[0]}/p2p-circuit/p2p/{one.me}"

@@ -148,3 +148,12 @@ def test_everything_in_flight_is_withdrawn_at_the_end():
     schedule = begun("p", wanted=(A, B))
     schedule.tick(0.0, 10 * MB)
     assert schedule.withdraw_all() == [Withdraw("p", (A, B))]
+
+
+def test_a_chunk_that_another_fetch_asked_for_says_nothing_of_a_peers_rate():
+    schedule = begun(wanted=(A, B))
+    schedule.join("good", 1000.0)
+    schedule.received("good", A, MB, 1000.0)
+    assert schedule.tick(1000.0, 100 * MB) == [Ask("good", (B,))]
+    schedule.join("other", 1000.1)
+    assert schedule.tick(1000.1, 100 * MB) == []

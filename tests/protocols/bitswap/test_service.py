@@ -174,6 +174,23 @@ def test_a_peer_on_a_line_of_eight_kilobytes_a_second_gets_a_large_chunk(in_worl
 
 
 @pytest.mark.slow
+def test_a_peer_that_was_given_up_some_times_is_sent_what_it_asks_for_then(in_world):
+    async def test(world):
+        node, puppet = await world.node(), world.puppet()
+        puppet.is_deaf = True
+        (wanted,) = node.hold(os.urandom(MB))
+        for _ in range(lines.MAX_TRIES):
+            await puppet.want(node, entry(wanted))
+            await trio.sleep(lines.SEND_SECONDS + 1)
+            assert puppet.peer not in node.bitswap._ways, "given up"
+        puppet.is_deaf = False
+        await puppet.want(node, entry(wanted))
+        assert await puppet.blocks(1) == [wanted]
+
+    in_world(test)
+
+
+@pytest.mark.slow
 def test_a_cancel_stops_what_was_not_sent_yet(in_world):
     async def test(world):
         node, puppet = await world.node(), world.puppet()

@@ -793,6 +793,30 @@ def test_who_was_away_for_more_views_than_a_proposal_shows_asks_for_the_older_on
     assert len(bench.core.views) < MAX_NULLIFICATIONS + VIEWS_AHEAD
 
 
+def test_what_a_proposal_shows_begins_where_asking_ends():
+    gap = [certificate(Kind.NULLIFY, view) for view in range(1, LONG)]
+    leader, late = Bench(), Bench().hear(Certify(gap[-1]))
+    for one in gap:
+        leader.hear(Certify(one))
+    shown = leader.core.book.gap(0, LONG)
+    assert [one.view for one in shown] == list(range(LONG - MAX_NULLIFICATIONS, LONG))
+    for one in gap:
+        if late.core.book.hole(0, LONG) is None:
+            break
+        late.hear(Certify(one))
+    late.hear(proposal(child(GENESIS, LONG), gap=shown))
+    assert late.cast() == [(Kind.NOTARIZE, LONG)]
+
+
+def test_one_that_tells_of_one_view_at_a_time_is_not_the_one_that_is_asked_each_time():
+    gap = [certificate(Kind.NULLIFY, view) for view in range(1, LONG)]
+    bench = Bench().hear(proposal(child(GENESIS, LONG), gap=gap[-MAX_NULLIFICATIONS:]))
+    for one in gap[:4]:
+        bench.wait(25).hear(Certify(one))
+    asked = {effect.peer for effect in bench.all(SendTo) if isinstance(effect.message, Ask)}
+    assert len(asked) == 3
+
+
 def test_who_leads_asks_too_and_nobody_asks_for_what_a_proposal_will_show():
     gap = [certificate(Kind.NULLIFY, view) for view in range(1, LONG)]
     bench = Bench(lead=lambda _: ME.public_key)
