@@ -13,7 +13,7 @@ from cli.output import one_line
 from swarm.sizes import format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from rich.console import Console, RenderableType
     from rich.progress import Task, TaskID
@@ -38,6 +38,8 @@ STILL_SECONDS: Final = 5.0
 """Without a change, after which a bar says so: is it hung, or does it work?"""
 NARROW: Final = 72
 """Columns of a terminal below which a bar is short."""
+TINY: Final = 40
+"""Columns below which there is none, and a share in place of an amount."""
 
 
 @contextmanager
@@ -47,21 +49,25 @@ def bars(console: Console) -> Iterator[Bars]:
     Args:
         console: The terminal.
     """
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=6 if console.width < NARROW else 24),
-        TextColumn("{task.fields[amount]}"),
-        Pace(),
-    )
+    is_tiny = console.width < TINY
+    bar = [] if is_tiny else [BarColumn(bar_width=6 if console.width < NARROW else 24)]
+    amount = TextColumn("{task.fields[amount]}")
+    columns = (TextColumn("{task.description}"), *bar, amount, Pace())
     with _Noted(*columns, console=console, transient=True) as progress:
-        yield Bars(progress)
+        yield Bars(progress, _share if is_tiny else _amount)
 
 
 class Bars:
-    """One bar a stage; a `swarm.client.Noting`."""
+    """One bar a stage; a `swarm.client.Noting`.
 
-    def __init__(self, progress: _Noted) -> None:
+    Args:
+        progress: What draws them.
+        amount: How much is told as done, from stage, done and total.
+    """
+
+    def __init__(self, progress: _Noted, amount: Callable[[str, int, int], str]) -> None:
         self._progress = progress
+        self._amount = amount
         self._tasks: dict[str, TaskID] = {}
         self._newest = ""
 
@@ -75,7 +81,7 @@ class Bars:
         if is_new and self._newest not in {"", stage}:
             progress.update(tasks[self._newest], moved=None)
         self._newest = stage
-        fields: dict[str, Any] = {"amount": _amount(stage, done, total)}
+        fields: dict[str, Any] = {"amount": self._amount(stage, done, total)}
         if is_new:
             fields["moved"] = time.monotonic()
         progress.update(task, completed=done, total=total or None, **fields)
@@ -103,13 +109,22 @@ def _amount(stage: str, done: int, total: int) -> str:
     return f"{show(done)} of {show(total)}"
 
 
+def _share(stage: str, done: int, total: int) -> str:
+    return f"{100 * done // total} %" if total else _amount(stage, done, total)
+
+
 class Pace(ProgressColumn):
     """The rate of bytes and the time left, the time it took, or for how long nothing has come."""
 
     max_refresh: float | None = 0.5
 
     def render(self, task: Task) -> Text:
-        """One bar's."""
+        """One bar's; what gives way where there is no room, in its one line."""
+        text = self._text(task)
+        text.no_wrap, text.overflow = True, "ellipsis"
+        return text
+
+    def _text(self, task: Task) -> Text:
         if task.finished:
             return Text(span(task.finished_time or 0.0))
         moved = task.fields["moved"]  # None: another bar is the one that moves

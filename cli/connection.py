@@ -89,6 +89,10 @@ def connect(home: Path, *, of_home: bool = False) -> Iterator[Client]:
         if not answers(home):
             if of_home and not (home / GENESIS_FILE).exists():
                 raise _no_network(home)
+            _announce(home)
+            if lock is None:
+                home.mkdir(mode=0o700, parents=True, exist_ok=True)
+                lock = _lock(home, stack)
             stack.enter_context(_temporary_node(home, lock))
         from swarm.client import Client
 
@@ -145,12 +149,15 @@ def _no_network(home: Path) -> NotFoundError:
     return NotFoundError(f"no node runs on {home}, which {where}", START_HINT)
 
 
-@contextlib.contextmanager
-def _temporary_node(home: Path, lock: int | None) -> Iterator[None]:
+def _announce(home: Path) -> None:
+    """Say that a node is started, where one may be."""
     if not (home / GENESIS_FILE).exists() and not _bootstrap():
         _refuse_to_found(home)
     say(f"no node runs on {home}: starting a temporary one (`swarm join` starts one that stays)")
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+@contextlib.contextmanager
+def _temporary_node(home: Path, lock: int | None) -> Iterator[None]:
     log = home / "temporary.log"
     child = start_node(home, ["--temporary", "--no-train"], log)
     try:
@@ -207,20 +214,26 @@ def start_node(
 
 
 def wait_for_node(child: subprocess.Popen[bytes], home: Path, log: Path) -> None:
-    """Wait until a child answers.
+    """Wait until a child answers, or the node that has the folder in its place.
 
     Raises:
         SwarmError: It ended, with its own error; or it took longer than `START_SECONDS`.
     """
+    from swarm.identity import is_held
+
     deadline = time.monotonic() + START_SECONDS
     while not answers(home):
-        if child.poll() is not None:
+        is_late = time.monotonic() > deadline
+        if child.poll() is not None and (is_late or not is_held(home)):
             message, hint = last_error(log)
             why = f"the node on {home} did not start: {message}"
             raise _ERRORS.get(child.returncode, NetworkError)(why, hint)
-        if time.monotonic() > deadline:
+        if is_late:
             message = f"the node on {home} did not come up within {START_SECONDS} s"
             raise NetworkError(message, f"its log is {log}")
+        if child.returncode is not None:
+            time.sleep(POLL_SECONDS)  # noqa: TID251 - of a program that has no event loop
+            continue
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(POLL_SECONDS)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
-from cli import output, standing, view
+from cli import output, screen, standing, view
 from cli.connection import USED_FILE, is_last
 from swarm.care.notify import READY, STOPPING, notify
 from swarm.control.faults import translate
@@ -131,9 +131,7 @@ async def _stop_on_end_of_stdin(scope: trio.CancelScope, settings: Settings) -> 
                 while not is_last(lock.fileno()):  # noqa: ASYNC110 - other processes hold it
                     await trio.sleep(USED_SECONDS)
         _stop(scope)
-        await (
-            trio.sleep_forever()
-        )  # with the lock: until it has stopped no command begins to use it
+        await trio.sleep_forever()  # with the lock: no command begins to use a node that stops
 
 
 async def _tell(node: NodeApi, teller: Teller, settings: Settings, scope: trio.CancelScope) -> None:
@@ -167,7 +165,10 @@ async def _tell_live(node: NodeApi, settings: Settings) -> None:
         return view.panel(node.status(), trains=settings.train, gpu=settings.gpu)
 
     console = output.console(stderr=True)
-    with Live(panel(), console=console, auto_refresh=False) as live:
+    with (
+        screen.cursor_shown_while_stopped(),
+        Live(panel(), console=console, auto_refresh=False) as live,
+    ):
         while True:
             await trio.sleep(LIVE_SECONDS)
             live.update(panel(), refresh=True)

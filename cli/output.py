@@ -83,8 +83,9 @@ def progress_bar() -> Iterator[Progress | None]:
         yield None
         return
     from cli.bars import bars
+    from cli.screen import cursor_shown_while_stopped
 
-    with bars(console(stderr=True)) as tell:
+    with cursor_shown_while_stopped(), bars(console(stderr=True)) as tell:
         yield tell
 
 

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     Draw = Callable[[Sequence[str]], None]
 
 INTERRUPTED = 130
-ENTER: Final = "\x1b[?1049h\x1b[?25l"
+HIDE_CURSOR: Final = "\x1b[?25l"
+SHOW_CURSOR: Final = "\x1b[?25h"
+ENTER: Final = f"\x1b[?1049h{HIDE_CURSOR}"
 """A page of its own, without a cursor."""
-LEAVE: Final = "\x1b[?25h\x1b[?1049l"
+LEAVE: Final = f"{SHOW_CURSOR}\x1b[?1049l"
 HOME: Final = "\x1b[H"
 REST_OF_LINE: Final = "\x1b[K"
 REST: Final = "\x1b[J"
@@ -43,38 +45,69 @@ def drawn() -> Iterator[Draw]:
     if not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb":
         yield write
         return
-    last: Sequence[str] = ()
-
-    def draw(lines: Sequence[str]) -> None:
-        nonlocal last
-        last = lines
-        sys.stdout.write(_framed(lines))
-        sys.stdout.flush()
-
-    sys.stdout.write(ENTER)
+    page = _Page()
     try:
-        with _left_while_stopped(lambda: last):
-            yield draw
+        with while_stopped(page.leave, page.show):
+            yield page.draw
     finally:
-        sys.stdout.write(LEAVE)
-        write(last)
+        page.leave()
+        write(page.lines)
+
+
+class _Page:
+    """A terminal's page of its own, while this process is the one that the terminal is with."""
+
+    def __init__(self) -> None:
+        self.lines: Sequence[str] = ()
+        self._is_entered = False
+
+    def draw(self, lines: Sequence[str]) -> None:
+        """Show these lines from now on."""
+        self.lines = lines
+        self.show()
+
+    def show(self) -> None:
+        """Enter the page, and draw; not from the background, where the page is a shell's."""
+        if not in_foreground(sys.stdout.fileno()):
+            return
+        width, height = shutil.get_terminal_size()
+        enter, self._is_entered = "" if self._is_entered else ENTER, True
+        _put(sys.stdout.fileno(), enter + frame(self.lines, width, height))
+
+    def leave(self) -> None:
+        """Give the terminal back."""
+        if self._is_entered:
+            self._is_entered = False
+            _put(sys.stdout.fileno(), LEAVE)
 
 
 @contextlib.contextmanager
-def _left_while_stopped(drawn: Callable[[], Sequence[str]]) -> Iterator[None]:
-    """Give the terminal back on Ctrl-Z, and draw again once this process goes on.
+def cursor_shown_while_stopped() -> Iterator[None]:
+    """Give the cursor back on Ctrl-Z, where something on stderr is drawn without one."""
+
+    def put(text: str) -> None:
+        if sys.__stderr__ is not None and in_foreground(sys.__stderr__.fileno()):
+            _put(sys.__stderr__.fileno(), text)
+
+    with while_stopped(lambda: put(SHOW_CURSOR), lambda: put(HIDE_CURSOR)):
+        yield
+
+
+@contextlib.contextmanager
+def while_stopped(leave: Callable[[], None], enter: Callable[[], None]) -> Iterator[None]:
+    """Say what is done with the terminal when Ctrl-Z stops this process, and when it goes on.
 
     Args:
-        drawn: Gives the lines that were drawn last.
+        leave: Called before it is stopped; in the middle of anything, so past the buffers of streams.
+        enter: Called, in the same way, once it goes on.
     """
 
     def stop(_signal: int, _frame: object) -> None:
-        # Past the buffer of stdout, in whose write this may have come.
-        os.write(sys.stdout.fileno(), LEAVE.encode())
+        leave()
         signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTSTP)  # returns when it goes on
         signal.signal(signal.SIGTSTP, stop)
-        os.write(sys.stdout.fileno(), (ENTER + _framed(drawn())).encode(errors="replace"))
+        enter()
 
     before = signal.getsignal(signal.SIGTSTP)
     if before is not signal.SIG_DFL:  # who started this lets nobody stop it
@@ -87,9 +120,16 @@ def _left_while_stopped(drawn: Callable[[], Sequence[str]]) -> Iterator[None]:
         signal.signal(signal.SIGTSTP, before)
 
 
-def _framed(lines: Sequence[str]) -> str:
-    width, height = shutil.get_terminal_size()
-    return frame(lines, width, height)
+def in_foreground(terminal: int) -> bool:
+    """Whether a terminal is with this process, and not with another job of its shell."""
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:  # of no session of this process: nobody takes it away either
+        return True
+
+
+def _put(descriptor: int, text: str) -> None:
+    os.write(descriptor, text.encode(errors="replace"))
 
 
 def frame(lines: Sequence[str], width: int, height: int) -> str:

@@ -5,6 +5,7 @@
 
 A path is `<cid>/<path below it>`; what a CID names never changes, so nothing here is ever written.
 A symbolic link is told as `link`, and what it leads to is read; a link never leaves what its CID names.
+What takes a whole folder takes the bytes of files that links lead to, and leaves other links out with a warning.
 A running node on this machine is asked, which fetches the chunks that hold the bytes asked for, and no others.
 Options: `home`, the node's data folder, if it is not the default one.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 import errno
 import os
 import posixpath
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,31 @@ class SwarmFileSystem(AbstractFileSystem):  # type: ignore[misc]
             found = [_info(f"{path}/{entry['name']}", entry) for entry in entries]
         return found if detail else [one["name"] for one in found]
 
+    def expand_path(
+        self,
+        path: str | list[str],
+        recursive: bool = False,
+        maxdepth: int | None = None,
+        **options: Any,  # noqa: ANN401
+    ) -> list[str]:
+        """The paths that a pattern or a folder stands for; below a folder, no links that lead to no file of it."""
+        found = super().expand_path(path, recursive, maxdepth, **options)
+        if not recursive or isinstance(path, str | os.PathLike):  # which comes here again as a list
+            return list(found)
+        named = {self._strip_protocol(one) for one in path}
+        return [one for one in found if one in named or self._is_taken(one)]
+
+    def _is_taken(self, path: str) -> bool:
+        """Whether there are bytes at a path, or a folder."""
+        if self.info(path)["type"] != "link":
+            return True
+        try:
+            self._file_at(path)
+        except OSError as error:
+            warnings.warn(f"left out: {path} is a link to no file ({error})", stacklevel=2)
+            return False
+        return True
+
     def cat_file(
         self,
         path: str,
@@ -129,8 +156,7 @@ class SwarmFileSystem(AbstractFileSystem):  # type: ignore[misc]
     ) -> SwarmFile:
         del autocommit
         if mode != "rb":
-            message = f"{path}: what a CID names is not written"
-            raise OSError(message)
+            raise _never_written(path)
         return SwarmFile(
             self,
             self._file_at(path)[0],
@@ -139,6 +165,30 @@ class SwarmFileSystem(AbstractFileSystem):  # type: ignore[misc]
             cache_options=cache_options,
             **options,
         )
+
+    def mkdir(self, path: str, create_parents: bool = True, **_options: Any) -> None:  # noqa: ANN401
+        """Refused, as everything that writes.
+
+        Raises:
+            OSError: Always: the file system is read-only.
+        """
+        raise _never_written(path)
+
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        """Refused; see `mkdir`."""
+        raise _never_written(path)
+
+    def rmdir(self, path: str) -> None:
+        """Refused; see `mkdir`."""
+        raise _never_written(path)
+
+    def rm_file(self, path: str) -> None:
+        """Refused; see `mkdir`."""
+        raise _never_written(path)
+
+    def cp_file(self, path1: str, path2: str, **_options: Any) -> None:  # noqa: ANN401
+        """Refused; see `mkdir`."""
+        raise _never_written(path2)
 
     def _client(self) -> Client:
         return Client(self._socket)
@@ -163,6 +213,10 @@ class _Missing:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, NotFoundError | UsageError):  # nothing stands at what is no CID
             raise FileNotFoundError(f"swarm://{self._path}: {error.message}") from error  # noqa: EM102
+
+
+def _never_written(path: str) -> OSError:
+    return OSError(errno.EROFS, "what a CID names is not written", path)
 
 
 def _info(path: str, told: Info) -> Info:

@@ -182,6 +182,18 @@ def _sync(folder: Path) -> None:
         os.close(descriptor)
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a process holds the lock of a data folder now."""
+    try:
+        with (folder / LOCK_FILE).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 class NodeLock:
     """One process on a data folder: held from the construction until `close`.
 

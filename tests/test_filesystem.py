@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 
 import fsspec
@@ -198,6 +199,51 @@ async def test_what_a_link_leads_to_is_read_and_no_link_leaves_its_root(swarm, f
             fs.cat_file(f"{hostile}/out")
 
     await swarm(read)
+
+
+async def test_a_folder_is_taken_with_what_its_links_lead_to_and_without_those_that_lead_to_no_file(
+    swarm, folder, tmp_path
+):
+    (folder / "train" / "around").symlink_to("..")
+    (folder / "gone").symlink_to("nowhere")
+    root = swarm.publish(folder)
+
+    def take(fs):
+        with pytest.warns(UserWarning, match="left out") as said:
+            fs.get(f"swarm://{root}", str(tmp_path / "out"), recursive=True)
+        assert {str(one.message).split()[2] for one in said} == {
+            f"{root}/train/around",
+            f"{root}/gone",
+        }
+        with pytest.raises(IsADirectoryError):  # asked for by its own name
+            fs.get(f"{root}/train/around", str(tmp_path / "one"), recursive=True)
+
+    await swarm(take)
+    out = tmp_path / "out"
+    assert (out / "link").read_text() == "# card"
+    assert not (out / "link").is_symlink()
+    assert sorted(one.name for one in (out / "train").iterdir()) == ["empty", "large file.bin"]
+    assert not (out / "gone").exists()
+
+
+async def test_what_writes_is_refused(swarm, folder, tmp_path):
+    root = swarm.publish(folder)
+
+    def write(fs):
+        for work in (
+            lambda: fs.mkdir(f"{root}/new"),
+            lambda: fs.makedirs(f"{root}/new/er", exist_ok=True),
+            lambda: fs.rmdir(f"{root}/train"),
+            lambda: fs.rm(f"{root}/card.md"),
+            lambda: fs.copy(f"{root}/card.md", f"{root}/twice.md"),
+            lambda: fs.pipe(f"{root}/card.md", b"other"),
+            lambda: fs.put(str(folder), f"{root}/put", recursive=True),
+        ):
+            with pytest.raises(OSError, match="not written") as refused:
+                work()
+            assert refused.value.errno == errno.EROFS
+
+    await swarm(write)
 
 
 async def test_a_folder_is_not_read_as_a_file(swarm, folder):

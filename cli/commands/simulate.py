@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli import output
+from cli import output, screen
 from swarm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -195,6 +195,10 @@ def _progress(title: str, seeds: int) -> Iterator[Callable[[int, int, int], None
         TimeRemainingColumn(),
         TextColumn("left"),
     )
-    with Progress(*columns, console=output.console(stderr=True), transient=True) as bar:
+    console = output.console(stderr=True)
+    with (
+        screen.cursor_shown_while_stopped(),
+        Progress(*columns, console=console, transient=True) as bar,
+    ):
         task = bar.add_task(title[:TITLE_COLUMNS], total=seeds)
         yield lambda before, done, whole: bar.update(task, completed=before + done / whole)

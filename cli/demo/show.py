@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli import output, view
+from cli import output, screen, view
 from cli.money import format_tokens
 from swarm.sizes import counted, format_size
 
@@ -33,7 +33,11 @@ def watching() -> Iterator[Show]:
         return
     from rich.live import Live
 
-    with Live(console=output.console(stderr=True), auto_refresh=False, transient=True) as live:
+    console = output.console(stderr=True)
+    with (
+        screen.cursor_shown_while_stopped(),
+        Live(console=console, auto_refresh=False, transient=True) as live,
+    ):
         yield lambda statuses: live.update(_table(statuses), refresh=True)
 
 

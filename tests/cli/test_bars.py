@@ -68,6 +68,13 @@ def test_a_bar_takes_one_line_with_its_whole_amount(width):
     assert any(re.fullmatch(r"hash +\S+ 987.7 MB of 987.7 MB 0:00", line) for line in lines)
 
 
+def test_on_twenty_columns_stage_and_share_are_whole():
+    lines = drawn(20, ("import", 1, 987_654_321), ("import", 493_827_161, 987_654_321))
+    assert max(map(len, lines)) <= 20
+    assert any(line.startswith("import 50 %") for line in lines)
+    assert {line.split()[0] for line in lines if line} == {"import"}  # nothing is wrapped
+
+
 def test_each_stage_has_a_bar_of_its_own():
     lines = drawn(100, ("hash", 2, 2), ("announce", 1, 1), ("replicate", 1, 3))
     assert {line.split()[0] for line in lines if line} == {"hash", "announce", "replicate"}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.connection import START_SECONDS, answers, connect
+from cli.connection import START_SECONDS, answers, connect, start_node, stop_child
 from cli.demo.network import pause
 from cli.node_process import STOP_SECONDS
 
@@ -162,3 +162,34 @@ def test_a_temporary_node_stays_while_another_command_uses_it(environ, tmp_path)
             return
         pause(watching, 0.1)
     pytest.fail("the node stays when nobody uses it")
+
+
+def test_a_command_waits_for_the_node_that_another_one_is_starting(environ, tmp_path):
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    flags = ["--temporary", "--no-train", "--listen", "127.0.0.1:0"]
+    first = start_node(home, flags, tmp_path / "first.log")
+    try:
+        while not (home / "genesis.cbor").exists():
+            assert first.poll() is None
+            pause(first, 0.02)
+        assert not answers(home)
+        first.send_signal(signal.SIGSTOP)  # it holds the folder, and does not answer yet
+        second = subprocess.Popen(
+            [sys.executable, "-m", "cli", "status", "--json", "--home", str(home)],
+            cwd=Path(__file__).parents[2],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        log = home / "temporary.log"
+        while not (log.exists() and "error: " in log.read_text()):  # its own node was refused
+            assert second.poll() is None
+            pause(second, 0.05)
+        pause(second, 2)  # and has ended
+        first.send_signal(signal.SIGCONT)
+        told, said = second.communicate(timeout=START_SECONDS)
+        assert second.returncode == 0, said
+        assert json.loads(told)["pid"] == first.pid
+    finally:
+        stop_child(first)

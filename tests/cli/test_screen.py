@@ -162,6 +162,92 @@ def test_a_view_that_is_stopped_gives_the_terminal_back_until_it_goes_on(node):
         os.close(ours)
 
 
+DRAWS_TWICE = """
+from cli.screen import drawn
+with drawn() as draw:
+    draw(["from behind"])
+    print("drawn", flush=True, file=__import__("sys").stderr)
+    input()
+    draw(["in front"])
+"""
+SHELL = """
+import os, subprocess, sys
+job = subprocess.Popen([sys.executable, "-c", sys.argv[1]], process_group=0,
+    stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+assert job.stderr.readline() == b"drawn\\n"
+os.tcsetpgrp(1, job.pid)
+job.communicate(b"\\n")
+sys.exit(job.returncode)
+"""
+
+
+def test_nothing_is_drawn_from_the_background():
+    ours, theirs = os.openpty()
+    shell = subprocess.Popen(
+        [sys.executable, "-c", SHELL, DRAWS_TWICE],
+        cwd=ROOT,
+        env=os.environ | {"TERM": "xterm"},
+        stdout=theirs,
+        preexec_fn=lambda: (os.setsid(), fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)),
+    )
+    os.close(theirs)
+    seen = b""
+    try:
+        while data := _read(ours):
+            seen += data
+        assert shell.wait(10) == 0
+    finally:
+        shell.kill()
+        shell.wait()
+        os.close(ours)
+    assert seen.startswith((screen.ENTER + screen.HOME).encode() + b"in front")
+
+
+def test_a_bar_that_is_stopped_leaves_the_cursor_to_the_shell():
+    ours, theirs = os.openpty()
+    child = subprocess.Popen(
+        [sys.executable, "-c", DRAWS_A_BAR],
+        cwd=ROOT,
+        env=os.environ | {"TERM": "xterm"},
+        stdin=subprocess.PIPE,
+        stderr=theirs,
+        process_group=0,
+    )
+    os.close(theirs)
+    hide, show = screen.HIDE_CURSOR.encode(), screen.SHOW_CURSOR.encode()
+    seen = b""
+    try:
+        while b"hash" not in seen:
+            seen += os.read(ours, 4096)
+        assert hide in seen
+        for _ in range(2):
+            child.send_signal(signal.SIGTSTP)
+            assert os.WIFSTOPPED(os.waitpid(child.pid, os.WUNTRACED)[1])
+            while seen.count(show) < seen.count(hide):
+                seen += os.read(ours, 4096)
+            child.send_signal(signal.SIGCONT)
+            while seen.count(hide) == seen.count(show):
+                seen += os.read(ours, 4096)
+        child.stdin.close()
+        while data := _read(ours):
+            seen += data
+        assert child.wait(10) == 0
+    finally:
+        child.kill()
+        child.wait()
+        os.close(ours)
+    assert seen.count(hide) == seen.count(show) == 3
+
+
+DRAWS_A_BAR = """
+import sys
+from cli import output
+with output.progress_bar() as tell:
+    tell("hash", 1, 2)
+    sys.stdin.read()
+"""
+
+
 def _read(descriptor):
     try:
         return os.read(descriptor, 4096)
