@@ -107,9 +107,8 @@ class Writer:
                 self._log.sync(ends)
                 self._index.add(rows, ends)
             except DiskFullError:
-                with (
-                    self._append_lock
-                ):  # the bytes are safe and the next flush may find room for their rows
+                # The bytes are safe, and the next flush may find room for their rows.
+                with self._append_lock:
                     self._dirty.update(ends)
                 raise
             except (OSError, StorageError) as error:

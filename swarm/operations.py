@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from swarm.ranges import Ranges
     from swarm.receipts.service import Receipts
 
-SECONDS_PER_TRANSACTION = 60.0
 MAX_BLOCKS = 1_000
 
 
@@ -238,7 +237,7 @@ class Operations:
         identifier = await node.wallet.submit(payload)
         if not wait:
             return {"tx": identifier.hex(), "height": None}
-        included = await node.wallet.confirm(identifier, SECONDS_PER_TRANSACTION)
+        included = await node.wallet.confirm(identifier)
         return {"tx": identifier.hex(), "height": included.height}
 
     # Content
@@ -302,7 +301,7 @@ class Operations:
             return {"name": name, "version": entry.version}
         else:
             payload = NameUpdate(name, published.root, entry.version + 1, entry.root)
-        await wallet.confirm(await wallet.submit(payload), SECONDS_PER_TRANSACTION)
+        await wallet.confirm(await wallet.submit(payload))
         return {"name": name, "version": 0 if entry is None else entry.version + 1}
 
     async def get(

@@ -43,6 +43,8 @@ QUICK_RESENDS = 16
 """With each block after that, so often: longer than the blocks in which an answer or a report is taken."""
 RESEND_BLOCKS = 4
 """From then on."""
+CONFIRM_SECONDS = 60.0
+"""For a block to hold a transaction; then the person is told that none does."""
 MAX_PENDING = 1024
 TIP = 1
 """Units a gas for the leader, where the account can pay that for a while."""
@@ -137,7 +139,7 @@ class Wallet:
         signed = (self._sign(one, nonce, until, fee, tip) for one in payloads)
         return sum(one.gas_used * one.max_fee for one in signed)
 
-    async def confirm(self, identifier: bytes, seconds: float = 60.0) -> Included:
+    async def confirm(self, identifier: bytes, seconds: float = CONFIRM_SECONDS) -> Included:
         """Wait until a transaction is final.
 
         Raises:

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from swarm.shelf import Lease
     from swarm.training.spec import TaskSpec
 
-SECONDS_PER_TRANSACTION = 60.0
 POOL_CHECK = 64
 """Samples of a pool that are scored before its task is posted: one that holds none is found out here."""
 
@@ -123,7 +122,7 @@ class Work:
             spec.score.tolerance,
         )
         identifier = await node.wallet.submit(payload)
-        await node.wallet.confirm(identifier, SECONDS_PER_TRANSACTION)
+        await node.wallet.confirm(identifier)
         await trio.to_thread.run_sync(node.participant.accuracies.note, base.root, first.accuracy)
         posted = {"task": identifier.hex(), "name": spec.name, "base": cids.text(base.root)}
         doubts = list(checked.doubts)

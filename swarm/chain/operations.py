@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from swarm.ledger.transactions import Payload
     from swarm.wallet import Wallet
 
-SECONDS_PER_TRANSACTION = 60.0
 PROOF_SECONDS = 20.0
 MAX_HEADERS = 1_000
 MAX_HANDOFFS = 256
@@ -148,7 +147,7 @@ class Chain:
         identifier = await self._wallet.submit(payload)
         if not wait:
             return {"tx": identifier.hex(), "height": None}
-        included = await self._wallet.confirm(identifier, SECONDS_PER_TRANSACTION)
+        included = await self._wallet.confirm(identifier)
         return {"tx": identifier.hex(), "height": included.height}
 
     def _standing(self, height: int | None) -> Json:

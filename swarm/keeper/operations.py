@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from swarm.keeper.quotes import Terms
     from swarm.ledger.keeping import Deal
     from swarm.ledger.state import LedgerView
-
-SECONDS_PER_TRANSACTION: Final = 60.0
 
 
 class KeepingOperations(LendingOperations):
@@ -80,7 +78,7 @@ class KeepingOperations(LendingOperations):
             recipe or cids.Cid(b""),
         )
         identifier = await node.wallet.submit(payload)
-        included = await node.wallet.confirm(identifier, SECONDS_PER_TRANSACTION)
+        included = await node.wallet.confirm(identifier)
         return told | {
             "deal": identifier.hex(),
             "height": included.height,
@@ -128,7 +126,7 @@ class KeepingOperations(LendingOperations):
         """
         node, deal = self._node, self._find(text)
         identifier = await node.wallet.submit(KeepEnd(deal.id))
-        included = await node.wallet.confirm(identifier, SECONDS_PER_TRANSACTION)
+        included = await node.wallet.confirm(identifier)
         return {"deal": deal.id.hex(), "height": included.height}
 
     async def restore(self, text: str, progress: Progress) -> Json:

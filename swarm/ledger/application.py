@@ -185,9 +185,8 @@ class LedgerApplication:
             receipts: list[Receipt] = []
             try:
                 chosen = self._choose(ledger, room, execution, receipts, broken)
-            except (
-                _BrokenRuleError
-            ) as error:  # what it did until then is no state: from the beginning, without it
+            except _BrokenRuleError as error:
+                # What it did until then is no state: from the beginning, without it.
                 _log.exception("transaction.broken", id=error.id.hex())
                 broken.add(error.id)
             else:

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from swarm.ledger.state import LedgerView
     from swarm.node import Node
 
-SECONDS_PER_TRANSACTION = 60.0
 CONFIG = "config.json"
 
 
@@ -124,7 +123,7 @@ class Registry:
             raise RefusedError(message)
         payload = NameUpdate(name, wanted.root, entry.version + 1, entry.root)
         wallet = self._node.wallet
-        included = await wallet.confirm(await wallet.submit(payload), SECONDS_PER_TRANSACTION)
+        included = await wallet.confirm(await wallet.submit(payload))
         return {
             "name": name,
             "version": entry.version + 1,

@@ -79,12 +79,8 @@ def find_marker(folder: Path) -> Marker | None:
             return _read_marker(json.loads(file.read(MAX_MARKER_BYTES)))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (
-        ValueError,
-        TypeError,
-        KeyError,
-        UsageError,
-    ) as error:  # a CID that is none is a ValueError
+    except (ValueError, TypeError, KeyError, UsageError) as error:
+        # A CID that is none is a ValueError.
         message = f"{path} is damaged"
         raise RefusedError(message, "check the dataset out into another folder") from error
 
