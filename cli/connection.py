@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 START_SECONDS = 60
 STOP_SECONDS = 6
+LEAVE_SECONDS = 20
+"""For a temporary node of another command to stop, before a command that begins gives up."""
+TELL_SECONDS = 1
+"""Of a wait, after which the person is told of it."""
 POLL_SECONDS = 0.05
 GENESIS_FILE = "genesis.cbor"
 USED_FILE = "temporary.lock"
@@ -104,12 +108,33 @@ def _lock(home: Path, stack: contextlib.ExitStack) -> int | None:
 
     Returns:
         The lock's file, shared while the stack is open; None where the folder is not there or takes none.
+
+    Raises:
+        NetworkError: One has been stopping for `LEAVE_SECONDS`.
     """
     with contextlib.suppress(OSError):
         lock = stack.enter_context((home / USED_FILE).open("ab")).fileno()
-        fcntl.flock(lock, fcntl.LOCK_SH)  # waits while one is being stopped
+        began, is_told = time.monotonic(), False
+        while not _shared(lock):
+            waited = time.monotonic() - began
+            if waited > LEAVE_SECONDS:
+                message = f"a command's own node on {home} has not stopped for {LEAVE_SECONDS} s"
+                raise NetworkError(message, "that command may be stopped itself: `fg` goes on")
+            if waited > TELL_SECONDS and not is_told:
+                say(f"waiting until a command's own node on {home} has stopped")
+                is_told = True
+            time.sleep(POLL_SECONDS)  # noqa: TID251 - of a program that has no event loop
         return lock
     return None
+
+
+def _shared(lock: int) -> bool:
+    """Take a lock with others; not while a node is being stopped."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def answers(home: Path) -> bool:
@@ -222,6 +247,7 @@ def wait_for_node(child: subprocess.Popen[bytes], home: Path, log: Path) -> None
     from swarm.identity import is_held
 
     deadline = time.monotonic() + START_SECONDS
+    is_told = False
     while not answers(home):
         is_late = time.monotonic() > deadline
         if child.poll() is not None and (is_late or not is_held(home)):
@@ -232,6 +258,9 @@ def wait_for_node(child: subprocess.Popen[bytes], home: Path, log: Path) -> None
             message = f"the node on {home} did not come up within {START_SECONDS} s"
             raise NetworkError(message, f"its log is {log}")
         if child.returncode is not None:
+            if not is_told:
+                say(f"waiting for the node that has {home}, and does not answer yet")
+                is_told = True
             time.sleep(POLL_SECONDS)  # noqa: TID251 - of a program that has no event loop
             continue
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
-from cli import output, screen, standing, view
+from cli import aside, output, screen, standing, view
 from cli.connection import USED_FILE, is_last
 from swarm.care.notify import READY, STOPPING, notify
 from swarm.control.faults import translate
@@ -72,14 +72,15 @@ def run(settings: Settings, teller: Teller, *, until_stdin_closes: bool) -> int:
                     nursery.cancel_scope.cancel()
             outer.cancel_scope.cancel()
 
-    try:
-        trio.run(main)
-    except Exception as error:
-        fault = translate(error)
-        if fault.exit_code == 1:  # a bug: where it is belongs into the log
-            logging.getLogger("swarm").exception("node.failed")
-        raise fault from error
-    _say("stopped")
+    with aside.told_aside():
+        try:
+            trio.run(main)
+        except Exception as error:
+            fault = translate(error)
+            if fault.exit_code == 1:  # a bug: where it is belongs into the log
+                logging.getLogger("swarm").exception("node.failed")
+            raise fault from error
+        _say("stopped")
     return 0
 
 
@@ -106,6 +107,7 @@ def _stop(scope: trio.CancelScope) -> None:
 def _end(why: str, code: int) -> None:
     """End the process without unwinding; the stores survive that as they survive a power cut."""
     _say(why)
+    aside.drain()
     os._exit(code)
 
 

@@ -103,11 +103,14 @@ def while_stopped(leave: Callable[[], None], enter: Callable[[], None]) -> Itera
     """
 
     def stop(_signal: int, _frame: object) -> None:
-        leave()
+        # A terminal that is gone must not raise from here, in the middle of anything.
+        with contextlib.suppress(OSError):
+            leave()
         signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTSTP)  # returns when it goes on
         signal.signal(signal.SIGTSTP, stop)
-        enter()
+        with contextlib.suppress(OSError):
+            enter()
 
     before = signal.getsignal(signal.SIGTSTP)
     if before is not signal.SIG_DFL:  # who started this lets nobody stop it

@@ -301,8 +301,8 @@ class _Import:
                 (entry.name for entry in found if entry.name not in skip), key=os.fsencode
             )
         for name in names:
+            _check_name(folder, name)
             path = folder / name
-            check_name(name)
             kind = _kind(path, path.lstat())
             if kind == stat.S_IFDIR:
                 built = self._folder(path, depth - 1)
@@ -397,6 +397,14 @@ def _kind(path: Path, status: os.stat_result) -> int:
         message = f"{path} is neither a file, a folder nor a link, and cannot be published"
         raise ManifestError(message)
     return kind
+
+
+def _check_name(folder: Path, name: str) -> None:
+    try:
+        check_name(name)
+    except ManifestError as error:
+        message = f"{folder} cannot be published: {error}"
+        raise ManifestError(message) from error
 
 
 def _check_depth(folder: Path, depth: int) -> None:

@@ -31,7 +31,7 @@ class InPlaceSink:
 
     def __init__(self, store: Blockstore) -> None:
         self._store = store
-        self._references: list[Reference] = []
+        self._references: dict[Cid, Reference] = {}  # content that occurs twice lies in one place
         self._nodes: list[tuple[Cid, bytes]] = []
         self._node_bytes = 0
         self.new_bytes = 0
@@ -45,8 +45,8 @@ class InPlaceSink:
     def put(self, cid: Cid, data: bytes) -> None:
         """Take a leaf of the file, or a node."""
         if cids.codec(cid) == cids.RAW:
-            self._references.append(
-                Reference(cid, self._path, self._offset, len(data), zlib.crc32(data), self._state)
+            self._references[cid] = Reference(
+                cid, self._path, self._offset, len(data), zlib.crc32(data), self._state
             )
             self._offset += len(data)
         else:
@@ -60,8 +60,8 @@ class InPlaceSink:
 
     def flush(self) -> None:
         """Make what was taken durable."""
-        self.new_bytes += self._store.add_references(self._references)
+        self.new_bytes += self._store.add_references(list(self._references.values()))
         self.new_bytes += self._store.put_many(self._nodes)
-        self._references = []
+        self._references = {}
         self._nodes = []
         self._node_bytes = 0

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import secrets
+import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING, Self
 
 from protocols.signing import Signer
 from storage.errors import OTHER_PROGRAM
@@ -20,6 +22,10 @@ KEY_FILE = "identity.key"
 LOCK_FILE = "node.lock"
 BACKUP_FILE = "identity.backup"
 """Holds the peer id of the key of which a person has shown to have the words."""
+
+LOOKS = 100
+LOOK_SECONDS = 0.001
+"""Of one who looks whether a lock is held; a start waits for so many."""
 
 SEED_BYTES = 32
 _NAME = "swarm-identity "
@@ -194,6 +200,23 @@ def is_held(folder: Path) -> bool:
     return False
 
 
+def _hold(file: IO[str]) -> None:
+    """Take the lock of a data folder; who only looks whether it is held has it for a moment.
+
+    Raises:
+        BlockingIOError: A node has it.
+        OSError: The file system has no locks.
+    """
+    for _ in range(LOOKS):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # with one who looks, and not with a node
+        fcntl.flock(file, fcntl.LOCK_UN)
+        time.sleep(LOOK_SECONDS)  # noqa: TID251 - of a start
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 class NodeLock:
     """One process on a data folder: held from the construction until `close`.
 
@@ -216,7 +239,7 @@ class NodeLock:
             message = f"nothing can be written in the data folder {folder}: {error.strerror}"
             raise RefusedError(message) from error
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _hold(self._file)
         except BlockingIOError as error:
             self._file.seek(0)
             pid, _, of_command = self._file.read(32).strip().partition(" ")

@@ -24,7 +24,7 @@ from swarm.ledger.mempool import raised
 from swarm.ledger.transactions import decode, sign
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from protocols.signing import Signer
     from swarm.heights import Heights
@@ -164,6 +164,10 @@ class Wallet:
             message, "see `swarm status`: blocks stop while too few validators answer"
         )
 
+    def signed_as(self, identifier: bytes) -> Sequence[bytes]:
+        """Every id that a transaction has had, by its first: one that is signed again gets another."""
+        return tuple(self._signed.get(identifier, (identifier,)))
+
     async def run(self) -> None:
         """Send again what no block holds yet; runs until cancelled."""
         height = self._heights.height
@@ -227,7 +231,7 @@ class Wallet:
 
     def _included(self, identifier: bytes) -> Known | None:
         """What became of a transaction, whichever of its signatures a block holds."""
-        found = (self._ledger.included(one) for one in self._signed.get(identifier, (identifier,)))
+        found = (self._ledger.included(one) for one in self.signed_as(identifier))
         return next((one for one in found if one is not None), None)
 
     def _nonce(self) -> int:

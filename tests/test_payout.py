@@ -11,6 +11,7 @@ from swarm.ledger.genesis import UNIT
 from swarm.payout import EVERY_BLOCKS, LEAST, Payout, Payouts
 from swarm.wallet import Wallet
 from tests.ledger.alone import ALICE, BOB, open_alone
+from tests.test_wallet import crowd
 
 
 def test_what_is_kept_what_the_stake_lacks_and_dust_stay():
@@ -76,6 +77,32 @@ async def test_who_keeps_nothing_still_pays_for_the_transfer(tmp_path, floor):
         alone.grow()
         assert view().account(BOB.public_key).balance > before
         assert view().account(ALICE.public_key).balance < LEAST
+
+
+async def test_a_payout_that_is_signed_again_is_over_before_the_next_look(
+    tmp_path, monkeypatch, autojump_clock
+):
+    monkeypatch.setattr(payouts, "EVERY_BLOCKS", 150)
+    with open_alone(tmp_path / "ledger", base_fee_floor=100, max_block_gas=1_000_000) as alone:
+        ledger = alone.ledger
+        wallet = Wallet(ALICE, ledger, alone.heights, lambda _data: None)
+        made = Payouts(
+            tmp_path, ALICE.public_key, ledger.view, alone.heights, wallet, validates=False
+        )
+        payouts.write(tmp_path, Payout(BOB.peer_id, 50 * UNIT))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wallet.run)
+            nursery.start_soon(made.run)
+            with trio.fail_after(5):
+                while not (waiting := ledger.mempool.pending(ALICE.public_key)):
+                    await trio.lowlevel.checkpoint()
+            while ledger.view().base_fee <= waiting[0].max_fee:
+                crowd(alone, 1)
+            await wait_all_tasks_blocked(0.01)
+            (again,) = ledger.mempool.pending(ALICE.public_key)
+            assert again.id != waiting[0].id
+            assert again.valid_until < 150
+            nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(

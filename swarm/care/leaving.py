@@ -7,6 +7,7 @@ or the folder is removed.
 from __future__ import annotations
 
 import json
+import re
 import time
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 FILE: Final = "leaving.json"
 MAX_FILE_BYTES: Final = 8 * 2**20
 LABEL: Final = "leaving "
+_LABEL: Final = re.compile(LABEL + r"[0-9a-f]* \d+")
 RESEND_BLOCKS: Final = 12
 """A transaction that the ledger does not show after so many blocks is sent again."""
 AGAIN_SECONDS: Final = 2.0
@@ -95,6 +97,7 @@ class Leaving:
     async def run(self) -> None:
         """Go on with leaving, once it has begun, until cancelled; the ledger is that of now."""
         node = self._node
+        await self._settle()
         while True:
             if self._state is None or self._state.is_over:
                 self._begun = trio.Event()
@@ -155,8 +158,12 @@ class Leaving:
         """Stay: what was lent is lent again, and what was staked is staked again once it has unbonded; what `told` tells."""
         async with self._decided():
             if self._state is not None:
-                pieces, self._state = self._state.pieces, None
-                await trio.to_thread.run_sync(self._forget, pieces)
+                state, self._state = self._state, None  # from here on no step is taken
+                try:
+                    await trio.to_thread.run_sync(self._forget, state.pieces)
+                except BaseException:
+                    self._state = state
+                    raise
                 self._node.controls.is_leaving = False
                 self._sent.clear()
                 self.problem = ""
@@ -274,6 +281,27 @@ class Leaving:
             unbonding_blocks=max(params.unbonding, (EPOCHS_AHEAD + 1) * params.epoch_length),
         )
 
+    async def _settle(self) -> None:
+        """Keep what is remembered and nothing else: who died between the two had done one of them."""
+        async with self._decided():
+            state = self._state
+            try:
+                await trio.to_thread.run_sync(self._keep, () if state is None else state.pieces)
+            except (StorageError, OSError) as error:
+                self.problem = str(error)
+                _log.warning("leaving.failed", error=str(error))
+
+    def _keep(self, pieces: tuple[_Piece, ...]) -> None:
+        store = self._node.store
+        wanted = {(one.cid, one.label) for one in pieces}
+        held = {one for one in store.holds() if _LABEL.fullmatch(one[1])}
+        for root, label in wanted - held:
+            store.hold(root, label)
+        for root, label in held - wanted:
+            store.release(root, label)
+        if held - wanted:
+            self._node.collector.released()
+
     def _hold(self, pieces: tuple[_Piece, ...]) -> None:
         for one in pieces:
             self._node.store.hold(one.cid, one.label)
@@ -307,6 +335,14 @@ def _read(path: Path) -> _State | None:
         )
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, KeyError, RecursionError, StorageError) as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        OverflowError,
+        RecursionError,
+        StorageError,
+    ) as error:
         _log.warning("leaving.unreadable", path=str(path), error=str(error))
         return None

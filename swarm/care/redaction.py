@@ -42,7 +42,11 @@ _PEM: Final = re.compile(r"-----BEGIN [A-Z ]+-----.*?(?:-----END [A-Z ]+-----|\Z
 _IN_URL: Final = re.compile(r"(?<=://)[^\s/@]{1,256}@")
 _HOME: Final = re.compile(r"/(?:home|Users)/[^\s/:'\",;)\]}]+")
 _IP4: Final = re.compile(r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?!\d)")
-_IP6: Final = re.compile(r"(?:(?<![\w:.])|(?<=\\[nrt]))[0-9a-fA-F:]{2,45}(?:\.\d{1,3}){0,3}")
+_IP6: Final = re.compile(
+    r"(?:(?<![\w:.])|(?<=\\[nrt])|(?<=[A-Za-z_]:))[0-9a-fA-F:]{2,52}(?:\.\d{1,3}){0,3}"
+)
+"""With what may stand on its heels: a port, and the colon of a sentence."""
+_PORT: Final = re.compile(r":\d{1,5}:?\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +93,12 @@ def redact(text: str, private: Private) -> str:
 
 def _address(match: re.Match[str]) -> str:
     """An address that tells where a person is; one of the machine itself, or of every interface, tells nothing."""
-    try:
-        found = ipaddress.ip_address(match[0])
-    except ValueError:
-        return match[0]
-    return match[0] if found.is_loopback or found.is_unspecified else ADDRESS
+    text = match[0]
+    for one in (text, text.removesuffix(":"), text.rstrip(":"), _PORT.sub("", text)):
+        try:
+            found = ipaddress.ip_address(one)
+        except ValueError:
+            continue
+        is_open = found.is_loopback or found.is_unspecified
+        return text if is_open else ADDRESS + text[len(one) :]
+    return text

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import asdict
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
 from protocols import signing
@@ -53,7 +53,7 @@ def read(data: bytes, now_ms: int) -> Genesis:
         message = f"a network file of more than {MAX_FILE_BYTES:,} bytes"
         raise UsageError(message)
     try:
-        tables = tomllib.loads(data.decode(), parse_float=Decimal)
+        tables = tomllib.loads(data.decode(), parse_float=_decimal)
     except (ValueError, RecursionError) as error:
         message = f"not TOML: {error}"
         raise UsageError(message, "`swarm new --example` prints one that is") from error
@@ -219,12 +219,31 @@ def _units(value: object) -> int | None:
         return None
     if isinstance(value, int) and value > CAP:
         return None  # and perhaps more digits than are ever written out
-    text = str(value).replace("_", "")
+    text = (_plain(value) if isinstance(value, Decimal) else str(value)).replace("_", "")
     whole, _, part = text.partition(".")
     digits = whole + part.ljust(9, "0")
     if not whole or len(part) > 9 or len(digits) > _MAX_DIGITS:
         return None
     return int(digits) if digits.isascii() and digits.isdigit() else None
+
+
+def _decimal(text: str) -> Decimal:
+    """A number with a point or an exponent, as it is written.
+
+    Raises:
+        ValueError: Its exponent is beyond what can be told apart.
+    """
+    try:
+        return Decimal(text)
+    except InvalidOperation as error:
+        message = f"{text[:80]} is not a number that can be read"
+        raise ValueError(message) from error
+
+
+def _plain(value: Decimal) -> str:
+    """A number without its exponent, where it may be an amount; `str` writes 0.0000001 as 1E-7."""
+    is_small = value.is_finite() and abs(value.adjusted()) < _MAX_DIGITS
+    return f"{value:f}" if is_small else str(value)
 
 
 def _account(field: str, value: object) -> bytes:
@@ -282,5 +301,7 @@ def _literal(unit: str, value: int) -> str:
 def _told(value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return hex(value)[:80] if abs(value) >> 128 else str(value)
-    text = str(value) if isinstance(value, Decimal | datetime) else repr(value)
+    if isinstance(value, Decimal):
+        return _plain(value)[:80]
+    text = str(value) if isinstance(value, datetime) else repr(value)
     return "nothing" if value is None else text[:80]

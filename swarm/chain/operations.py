@@ -9,7 +9,13 @@ import trio
 from protocols import signing
 from swarm import reports
 from swarm.chain.light import NameProof
-from swarm.chain.staking import check_stake, check_unstake, check_withdraw, counts_from
+from swarm.chain.staking import (
+    check_stake,
+    check_unjail,
+    check_unstake,
+    check_withdraw,
+    counts_from,
+)
 from swarm.errors import NetworkError, NotFoundError, UsageError
 from swarm.ledger.errors import LedgerError, UnknownEpochError
 from swarm.ledger.state import name_key
@@ -140,6 +146,8 @@ class Chain:
             RefusedError: The account is not jailed, or still has to wait.
         """
         await self._caught_up(progress)
+        view = self._ledger.view()
+        check_unjail(view.jailed_until(self._signer.public_key), view.height)
         sent = await self._send(Unjail(), wait=wait)
         return sent | self._standing(sent["height"])
 
@@ -210,19 +218,23 @@ class Chain:
         """What became of a transaction.
 
         Returns:
-            `tx`, `status` (`waiting`, `done` or `failed`), `height`, `error`, and where it is known `from`, `type`,
-            `nonce` and `valid_until`.
+            `tx` (another id than was asked for, where this node signed it again with a higher fee), `status` (`waiting`,
+            `done` or `failed`), `height`, `error`, and where it is known `from`, `type`, `nonce` and `valid_until`.
 
         Raises:
             UsageError: Not an id.
             NotFoundError: It waits nowhere, and no block that is held has it.
         """
-        identifier = _identifier(text)
+        asked = _identifier(text)
+        ids = self._wallet.signed_as(asked)
 
         def read() -> Json:
-            waiting = self._ledger.mempool.known(identifier)
-            included = self._ledger.included(identifier)
-            if included is not None:
+            known = (self._ledger.mempool.known(one) for one in ids)
+            waiting = next((one for one in known if one is not None), None)
+            for identifier in ids:
+                included = self._ledger.included(identifier)
+                if included is None:
+                    continue
                 status = "failed" if included.error else "done"
                 return {
                     "tx": identifier.hex(),
@@ -232,12 +244,14 @@ class Chain:
                 } | self._inside(included.height, identifier)
             if waiting is None:
                 height = self._ledger.finalized_height()
-                message = f"no transaction {identifier.hex()} waits here or is in a block up to {height:,}"
+                message = (
+                    f"no transaction {asked.hex()} waits here or is in a block up to {height:,}"
+                )
                 raise NotFoundError(
                     message, "it has expired, was never sent, or has not reached this node"
                 )
             return {
-                "tx": identifier.hex(),
+                "tx": waiting.id.hex(),
                 "status": "waiting",
                 "height": None,
                 "error": None,
@@ -333,9 +347,14 @@ class Chain:
 
         def read() -> list[str]:
             last = min(first + min(count, MAX_HEADERS) - 1, self._ledger.finalized_height())
-            return [
-                self._ledger.block(height).header_bytes.hex() for height in range(first, last + 1)
-            ]
+            found: list[str] = []
+            for height in range(first, last + 1):
+                try:
+                    block = self._ledger.block(height)
+                except LedgerError:  # pruned, perhaps only now
+                    break
+                found.append(block.header_bytes.hex())
+            return found
 
         return await trio.to_thread.run_sync(read)
 

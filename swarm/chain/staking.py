@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from swarm.chain.network_file import tokens
 from swarm.errors import RefusedError
+from swarm.ledger.validators import MAX_UNBONDING
 from swarm.sizes import counted
 
 if TYPE_CHECKING:
@@ -61,8 +62,13 @@ def check_unstake(account: Account, amount: int, params: Params) -> None:
         raise RefusedError(message)
     if 0 < left < params.min_bond:
         message = f"{tokens(left)} tokens would stay, where {tokens(params.min_bond)} are the least"
-        hint = f"unstake at most {tokens(max(0, account.stake - params.min_bond))}, or all of it: {tokens(account.stake)}"
-        raise RefusedError(message, hint)
+        spare = account.stake - params.min_bond
+        some = f"at most {tokens(spare)}, or " if spare > 0 else ""
+        raise RefusedError(message, f"unstake {some}all of it: {tokens(account.stake)}")
+    if len(account.unbonding) >= MAX_UNBONDING:
+        message = f"{len(account.unbonding)} amounts are unbonding, and no more can be"
+        first = min(one.height for one in account.unbonding)
+        raise RefusedError(message, f"`swarm withdraw` first, from block {first:,} on")
 
 
 def check_withdraw(account: Account, height: int) -> int:
@@ -80,6 +86,24 @@ def check_withdraw(account: Account, height: int) -> int:
     following = min(account.unbonding, key=lambda one: one.height)
     message = f"nothing has unbonded yet; {tokens(following.amount)} tokens will have at block {following.height:,}"
     raise RefusedError(message, f"that is in {counted(following.height - height, 'block')}")
+
+
+def check_unjail(until: int | None, height: int) -> None:
+    """Whether an account can be let out of jail in the block after a height.
+
+    Args:
+        until: The height from which it can; None if it is not jailed.
+        height: Of the newest block.
+
+    Raises:
+        RefusedError: It cannot.
+    """
+    if until is None:
+        message = "the account is not jailed"
+        raise RefusedError(message, "`swarm validators` shows who is")
+    if height + 1 < until:
+        message = f"the account is jailed until block {until:,}"
+        raise RefusedError(message, f"that is in {counted(until - height, 'block')}")
 
 
 def counts_from(height: int, epoch_length: int, ahead: int) -> int:

@@ -268,8 +268,11 @@ class Version:
                 yield part
 
     async def front(self) -> dict[str, object]:
-        """The front matter of its card; nothing where the card is a folder or cannot be read."""
-        file = await self.file(cards.CARD)
+        """The front matter of its card; nothing where the card is a folder or a symbolic link, or cannot be read."""
+        try:
+            file = await self.file(cards.CARD)
+        except EntryNotFoundError:
+            return {}
         if file.is_folder:
             return {}
         length = min(file.size, cards.MAX_FRONT_BYTES)

@@ -18,6 +18,8 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+import structlog
+
 from protocols import signing
 from storage import canonical, records
 from storage import cid as cids
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
     from protocols.signing import Signer
     from storage.cid import Cid
+
+_log = structlog.get_logger("swarm.hub")
 
 TAG: Final = b"swarm/revision/1"
 ALIAS: Final = re.compile(r"[0-9a-f]{40}")
@@ -109,12 +113,16 @@ class Revisions:
                 self._known[found.alias] = found
 
     def note(self, revision: Revision) -> str:
-        """Keep a revision; its alias."""
+        """Keep a revision; its alias. Where the disk takes none, it is answered from the ledger."""
         alias = revision.alias
         with self._lock:
             if alias not in self._known and len(self._known) < MAX_RECORDS:
-                self._append(records.pack(sign(revision, self._signer)))
-                self._known[alias] = revision
+                try:
+                    self._append(records.pack(sign(revision, self._signer)))
+                except OSError as error:
+                    _log.warning("revision.not_kept", alias=alias, error=str(error))
+                else:
+                    self._known[alias] = revision
         return alias
 
     def record(self, revision: Revision) -> bytes:

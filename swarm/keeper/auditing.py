@@ -150,6 +150,7 @@ class _Round:
         names = {(key, duty.deal, duty.piece): duty for duty in duties}
         self.failed[key] = Found.SILENT
         self.missing |= names.keys()
+        self._auditor.untried |= names.keys()  # also those for which there is no time to begin
         async with trio.open_nursery() as asking:
             shown = trio.Event()
             asking.start_soon(self._slots, kept, shown)

@@ -15,6 +15,7 @@ COOLER: Final = 5
 """Degrees below the limit at which work that had to wait goes on."""
 LESS: Final = 0.9
 """Of the limit's watts, likewise."""
+SILENT: Final = "the GPU's driver does not answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ class Nvml:
 
     def _use(self, device: object) -> tuple[str, float | None, int | None, int | None]:
         nvml, name, busy, used, total = self._nvml, "", None, None, None
-        with suppress(nvml.NVMLError):
+        with suppress(nvml.NVMLError, UnicodeDecodeError):  # the module reads the name as UTF-8
             told = nvml.nvmlDeviceGetName(device)
             name = told.decode() if isinstance(told, bytes) else str(told)
         with suppress(nvml.NVMLError):

@@ -58,6 +58,6 @@ def _read(path: Path) -> dict[str, float]:
         return {str(task): float(found[task]) for task in list(found)[-MAX_TASKS:]}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         _log.warning("rounds.unreadable", path=str(path), error=str(error))
         return {}

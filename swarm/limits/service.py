@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS: Final = 2.0
 """Between two looks: what is begun for others ends so long after the first key that is pressed."""
+GPU_SECONDS: Final = 2.0
+"""For the accelerators' driver to answer."""
 
 _log = structlog.get_logger("swarm.limits")
 
@@ -66,6 +68,7 @@ class Limits:
         self._look_idle = look_idle
         self._look_power = look_power
         self._gpus = accelerators
+        self._one_reader = trio.CapacityLimiter(1)  # one that hangs is not joined by others
         self._changed = trio.Event()
         self._was_cut = False
         self.idle = idle.Idle(None, why="it was not asked yet")
@@ -125,6 +128,7 @@ class Limits:
     async def look(self) -> None:
         """Ask the machine now what the wishes need to know."""
         await trio.to_thread.run_sync(self._look)
+        await self._look_at_gpus()
 
     async def run(self) -> None:
         """Look until cancelled."""
@@ -198,9 +202,23 @@ class Limits:
         if wishes["idle"] or wishes["idle_gpu"]:
             self.idle = self._look_idle()
         self.is_on_battery = power.on_battery(self._look_power())
-        heat, watts = wishes["gpu_heat"], wishes["gpu_power"]
-        if not heat and not watts:
+
+    async def _look_at_gpus(self) -> None:
+        """Likewise of the accelerators; a driver that hangs keeps neither the other limits nor the node's end waiting."""
+        wishes = self.wishes
+        if not wishes["gpu_heat"] and not wishes["gpu_power"]:
             self.heat = ""
             return
+        with trio.move_on_after(GPU_SECONDS) as patience:
+            readings = await trio.to_thread.run_sync(  # type: ignore[call-arg]  # the stubs are older
+                self._read_gpus, abandon_on_cancel=True, limiter=self._one_reader
+            )
+            self.heat = gpu.judge(
+                readings, wishes["gpu_heat"], wishes["gpu_power"], waits=bool(self.heat)
+            )
+        if patience.cancelled_caught:
+            self.heat = gpu.SILENT
+
+    def _read_gpus(self) -> list[gpu.Reading]:
         self._gpus = self._gpus or gpu.Nvml()
-        self.heat = gpu.judge(self._gpus.read(), heat, watts, waits=bool(self.heat))
+        return self._gpus.read()

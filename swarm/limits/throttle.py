@@ -91,13 +91,21 @@ class Throttle:
             os.sched_setscheduler(pid, os.SCHED_IDLE, idle)
         if self._handle >= 0:
             script = 'read -r _; kill -CONT "$0" 2> /dev/null'
-            self._guard = subprocess.Popen(  # noqa: S603 - a fixed script and a number
-                ["/bin/sh", "-c", script, str(pid)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
+            try:
+                self._guard = subprocess.Popen(  # noqa: S603 - a fixed script and a number
+                    ["/bin/sh", "-c", script, str(pid)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+            except (
+                OSError
+            ) as error:  # without it nothing is stopped; tried again in the next second
+                os.close(self._handle)
+                self._handle, self._of = -1, None
+                _log.warning("worker.not_throttled", pid=pid, error=str(error))
+                return
         _log.info("worker.throttled", pid=pid)
 
     async def _leave(self) -> None:

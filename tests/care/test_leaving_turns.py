@@ -1,5 +1,6 @@
 """Leaving as it is begun and taken back: decisions that meet, and clients that go away."""
 
+import json
 import threading
 from types import SimpleNamespace
 
@@ -7,6 +8,7 @@ import pytest
 import trio
 import trio.testing
 
+from storage import cid as cids
 from swarm.care.controls import Controls
 from swarm.care.leaving import FILE, Leaving
 from swarm.ledger.genesis import Params
@@ -28,6 +30,28 @@ class View:
 
     def keeper(self, _key):
         return None
+
+    def deal(self, _deal):
+        return SimpleNamespace(replicas=2)
+
+    def seats(self, _deal):
+        return SimpleNamespace(of=((),) * 4)  # nobody else has shown a piece
+
+
+class Holds:
+    """What a store keeps, and why."""
+
+    def __init__(self):
+        self.now = set()
+
+    def holds(self):
+        return sorted(self.now)
+
+    def hold(self, root, label):
+        self.now.add((root, label))
+
+    def release(self, root, label):
+        self.now.discard((root, label))
 
 
 class Slow(Leaving):
@@ -64,6 +88,7 @@ def leaving(tmp_path):
         heights=SimpleNamespace(height=10, above=above),
         participant=SimpleNamespace(owing=()),
         collector=SimpleNamespace(released=lambda: None),
+        store=Holds(),
     )
 
     def make():
@@ -107,3 +132,50 @@ async def test_a_client_that_goes_away_leaves_no_decision_half_made(leaving, tmp
             one.may_write.set()
         assert (not one.is_staying, node.controls.is_leaving) == (is_leaving, is_leaving)
         assert (tmp_path / FILE).exists() == is_leaving
+
+
+async def test_what_died_between_a_decision_and_its_holds_is_put_right_at_the_next_start(
+    leaving, tmp_path
+):
+    node, make = leaving
+    own, other = cids.of_raw(b"a piece"), cids.of_raw(b"another")
+    kept = (own, "leaving aa 3")
+    foreign = (other, "leaving on sunday")
+
+    async def start():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(make().run)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            nursery.cancel_scope.cancel()
+
+    node.store.now = {kept, foreign}  # held, and then it died before it was remembered
+    await start()
+    assert node.store.now == {foreign}
+    node.store.now = {foreign, (other, "leaving bb 0")}  # it stays, and died before it released
+    piece = {"deal": "aa", "index": 3, "root": cids.text(own), "size": 7}
+    remembered = {"begun": 1.0, "blocks": 5, "pieces": [piece], "is_over": False}
+    (tmp_path / FILE).write_text(json.dumps(remembered))
+    await start()
+    assert node.store.now == {foreign, kept}
+
+
+async def test_who_cannot_be_made_to_stay_still_leaves_and_may_be_asked_again(leaving, tmp_path):
+    node, make = leaving
+    one = make()
+    one.may_write.set()
+    await one.begin()
+    (tmp_path / FILE).unlink()
+    (tmp_path / FILE).mkdir()
+    with pytest.raises(OSError, match=FILE):
+        await one.cancel()
+    assert (one.is_staying, node.controls.is_leaving) == (False, True)
+    (tmp_path / FILE).rmdir()
+    assert (await one.cancel())["state"] == "staying"
+    assert not node.controls.is_leaving
+
+
+def test_a_damaged_file_of_leaving_does_not_keep_the_node_from_its_start(leaving, tmp_path):
+    node, _ = leaving
+    text = '{"begun": 0, "blocks": Infinity, "pieces": [], "is_over": false}'
+    (tmp_path / FILE).write_text(text)
+    assert Leaving(node, b"v" * 32).is_staying

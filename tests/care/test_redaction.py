@@ -93,6 +93,7 @@ def test_a_hostile_line_of_any_length_is_read_in_time_that_grows_with_it(part):
         "v203.0.113.7",
         "_203.0.113.7_v1.2",
         r"refused\n2001:db8::17 again",
+        "addr:2001:db8::17",
         "/mnt/home/bob/x",
         "/var/home/bob/x",
         "Bob on ATTIC",
@@ -101,6 +102,20 @@ def test_a_hostile_line_of_any_length_is_read_in_time_that_grows_with_it(part):
 def test_addresses_and_names_go_whatever_stands_before_them(text):
     found = redact(text, Private(user="bob", host="attic"))
     assert not any(one in found.lower() for one in ("203.0", "db8", "bob", "attic"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2001:db8::17: connection refused",
+        "2001:db8:1:2:3:4:5:6:4001",
+        "2001:db8:1:2:3:4:5:6:4001: refused",
+        "2001:0db8:0001:0002:0003:0004:0005:0006:40010: refused",
+        "2001:db8::: refused",
+    ],
+)
+def test_addresses_go_with_a_port_or_a_colon_on_their_heels(text):
+    assert "db8" not in redact(text, ANN)
 
 
 def test_times_versions_peers_and_cids_stay():

@@ -97,7 +97,7 @@ def test_the_example_with_a_key_filled_in_and_every_default_uncommented_is_the_d
         ({"parameters": "epoch_length = 1.5"}, r"parameters\.epoch_length: 1\.5 "),
         ({"parameters": "epoch_length = true"}, r"parameters\.epoch_length: True "),
         ({"parameters": "min_bond = -1"}, r"parameters\.min_bond: -1 .* 0 to 1,000,000,000"),
-        ({"parameters": "min_bond = 0.0000000001"}, r"parameters\.min_bond: 1E-10 "),
+        ({"parameters": "min_bond = 0.0000000001"}, r"parameters\.min_bond: 0\.0000000001 "),
         ({"parameters": "epok = 1"}, r"parameters\.epok: there is no such setting"),
         ({"network": ""}, r"network\.name: missing"),
         ({"network": 'name = ""'}, r"1 to 64 characters"),
@@ -111,7 +111,7 @@ def test_the_example_with_a_key_filled_in_and_every_default_uncommented_is_the_d
         ),
         ({"validators": ""}, r"validators: none"),
         ({"validators": lines(ME) + lines(ME)}, r"validators\[2\]\.account: .* stands twice"),
-        ({"validators": lines(ME, 1)}, r"validators\[1\]\.stake: 1E-9 .* 1,000 to"),
+        ({"validators": lines(ME, 1)}, r"validators\[1\]\.stake: 0\.000000001 .* 1,000 to"),
         (
             {"validators": f'[[validators]]\naccount = "{ME.peer_id}"\nvrf_key = "{"01" * 32}"'},
             r"validators\[1\]\.stake: nothing",
@@ -127,6 +127,27 @@ def test_the_example_with_a_key_filled_in_and_every_default_uncommented_is_the_d
 def test_what_cannot_be_is_named_with_its_value_and_its_range(changes, told):
     with pytest.raises(UsageError, match=told):
         read(text(**changes))
+
+
+@pytest.mark.parametrize("units", [1, 99, 100, 1_000, 999_999_999, UNIT])
+def test_the_smallest_amounts_are_read_as_they_are_shown(units):
+    shown = network_file.tokens(units)
+    for written in (shown, f'"{shown}"'):
+        assert read(text(network=f'name = "x"\nemission_pool = {written}')).emission_pool == units
+    made = read(text(parameters=f"min_bond = {shown}", validators=lines(ME, units)))
+    assert (made.params.min_bond, made.validators[0].stake) == (units, units)
+
+
+@pytest.mark.parametrize("written", ["inf", "nan", "1e99999", "-1e-9", "1e-99999", "0e-99999"])
+def test_a_number_that_is_no_amount_is_told(written):
+    with pytest.raises(UsageError, match=r"parameters\.min_bond: "):
+        read(text(parameters=f"min_bond = {written}"))
+
+
+@pytest.mark.parametrize("sign", ["", "-"])
+def test_an_exponent_beyond_all_bounds_is_told(sign):
+    with pytest.raises(UsageError, match=r"1e-?9999999999999999999999 is not a number"):
+        read(text(parameters=f"min_bond = 1e{sign}9999999999999999999999"))
 
 
 @pytest.mark.parametrize("where", ["epoch_length", "min_bond"])

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
+import trio
 
-from swarm.chain.staking import check_send, check_stake, check_unstake, check_withdraw
+from swarm.chain.staking import (
+    check_send,
+    check_stake,
+    check_unjail,
+    check_unstake,
+    check_withdraw,
+)
 from swarm.errors import NotFoundError, RefusedError, UsageError
 from swarm.ledger.genesis import UNIT, Params
 from swarm.ledger.holdings import Account, Unbonding
-from swarm.ledger.transactions import Transfer
+from swarm.ledger.transactions import Transfer, decode
+from swarm.ledger.validators import MAX_UNBONDING
+from swarm.wallet import Wallet
 from tests.chain.world import ALICE, EPOCH, VALIDATOR, door, open_chain, silent
+from tests.ledger.alone import BOB
 
 PARAMS = Params(min_bond=100 * UNIT)
 
@@ -102,8 +113,21 @@ def test_what_stays_staked_is_nothing_or_a_bond():
     with pytest.raises(RefusedError, match="90 tokens would stay") as refused:
         check_unstake(account, 60 * UNIT, PARAMS)
     assert refused.value.hint == "unstake at most 50, or all of it: 150"
+    bonded = replace(account, stake=100 * UNIT)
+    with pytest.raises(RefusedError, match="99 tokens would stay") as refused:
+        check_unstake(bonded, UNIT, PARAMS)
+    assert refused.value.hint == "unstake all of it: 100"
     with pytest.raises(RefusedError, match="has staked 150 tokens"):
         check_unstake(account, 151 * UNIT, PARAMS)
+
+
+def test_no_more_amounts_are_unstaked_than_the_ledger_lets_unbond():
+    waiting = tuple(Unbonding(1, 10 + at) for at in range(MAX_UNBONDING))
+    account = Account(b"k" * 32, stake=150 * UNIT, unbonding=waiting[1:])
+    check_unstake(account, 50 * UNIT, PARAMS)
+    with pytest.raises(RefusedError, match="32 amounts are unbonding") as refused:
+        check_unstake(replace(account, unbonding=waiting), 50 * UNIT, PARAMS)
+    assert refused.value.hint == "`swarm withdraw` first, from block 10 on"
 
 
 def test_only_what_has_unbonded_is_withdrawn():
@@ -166,3 +190,51 @@ async def test_transactions_signed_elsewhere_are_handed_in_and_passed_on(alone):
     assert (await chain.transaction(told["taken"][0]))["status"] == "done"
     with pytest.raises(UsageError, match="transactions: "):
         await chain.submit(["not hex"])
+
+
+async def test_what_was_signed_again_with_a_higher_fee_is_found_by_its_first_id(
+    tmp_path, autojump_clock
+):
+    with open_chain(tmp_path, base_fee_floor=100, max_block_gas=1_000_000) as alone:
+        async with trio.open_nursery() as nursery:
+            wallet = Wallet(ALICE, alone.ledger, alone.heights, alone.gossiped.append)
+            chain = door(alone, wallet=wallet)
+            nursery.start_soon(wallet.run)
+            await trio.sleep(1)
+            first = await wallet.submit(Transfer(VALIDATOR.public_key, 5))
+            fee = alone.ledger.mempool.known(first).max_fee
+            while alone.ledger.view().base_fee <= fee:
+                while len(alone.ledger.mempool.pending(BOB.public_key)) < 45:
+                    dear = alone.signed(BOB, Transfer(BOB.public_key, 0), max_fee=10**6, tip=10**3)
+                    alone.ledger.submit(dear)
+                alone.grow()
+            await trio.sleep(1)
+            again = decode(alone.gossiped[-1]).id.hex()
+            told = await chain.transaction(first.hex())
+            assert (told["tx"], told["status"]) == (again, "waiting")
+            alone.grow(3)
+            told = await chain.transaction(first.hex())
+            assert (told["tx"], told["status"], told["from"]) == (again, "done", ALICE.peer_id)
+            nursery.cancel_scope.cancel()
+
+
+async def test_who_cannot_leave_jail_yet_is_told_so_before_a_fee_is_paid(alone):
+    chain, before = door(alone), alone.balance(ALICE.public_key)
+    with pytest.raises(RefusedError, match="the account is not jailed") as refused:
+        await chain.unjail(silent)
+    assert refused.value.hint == "`swarm validators` shows who is"
+    assert alone.balance(ALICE.public_key) == before
+    assert alone.ledger.next_nonce(ALICE.public_key) == 0
+    with pytest.raises(RefusedError, match="jailed until block 12") as refused:
+        check_unjail(12, 10)
+    assert refused.value.hint == "that is in 2 blocks"
+    check_unjail(12, 11)  # the next block lets it out
+
+
+async def test_of_headers_that_were_pruned_none_are_told(alone):
+    chain = door(alone)
+    alone.grow(6)
+    assert len(await chain.headers(1, 100)) == 6
+    alone.store.prune(4, 100, lambda _block: ())
+    assert await chain.headers(1, 100) == []
+    assert len(await chain.headers(4, 100)) == 3

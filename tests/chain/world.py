@@ -19,8 +19,8 @@ def silent(*_) -> None:
     """Progress that nobody watches."""
 
 
-def door(alone, who=ALICE, *, validates=False) -> Chain:
-    wallet = Wallet(who, alone.ledger, alone.heights, lambda _data: alone.grow())
+def door(alone, who=ALICE, *, validates=False, wallet=None) -> Chain:
+    wallet = wallet or Wallet(who, alone.ledger, alone.heights, lambda _data: alone.grow())
     return Chain(
         who,
         alone.ledger,

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from cli import connection
 from cli.connection import START_SECONDS, answers, connect, start_node, stop_child
 from cli.demo.network import pause
 from cli.node_process import STOP_SECONDS
+from swarm.errors import NetworkError
 
 pytestmark = pytest.mark.slow
 
@@ -164,6 +166,18 @@ def test_a_temporary_node_stays_while_another_command_uses_it(environ, tmp_path)
     pytest.fail("the node stays when nobody uses it")
 
 
+def test_a_command_gives_up_on_a_node_that_another_one_does_not_end_stopping(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(connection, "LEAVE_SECONDS", 0.4)
+    monkeypatch.setattr(connection, "TELL_SECONDS", 0.1)
+    with (tmp_path / connection.USED_FILE).open("ab") as held:
+        assert connection.is_last(held.fileno())
+        with pytest.raises(NetworkError, match="has not stopped for"), connect(tmp_path):
+            pass
+    assert capsys.readouterr().err.count("waiting until a command's own node") == 1
+
+
 def test_a_command_waits_for_the_node_that_another_one_is_starting(environ, tmp_path):
     home = tmp_path / "home"
     home.mkdir(mode=0o700)
@@ -191,5 +205,6 @@ def test_a_command_waits_for_the_node_that_another_one_is_starting(environ, tmp_
         told, said = second.communicate(timeout=START_SECONDS)
         assert second.returncode == 0, said
         assert json.loads(told)["pid"] == first.pid
+        assert f"waiting for the node that has {home}" in said
     finally:
         stop_child(first)

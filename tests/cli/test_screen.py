@@ -239,6 +239,38 @@ def test_a_bar_that_is_stopped_leaves_the_cursor_to_the_shell():
     assert seen.count(hide) == seen.count(show) == 3
 
 
+def test_a_stop_after_the_terminal_is_gone_breaks_nothing_in_the_middle():
+    ours, theirs = os.openpty()
+    child = subprocess.Popen(
+        [sys.executable, "-c", IS_STOPPED],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        process_group=0,
+    )
+    os.close(theirs)
+    try:
+        assert child.stdout.readline() == b"begun\n"
+        os.close(ours)
+        child.send_signal(signal.SIGTSTP)
+        assert os.WIFSTOPPED(os.waitpid(child.pid, os.WUNTRACED)[1])
+        child.send_signal(signal.SIGCONT)
+        assert child.communicate(b"\n", 10)[0] == b"went on\n"
+    finally:
+        child.kill()
+        child.wait()
+
+
+IS_STOPPED = """
+from cli.screen import cursor_shown_while_stopped
+with cursor_shown_while_stopped():
+    print("begun", flush=True)
+    input()
+    print("went on", flush=True)
+"""
+
+
 DRAWS_A_BAR = """
 import sys
 from cli import output

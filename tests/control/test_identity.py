@@ -4,11 +4,12 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from swarm.errors import RefusedError
-from swarm.identity import KEY_FILE, Identity, NodeLock
+from swarm.identity import KEY_FILE, Identity, NodeLock, is_held
 
 
 def test_a_key_is_made_once_and_is_for_its_owner_alone(tmp_path):
@@ -100,3 +101,25 @@ def test_a_key_that_cannot_be_written_is_told_as_that(tmp_path, monkeypatch):
     with pytest.raises(RefusedError, match=r"identity\.key cannot be written: Operation not"):
         Identity.load_or_create(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_who_only_looks_whether_a_folder_is_held_refuses_it_to_no_node(tmp_path):
+    NodeLock(tmp_path).close()
+    over = threading.Event()
+
+    def look():
+        while not over.is_set():
+            is_held(tmp_path)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        for _ in range(200):
+            NodeLock(tmp_path).close()
+    finally:
+        over.set()
+        looking.join()
+    with NodeLock(tmp_path):
+        assert is_held(tmp_path)
+        with pytest.raises(RefusedError):
+            NodeLock(tmp_path)

@@ -365,3 +365,15 @@ async def test_transformers_reads_a_config_of_the_swarm(hub, tmp_path) -> None:
 def test_the_hubs_side_needs_no_torch() -> None:
     code = "import sys, swarm.hub.app, swarm.hub.operations; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+async def test_a_card_that_is_a_link_does_not_hide_the_repository(hub, tmp_path) -> None:
+    made = tmp_path / "linked"
+    made.mkdir()
+    (made / "config.json").write_bytes(CONFIG)
+    (made / "README.md").symlink_to("config.json")
+    name = cids.text(unixfs.add_path(made, hub.giver.store).root)
+    answer = await hub(f"api/models/swarm/{name}")
+    assert answer.status_code == 200
+    assert answer.json()["cardData"] == {}
+    assert [one["rfilename"] for one in answer.json()["siblings"]] == ["config.json"]

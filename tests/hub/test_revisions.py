@@ -44,3 +44,14 @@ def test_a_torn_end_is_written_over_and_what_was_before_is_known(tmp_path) -> No
     again.note(second)
     last = Revisions(path, ALICE)
     assert [last.find(one.alias) for one in (first, second)] == [first, second]
+
+
+def test_what_the_disk_does_not_take_is_named_all_the_same_and_kept_later(tmp_path) -> None:
+    path = tmp_path / "revisions.log"
+    kept, revision = Revisions(path, ALICE), Revision("models", "gpt", 1, ROOT)
+    path.mkdir()  # no file can be opened there
+    assert kept.note(revision) == revision.alias
+    assert kept.find(revision.alias) is None
+    path.rmdir()
+    kept.note(revision)
+    assert Revisions(path, ALICE).find(revision.alias) == revision

@@ -142,6 +142,35 @@ async def test_a_keeper_of_more_pieces_than_there_is_time_for_is_not_named(keepe
     assert (round_.failed, round_.missing) == ({}, set())
 
 
+async def test_a_piece_that_the_auditor_did_not_come_to_is_not_missing(keeper):
+    async with open_memory_network() as network:
+        asking = network.join(Signer(b"a" * 32).peer_id)
+        keeper.auditors.add(asking.me)
+        keeper.duties = 20
+        AuditService(network.join(SIGNER.peer_id), keeper)
+        answers = {SIGNER.public_key: keeper.answer}
+        audit = SimpleNamespace(number=7, seed=SEED, seed2=SEED2, answers=answers)
+        auditor = Auditor(asking, SEALING)
+        round_ = _Round(auditor, audit, LEAVES)
+        duties = [SimpleNamespace(deal=DEAL, piece=at, root=keeper.root) for at in range(20)]
+        begun = 0
+        async with trio.open_nursery() as nursery:
+            whole = round_._piece
+
+            async def until_the_third(name, duty):
+                nonlocal begun
+                begun += 1
+                if begun == 3:
+                    nursery.cancel_scope.cancel()
+                await whole(name, duty)
+
+            round_._piece = until_the_third
+            nursery.start_soon(round_.audit, keeper.commitment, duties)
+        round_.end()
+    assert begun < 20
+    assert (round_.failed, round_.missing) == ({}, set())
+
+
 async def test_who_owes_an_answer_is_named_for_all_that_could_not_be_asked(keeper):
     whole = keeper.held
 

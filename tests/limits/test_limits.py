@@ -1,13 +1,17 @@
 """What is held back, of wishes, a clock and what the machine tells."""
 
+import threading
 from datetime import datetime
 from pathlib import Path
 
 import pytest
+import trio
 
 from swarm.care.controls import CPU, GPU, SEAL, SERVE, TRAIN, Controls
 from swarm.config import LIMITS, Settings, read_setting, show_setting
 from swarm.errors import UsageError
+from swarm.limits import service
+from swarm.limits.gpu import SILENT, Reading
 from swarm.limits.idle import Idle
 from swarm.limits.line import AUTO
 from swarm.limits.month import Month
@@ -233,3 +237,35 @@ def test_a_status_tells_every_limit():
     assert set(told["asked"]) == set(LIMITS)
     assert told["idle"] == {"seconds": 0.0, "by": "test", "why": ""}
     assert told["schedule"]["open"] is False
+
+
+async def test_a_driver_that_hangs_holds_training_back_and_neither_the_other_limits_nor_the_end(
+    monkeypatch,
+):
+    monkeypatch.setattr(service, "GPU_SECONDS", 0.02)
+    asked, answers = [], threading.Event()
+
+    class Hanging:
+        def read(self):
+            asked.append("once")
+            answers.wait(20)
+            return [Reading(50.0, 100.0)]
+
+    machine = Machine(gpu_heat="80")
+    machine.limits._gpus = Hanging()
+    machine.controls.on_gpu = lambda: True
+    try:
+        with trio.fail_after(5):
+            await machine.limits.look()
+            assert machine.controls.why(TRAIN) == SILENT
+            assert not machine.controls.is_paused(TRAIN)  # a round that runs is ended first
+            machine.supplies = [Supply("battery", status="discharging")]
+            await machine.limits.look()
+        assert machine.controls.reason(TRAIN).code == "battery"
+        assert asked == ["once"]
+    finally:
+        answers.set()
+    machine.supplies = []
+    with trio.fail_after(5):
+        while machine.controls.holds(TRAIN):  # goes on when it answers again
+            await machine.limits.look()

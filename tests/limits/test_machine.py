@@ -1,6 +1,7 @@
 """Idle, battery and GPU: the rules on values that were read, and the probes on files."""
 
 import os
+import sys
 
 import pytest
 
@@ -103,6 +104,34 @@ def test_a_limit_on_a_gpu_that_tells_nothing_makes_work_wait():
     assert not gpu.judge([], 0, 0, waits=False)
 
 
+NVML = """
+class NVMLError(Exception): ...
+
+NVML_TEMPERATURE_GPU = 0
+nvmlInit = lambda: None
+nvmlDeviceGetCount = lambda: 1
+nvmlDeviceGetHandleByIndex = lambda index: index
+nvmlDeviceGetTemperature = lambda device, sensor: 51
+nvmlDeviceGetPowerUsage = lambda device: 90_000
+
+def nvmlDeviceGetName(device):
+    return b"RTX \\xae".decode()
+
+def nvmlDeviceGetUtilizationRates(device):
+    raise NVMLError
+
+nvmlDeviceGetMemoryInfo = nvmlDeviceGetUtilizationRates
+"""
+
+
+def test_a_gpu_whose_name_is_no_text_is_still_read(tmp_path, monkeypatch):
+    (tmp_path / "pynvml.py").write_text(NVML)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "pynvml", raising=False)
+    assert gpu.Nvml().read() == [Reading(51.0, 90.0)]
+    del sys.modules["pynvml"]
+
+
 def test_round_times_outlive_a_restart_and_are_bounded(tmp_path):
     times = RoundTimes(tmp_path / "r.json")
     for task in range(MAX_TASKS + 5):
@@ -110,5 +139,6 @@ def test_round_times_outlive_a_restart_and_are_bounded(tmp_path):
     again = RoundTimes(tmp_path / "r.json")
     assert again.of(bytes([MAX_TASKS])) == pytest.approx(110)
     assert again.of(b"\0") is None
-    (tmp_path / "r.json").write_bytes(b'{"a": []}')
-    assert RoundTimes(tmp_path / "r.json").of(b"a") is None
+    for damaged in (b'{"aa": []}', b'{"aa": 1%b}' % (b"0" * 400)):
+        (tmp_path / "r.json").write_bytes(damaged)
+        assert RoundTimes(tmp_path / "r.json").of(b"\xaa") is None

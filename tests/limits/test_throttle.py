@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import subprocess
@@ -64,3 +65,23 @@ async def test_a_worker_that_has_gone_is_let_go_of(autojump_clock):
     with trio.move_on_after(10 * throttle.PERIOD_SECONDS):
         await throttling.run()
     assert throttling._guard is None
+
+
+async def test_a_machine_that_makes_no_process_now_does_not_end_the_throttle(
+    child, nursery, monkeypatch
+):
+    tried = []
+    make = subprocess.Popen
+
+    def refuse_once(*arguments, **options):
+        tried.append(None)
+        if len(tried) == 1:
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        return make(*arguments, **options)
+
+    monkeypatch.setattr(throttle.subprocess, "Popen", refuse_once)
+    monkeypatch.setattr(throttle, "PERIOD_SECONDS", 0.02)
+    nursery.start_soon(Throttle(lambda: child.pid, lambda: 0.1).run)
+    await until(lambda: state_of(child.pid) == "T")
+    assert len(tried) == 2
+    nursery.cancel_scope.cancel()

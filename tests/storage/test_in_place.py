@@ -183,6 +183,14 @@ def refusing(code, path, real):
     return call
 
 
+def test_what_occurs_twice_is_new_once(store, folder):
+    (folder / "again").write_bytes((folder / "big").read_bytes())
+    planned = unixfs.hash_path(folder, beside=store)
+    added = unixfs.add_path(folder, store, in_place=True)
+    assert (added.root, added.new_bytes) == (planned.root, planned.new_bytes)
+    assert store.usage().in_place == 2 * MIB + 505
+
+
 def test_a_file_that_was_only_touched_still_serves(store, folder):
     added = unixfs.add_path(folder, store, in_place=True)
     os.utime(folder / "big", ns=(1, 1))

@@ -300,8 +300,9 @@ class TestRefusedToPublish:
             unixfs.hash_path(sample)
 
     def test_a_name_that_is_not_utf_8_is_named(self, sample):
-        (Path(os.fsdecode(os.fsencode(sample) + b"/\xff"))).touch()
-        with pytest.raises(ManifestError, match="UTF-8"):
+        (sample / "inside").mkdir()
+        (Path(os.fsdecode(os.fsencode(sample) + b"/inside/\xff"))).touch()
+        with pytest.raises(ManifestError, match=r"sample/inside .*'\\udcff' is not UTF-8"):
             unixfs.hash_path(sample)
 
     def test_folders_nested_too_deep(self, tmp_path):

@@ -6,8 +6,8 @@ import { get } from "./api.js";
 let visible = false, stale = true;
 
 export const start = () => {
-  new IntersectionObserver(([entry]) => {
-    visible = entry.isIntersecting;
+  new IntersectionObserver((entries) => {
+    visible = entries.at(-1).isIntersecting;
     refresh();
   }).observe(byId("log"));
   for (const id of ["log-level", "log-lines"]) byId(id).addEventListener("change", () => { stale = true; refresh(); });
