@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from swarm.network.addresses import Address
     from swarm.network.host import Host
     from swarm.network.link import Link
-    from swarm.network.muxer import MuxedStream
+    from swarm.network.muxed_stream import MuxedStream
 
 PROTOCOL = "/libp2p/autonat/1.0.0"
 DIAL_BACK_S = 5.0

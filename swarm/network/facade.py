@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from swarm.network.addresses import Address
     from swarm.network.host import Host
     from swarm.network.link import Link
-    from swarm.network.muxer import MuxedStream
+    from swarm.network.muxed_stream import MuxedStream
 
 MAX_STORED_PEERS = 2048
 """Peers whose addresses are kept; libp2p's own store grows with whatever it is told."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from swarm.network.addresses import Address
     from swarm.network.host import Host
     from swarm.network.link import Link
-    from swarm.network.muxer import MuxedStream
+    from swarm.network.muxed_stream import MuxedStream
 
 PROTOCOL = "/libp2p/dcutr"
 ATTEMPTS = 3

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from protocols.handshake.messages import Hello
     from swarm.network.addresses import Address
-    from swarm.network.muxer import MuxedStream
+    from swarm.network.muxed_stream import MuxedStream
     from swarm.network.secure import Keys
     from swarm.network.settings import NetworkSettings
 

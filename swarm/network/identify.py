@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from swarm.network.addresses import Address
-    from swarm.network.muxer import MuxedStream
+    from swarm.network.muxed_stream import MuxedStream
 
 PROTOCOL = "/ipfs/id/1.0.0"
 PING_PROTOCOL = "/ipfs/ping/1.0.0"

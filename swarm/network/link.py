@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from protocols.handshake.messages import Hello
-    from swarm.network.muxer import MuxedStream, Session
+    from swarm.network.muxed_stream import MuxedStream
+    from swarm.network.muxer import Session
     from swarm.network.wire import Wire
 
 GREET_S = 10.0

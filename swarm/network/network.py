@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from protocols.transport import Handler
     from storage.cid import Cid
     from swarm.network.link import Link
-    from swarm.network.muxer import MuxedStream
+    from swarm.network.muxed_stream import MuxedStream
 
 INTERFACES_S = 30.0
 MAX_KNOWN = 4096

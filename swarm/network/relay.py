@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from swarm.network.addresses import Address
     from swarm.network.host import Host
     from swarm.network.link import Link
-    from swarm.network.muxer import MuxedStream
+    from swarm.network.muxed_stream import MuxedStream
 
 HOP = "/libp2p/circuit/relay/0.2.0/hop"
 STOP = "/libp2p/circuit/relay/0.2.0/stop"

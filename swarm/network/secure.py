@@ -19,7 +19,7 @@ from libp2p.security.noise.transport import Transport as NoiseTransport
 
 from protocols import signing
 from protocols.transport import RemoteProtocolError
-from swarm.network import multistream, muxer
+from swarm.network import multistream, yamux
 from swarm.network.wire import WireError
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ class Keys:
             raise RemoteProtocolError(str(error)) from error
         channel = SecureChannel(wire, session)
         if wire.is_initiator:
-            await multistream.propose(channel, [muxer.PROTOCOL])
+            await multistream.propose(channel, [yamux.PROTOCOL])
         else:
-            await multistream.accept(channel, [muxer.PROTOCOL])
+            await multistream.accept(channel, [yamux.PROTOCOL])
         return Secured(channel, found)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from swarm.limits.traffic import Traffic
     from swarm.network.link import Link
-    from swarm.network.muxer import MuxedStream
+    from swarm.network.muxed_stream import MuxedStream
     from swarm.network.outsiders import Outsiders
 
     StreamHandler: TypeAlias = Callable[[MuxedStream], Awaitable[None]]

@@ -11,7 +11,8 @@ from protocols.transport import StreamError, UnreachableError
 from swarm.limits.rate import MIN_BURST
 from swarm.limits.traffic import Traffic
 from swarm.network import Network, NetworkSettings
-from swarm.network.muxer import INITIAL_WINDOW, Session
+from swarm.network.muxer import Session
+from swarm.network.yamux import INITIAL_WINDOW
 from tests.network.test_muxer import Channel
 
 MB = 10**6

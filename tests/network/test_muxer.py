@@ -10,8 +10,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from protocols.transport import RemoteProtocolError, StreamError
 from swarm.limits.traffic import Traffic
-from swarm.network import muxer
-from swarm.network.muxer import HEADER, Session
+from swarm.network import muxed_stream, muxer, yamux
+from swarm.network.muxer import Session
+from swarm.network.yamux import HEADER
 
 
 class Channel:
@@ -109,7 +110,7 @@ async def test_a_writer_waits_for_a_reader_that_rests_an_hour(join, autojump_clo
     here, there = await _other_end(one, arrived)
     nursery.start_soon(here.send_all, bytes(3 * 2**20))
     await trio.sleep(3600)
-    assert two.unread == muxer.INITIAL_WINDOW
+    assert two.unread == yamux.INITIAL_WINDOW
     got = 0
     while got < 3 * 2**20:
         got += len(await there.receive_some())
@@ -124,7 +125,7 @@ async def test_the_window_grows_to_four_mebibytes_and_no_further(join, autojump_
         await trio.sleep(1)
         await there.receive_some(2**17)
     await trio.sleep(1)
-    assert muxer.INITIAL_WINDOW < two.unread <= muxer.RECEIVE_WINDOW
+    assert yamux.INITIAL_WINDOW < two.unread <= yamux.RECEIVE_WINDOW
 
 
 async def test_an_end_on_one_side_leaves_the_other_open(join, autojump_clock):
@@ -190,7 +191,7 @@ async def test_unread_bytes_of_all_streams_have_one_bound(join, autojump_clock, 
     one, two, arrived = join()
     ends = [await _other_end(one, arrived) for _ in range(4)]
     for here, _ in ends[:2]:
-        await here.send_all(bytes(muxer.INITIAL_WINDOW))
+        await here.send_all(bytes(yamux.INITIAL_WINDOW))
     await trio.testing.wait_all_tasks_blocked()
     await ends[2][0].send_all(b"one too many")
     await trio.testing.wait_all_tasks_blocked()
@@ -204,7 +205,7 @@ async def test_a_stream_that_was_broken_off_does_not_end_well_with_its_last_fram
     here = one.open_stream()
     await wait_all_tasks_blocked()
     there = arrived[0]
-    two._feed(HEADER.pack(0, muxer.DATA, muxer.FIN, here.number, 10) + b"12345")
+    two._feed(HEADER.pack(0, yamux.DATA, yamux.FIN, here.number, 10) + b"12345")
     there.break_off("too much is unread")
     two._feed(b"67890")
     with pytest.raises(StreamError):
@@ -263,12 +264,14 @@ async def test_a_short_part_of_a_long_message_does_not_keep_the_message_in_memor
     one, two, arrived = join()
     here = one.open_stream()
     await wait_all_tasks_blocked()
-    ping = HEADER.pack(0, muxer.PING, muxer.ACK, 0, 1)
-    frame = HEADER.pack(0, muxer.DATA, 0, here.number, muxer.JOIN_BYTES) + bytes(muxer.JOIN_BYTES)
+    ping = HEADER.pack(0, yamux.PING, yamux.ACK, 0, 1)
+    frame = HEADER.pack(0, yamux.DATA, 0, here.number, muxed_stream.JOIN_BYTES) + bytes(
+        muxed_stream.JOIN_BYTES
+    )
     for _ in range(4):
         two._feed(frame + ping * 4_000)
     kept = [memoryview(chunk).obj for chunk in arrived[0]._chunks]
-    assert sum(map(len, kept)) == arrived[0]._unread == 4 * muxer.JOIN_BYTES
+    assert sum(map(len, kept)) == arrived[0]._unread == 4 * muxed_stream.JOIN_BYTES
 
 
 async def test_two_writers_of_one_stream_both_go_on_when_its_window_grows(
@@ -320,10 +323,10 @@ async def test_the_ends_of_streams_that_the_peer_resets_wait_for_no_rate(nursery
     session = Session(channel, "peer", opener=False, on_stream=lambda stream: None, traffic=traffic)
     nursery.start_soon(session.run)
     for number in range(1, 2001, 2):
-        session._feed(HEADER.pack(0, muxer.WINDOW_UPDATE, muxer.SYN, number, 0))
+        session._feed(HEADER.pack(0, yamux.WINDOW_UPDATE, yamux.SYN, number, 0))
         stream = session._streams[number]
         stream.protocol = "/ipfs/bitswap/1.2.0"
-        session._feed(HEADER.pack(0, muxer.WINDOW_UPDATE, muxer.FIN, number, 0))
+        session._feed(HEADER.pack(0, yamux.WINDOW_UPDATE, yamux.FIN, number, 0))
         stream.finish()
     await wait_all_tasks_blocked()
     assert not session._patient

@@ -11,10 +11,11 @@ from trio.testing import wait_all_tasks_blocked
 
 from protocols.signing import Signer
 from protocols.transport import StreamError
-from swarm.network import muxer
-from swarm.network.muxer import HEADER, Session
+from swarm.network import muxer, yamux
+from swarm.network.muxer import Session
 from swarm.network.secure import Keys
 from swarm.network.wire import Wire
+from swarm.network.yamux import HEADER
 from tests.network.test_muxer import Channel, _join
 
 MIB = 2**20
@@ -47,7 +48,7 @@ async def test_a_stream_that_nobody_reads_holds_up_no_other(join, autojump_clock
     nursery.start_soon(here.send_all, bytes(9 * MIB))
     with trio.fail_after(1):
         await _read(there, 9 * MIB)
-    assert two.unread == muxer.INITIAL_WINDOW
+    assert two.unread == yamux.INITIAL_WINDOW
 
 
 async def test_a_socket_that_takes_nothing_makes_writers_wait(autojump_clock, nursery):
@@ -57,21 +58,21 @@ async def test_a_socket_that_takes_nothing_makes_writers_wait(autojump_clock, nu
     session = Session(channel, "peer", opener=True, on_stream=lambda _: None)
     nursery.start_soon(session.run)
     for _ in range(20):
-        nursery.start_soon(session.open_stream().send_all, bytes(muxer.INITIAL_WINDOW))
+        nursery.start_soon(session.open_stream().send_all, bytes(yamux.INITIAL_WINDOW))
     await trio.sleep(3600)
-    assert session._queued <= muxer.MAX_QUEUED + muxer.MAX_PAYLOAD + HEADER.size
+    assert session._queued <= muxer.MAX_QUEUED + yamux.MAX_PAYLOAD + HEADER.size
     nursery.cancel_scope.cancel()
 
 
 async def test_frames_of_two_bytes_cost_hardly_more_memory_than_their_bytes(join, autojump_clock):
     one, two, arrived = join()
     _, there = await _pair(one, arrived)
-    frame = HEADER.pack(0, muxer.DATA, 0, there.number, 2) + b"ab"
-    for _ in range(muxer.INITIAL_WINDOW // 2 // 64):
+    frame = HEADER.pack(0, yamux.DATA, 0, there.number, 2) + b"ab"
+    for _ in range(yamux.INITIAL_WINDOW // 2 // 64):
         two._feed(frame * 64)
-    assert two.unread == muxer.INITIAL_WINDOW
-    assert sum(map(sys.getsizeof, there._chunks)) < 1.1 * muxer.INITIAL_WINDOW
-    assert await there.receive_some(2**20) == b"ab" * (muxer.INITIAL_WINDOW // 2)
+    assert two.unread == yamux.INITIAL_WINDOW
+    assert sum(map(sys.getsizeof, there._chunks)) < 1.1 * yamux.INITIAL_WINDOW
+    assert await there.receive_some(2**20) == b"ab" * (yamux.INITIAL_WINDOW // 2)
 
 
 # Half-close.
@@ -142,7 +143,7 @@ async def test_a_reset_wakes_a_writer_that_waits_for_the_window(
 async def test_a_reset_in_the_middle_of_a_frame_leaves_the_connection_whole(join, autojump_clock):
     one, two, arrived = join()
     here, there = await _pair(one, arrived)
-    two._feed(HEADER.pack(0, muxer.DATA, 0, there.number, 1000) + bytes(400))
+    two._feed(HEADER.pack(0, yamux.DATA, 0, there.number, 1000) + bytes(400))
     await there.reset()
     two._feed(bytes(600))
     await wait_all_tasks_blocked()
@@ -168,7 +169,7 @@ async def test_streams_that_come_and_are_reset_at_once_leave_nothing(join, autoj
 
 @pytest.mark.parametrize(
     ("flags", "why"),
-    [(0, "data after the end"), (muxer.SYN, "cannot be opened")],
+    [(0, "data after the end"), (yamux.SYN, "cannot be opened")],
     ids=["after its end", "opened twice"],
 )
 async def test_data_on_a_stream_that_takes_none_ends_the_connection(
@@ -178,7 +179,7 @@ async def test_data_on_a_stream_that_takes_none_ends_the_connection(
     here, there = await _pair(one, arrived)
     await here.close()
     await wait_all_tasks_blocked()
-    frame = HEADER.pack(0, muxer.DATA, flags, there.number, 1) + b"x"
+    frame = HEADER.pack(0, yamux.DATA, flags, there.number, 1) + b"x"
     await one._channel.send_messages([frame])
     await wait_all_tasks_blocked()
     assert two.closed.is_set()

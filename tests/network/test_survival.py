@@ -20,10 +20,11 @@ from protocols.handshake.messages import PROTOCOL as HANDSHAKE
 from protocols.handshake.messages import decode
 from protocols.signing import Signer
 from protocols.transport import RemoteProtocolError, StreamError
-from swarm.network import addresses, host, multistream, muxer, serving
-from swarm.network.muxer import HEADER, Session
+from swarm.network import addresses, host, multistream, serving, yamux
+from swarm.network.muxer import Session
 from swarm.network.secure import Keys
 from swarm.network.wire import Wire, WireError
+from swarm.network.yamux import HEADER
 
 pytestmark = pytest.mark.slow
 ECHO = "/test/echo/1.0.0"
@@ -285,11 +286,11 @@ async def test_a_flood_of_hellos_ends_its_connection(served, attack):
 @pytest.mark.parametrize(
     "header",
     [
-        HEADER.pack(7, muxer.DATA, 0, 1, 0),
+        HEADER.pack(7, yamux.DATA, 0, 1, 0),
         HEADER.pack(0, 9, 0, 1, 0),
-        HEADER.pack(0, muxer.DATA, muxer.SYN, 2, 0),
-        HEADER.pack(0, muxer.DATA, muxer.SYN, 0, 0),
-        HEADER.pack(0, muxer.DATA, muxer.SYN, 1, 2**32 - 1),
+        HEADER.pack(0, yamux.DATA, yamux.SYN, 2, 0),
+        HEADER.pack(0, yamux.DATA, yamux.SYN, 0, 0),
+        HEADER.pack(0, yamux.DATA, yamux.SYN, 1, 2**32 - 1),
     ],
     ids=["version", "kind", "wrong side", "stream nought", "4 GiB"],
 )
@@ -297,8 +298,8 @@ async def test_frames_that_break_the_muxer_end_their_connection_only(served, att
     one, two = served
     session = await attack(one.addresses()[0])
     with suppress(WireError):
-        for start in range(0, len(header), muxer.MAX_PLAINTEXT):
-            await session._channel.send_messages([header[start : start + muxer.MAX_PLAINTEXT]])
+        for start in range(0, len(header), yamux.MAX_PLAINTEXT):
+            await session._channel.send_messages([header[start : start + yamux.MAX_PLAINTEXT]])
     with trio.fail_after(60):
         await session.closed.wait()
     await _still_serves(one, two)
@@ -322,7 +323,7 @@ async def test_a_stranger_that_opens_streams_without_end_holds_few(served, attac
     session = await attack(one.addresses()[0])
     with suppress(WireError):
         for number in range(1, 4000, 2):
-            await session._channel.send_messages([HEADER.pack(0, 0, muxer.SYN, number, 0)])
+            await session._channel.send_messages([HEADER.pack(0, 0, yamux.SYN, number, 0)])
     session._next = 4001
     last = session.open_stream()
     with suppress(StreamError), trio.fail_after(60):
@@ -337,7 +338,7 @@ async def test_a_peer_that_asks_for_pongs_and_reads_none_is_dropped(served):
     target = addresses.parse(one.addresses()[0])
     wire = Wire(await trio.open_tcp_stream(target.host, target.port), is_initiator=True)
     secured = await Keys(Signer(b"p" * 32)).secure(wire, target.peer)
-    pings = HEADER.pack(0, muxer.PING, muxer.SYN, 0, 1) * (muxer.MAX_PAYLOAD // HEADER.size)
+    pings = HEADER.pack(0, yamux.PING, yamux.SYN, 0, 1) * (yamux.MAX_PAYLOAD // HEADER.size)
     with trio.move_on_after(8), suppress(WireError):
         while True:
             await secured.channel.send_messages([pings])
