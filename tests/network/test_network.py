@@ -6,10 +6,14 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 import trio
+from libp2p.peer.id import ID
+from libp2p.pubsub.pb import rpc_pb2
+from libp2p.utils import encode_varint_prefixed
 
 from protocols.framing import FrameReader, frame
 from protocols.signing import Signer
@@ -253,6 +257,39 @@ async def test_a_peer_is_known_to_hear_a_topic_for_as_long_as_its_stream_says_so
             assert await heard.receive() == (two.me, b"news")
         nursery.cancel_scope.cancel()
     await until(lambda: not known.get("topic"))
+
+
+class Told:
+    """A gossip stream on which a peer says which topics it hears, and then nothing."""
+
+    metric_send_channel = None
+
+    def __init__(self, peer: str, *topics: str) -> None:
+        self.muxed_conn = SimpleNamespace(peer_id=ID.from_base58(peer))
+        packet = rpc_pb2.RPC()
+        for topic in topics:
+            packet.subscriptions.add(subscribe=True, topicid=topic)
+        self._said = encode_varint_prefixed(packet.SerializeToString())
+
+    async def read(self, count: int) -> bytes:
+        await trio.lowlevel.checkpoint()
+        if not self._said:
+            await trio.sleep_forever()
+        part, self._said = self._said[:count], self._said[count:]
+        return part
+
+
+async def test_what_a_peer_said_on_an_older_stream_counts_no_more(start, until):
+    pubsub = (await start(1))._gossip._pubsub
+    peer = Signer(b"p" * 32).peer_id
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pubsub.stream_handler, Told(peer, "old", "both"))
+        await until(lambda: pubsub.peer_topics.get("old"))
+        nursery.start_soon(pubsub.stream_handler, Told(peer, "both", "new"))
+        await until(lambda: pubsub.peer_topics.get("new"))
+        assert set(pubsub.peer_topics) == {"both", "new"}
+        nursery.cancel_scope.cancel()
+    assert not pubsub.peer_topics
 
 
 async def test_gossip_that_moves_to_another_connection_opens_one_stream(pair, until, monkeypatch):
